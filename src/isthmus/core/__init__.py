@@ -1,0 +1,1 @@
+"""The nouns that everything else is said in: weights, networks, objectives, symmetries. Knows nothing of the rest."""

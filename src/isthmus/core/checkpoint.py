@@ -1,0 +1,215 @@
+"""Reading and writing checkpoints: safetensors, or torch files through the restricted unpickler; always atomic.
+
+A checkpoint is untrusted input. Pickles that need more than tensors are refused unless the caller says
+``unsafe_pickle=True``, which lets the file run any code it likes.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.core.errors import CheckpointError, listed
+from isthmus.core.files import atomic
+from isthmus.core.weights import Weights, check_finite
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+_NESTED_UNDER = ("state_dict", "model_state_dict", "model", "params", "module", "network", "net", "weights")
+_PREFIXES = ("module.", "model.", "_orig_mod.", "network.", "net.")
+
+
+def load(path: str | Path, *, unsafe_pickle: bool = False, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """Read the weights of one checkpoint, in the precision they are stored in.
+
+    Args:
+        path: a ``.safetensors`` file, an index of shards (``*.safetensors.index.json``), a folder that holds either, or a
+            torch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), also nested under ``state_dict``, ``model``, ``params``.
+        unsafe_pickle: run the pickle in full. It can then execute any code: only for files that you made yourself.
+        device: where the tensors go.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, of an unknown kind, or would run code.
+    """
+    file = _locate(Path(path))
+    if file.name.endswith(".index.json"):
+        return _load_shards(file, device)
+    if file.suffix == ".safetensors":
+        return _load_safetensors(file, device)
+    if file.suffix in _TORCH_SUFFIXES:
+        return _tensors_of(_load_torch(file, unsafe_pickle=unsafe_pickle, device=device), file)
+    kinds = ".safetensors, .safetensors.index.json, " + ", ".join(_TORCH_SUFFIXES)
+    raise CheckpointError(f"a checkpoint must be one of {kinds}, got {file}")
+
+
+def save(weights: Weights, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write weights atomically in their own precision; the suffix decides between safetensors and torch's format.
+
+    Views are written as what they show, not as the storage behind them.
+    """
+    file = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    if file.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        with atomic(file) as temporary:
+            save_file(_unshared(tensors), temporary, metadata=dict(metadata or {}))
+    elif file.suffix in _TORCH_SUFFIXES:
+        with atomic(file) as temporary:
+            torch.save({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
+    else:
+        raise CheckpointError(
+            f"a checkpoint is written as .safetensors or one of {', '.join(_TORCH_SUFFIXES)}, got {file}"
+        )
+    return file
+
+
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """The text entries in the header of a safetensors file; empty for other formats."""
+    file = _locate(Path(path))
+    if file.suffix != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as handle:  # type: ignore[no-untyped-call]
+        return dict(handle.metadata() or {})
+
+
+def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite: bool = True) -> dict[str, Tensor]:
+    """Match a checkpoint's names and shapes to a network's, dropping wrappers such as ``module.`` or ``model.``.
+
+    Args:
+        weights: what was read from a file.
+        like: the network's own weights (``Network.weights``): names, shapes and order.
+        what: how errors call the checkpoint.
+        finite: also refuse NaN and infinities.
+
+    Raises:
+        CheckpointError: tensors are missing, extra or of another shape; says which.
+        WeightsError: not finite.
+    """
+    best = max(_without_prefixes(weights), key=lambda candidate: sum(name in like for name in candidate))
+    # A counter of batches is bookkeeping that old checkpoints lack; it changes no output in evaluation.
+    best = {**{n: t for n, t in like.items() if n.endswith("num_batches_tracked")}, **best}
+    if missing := [name for name in like if name not in best]:
+        hint = f" (it has {listed(best, 3)})" if len(missing) == len(like) else ""
+        raise CheckpointError(f"{what} must hold every tensor of the model; missing: {listed(missing)}{hint}")
+    if extra := [name for name in best if name not in like]:
+        raise CheckpointError(f"{what} must hold only the model's tensors; extra: {listed(extra)}")
+    for name, tensor in like.items():
+        if best[name].shape != tensor.shape:
+            shapes = f"{tuple(tensor.shape)} in the model, {tuple(best[name].shape)} in the file"
+            raise CheckpointError(f"{what} must have the model's shapes; {name} is {shapes}")
+    ordered = {name: best[name] for name in like}
+    if finite:
+        check_finite(ordered, what=what)
+    return ordered
+
+
+def _locate(path: Path) -> Path:
+    """The file that a path means; for a folder, the checkpoint in it."""
+    if not path.exists():
+        raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")
+    if path.is_file():
+        return path
+    candidates = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.safetensors"))
+    candidates = candidates or sorted(file for file in path.iterdir() if file.suffix in _TORCH_SUFFIXES)
+    if len(candidates) != 1:
+        found = f"found {listed(file.name for file in candidates)}" if candidates else "found none"
+        raise CheckpointError(f"the folder {path} must hold exactly one checkpoint, {found}; name the file")
+    return candidates[0]
+
+
+def _load_safetensors(file: Path, device: str | torch.device) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file, device=str(device))
+    except (SafetensorError, OSError) as problem:
+        raise CheckpointError(f"{file} must be a whole safetensors file, but: {_first_line(problem)}") from problem
+
+
+def _load_shards(index: Path, device: str | torch.device) -> dict[str, Tensor]:
+    try:
+        table: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise CheckpointError(f"{index} must be JSON with a weight_map, but: {_first_line(problem)}") from problem
+    weights: dict[str, Tensor] = {}
+    for shard in sorted(set(table.values())):
+        file = index.parent / shard
+        if file.parent.resolve() != index.parent.resolve():
+            raise CheckpointError(f"{index} must name shards in its own folder, got {shard}")
+        if not file.is_file():
+            raise CheckpointError(f"{index} needs the shard {shard}, which is missing")
+        weights.update(_load_safetensors(file, device))
+    if absent := [name for name in table if name not in weights]:
+        raise CheckpointError(f"the shards of {index} must hold every listed tensor; missing: {listed(absent)}")
+    return {name: weights[name] for name in table}
+
+
+def _load_torch(file: Path, *, unsafe_pickle: bool, device: str | torch.device) -> Any:
+    try:
+        return torch.load(file, map_location=device, weights_only=not unsafe_pickle)
+    except pickle.UnpicklingError as problem:
+        if unsafe_pickle:
+            raise CheckpointError(f"{file} must be a torch checkpoint, but: {_first_line(problem)}") from problem
+        raise CheckpointError(
+            f"{file} must hold only tensors, but its pickle asks for more or is damaged, and nothing of it was run; save a "
+            "plain state_dict, or pass unsafe_pickle (--unsafe-pickle), which lets the file run any code"
+        ) from problem
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError, KeyError) as problem:
+        raise CheckpointError(f"{file} must be a whole torch checkpoint, but: {_first_line(problem)}") from problem
+
+
+def _tensors_of(content: Any, file: Path) -> dict[str, Tensor]:
+    """Dig the state dict out of what a torch file holds."""
+    if isinstance(content, torch.nn.Module):
+        content = content.state_dict()
+    for _ in range(3):
+        if not isinstance(content, Mapping):
+            break
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        nested = [name for name in _NESTED_UNDER if isinstance(content.get(name), Mapping)]
+        if nested and len(tensors) < len(content):
+            content = content[nested[0]]
+            continue
+        if tensors and len(tensors) == len(content):
+            return tensors
+        break
+    kinds = f"keys {listed(content)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+    raise CheckpointError(f"{file} must hold a state_dict (also under {listed(_NESTED_UNDER, 4)}), got {kinds}")
+
+
+def _without_prefixes(weights: Weights) -> list[dict[str, Tensor]]:
+    """The weights as they are, and with each chain of wrapper prefixes that all names share taken off."""
+    candidates = [dict(weights)]
+    for _ in range(3):
+        names = list(candidates[-1])
+        prefix = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
+        if prefix is None:
+            break
+        candidates.append({name.removeprefix(prefix): tensor for name, tensor in candidates[-1].items()})
+    return candidates
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tied tensors are copied: safetensors refuses storage that two names share."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        pointer = tensor.untyped_storage().data_ptr()
+        whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        result[name] = tensor if whole and pointer not in seen else tensor.clone()
+        seen.add(pointer)
+    return result
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0][:200]

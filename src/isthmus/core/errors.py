@@ -1,0 +1,40 @@
+"""Every error that a user can cause: one line that says what must hold, what was given and what to do."""
+
+from __future__ import annotations
+
+
+class IsthmusError(ValueError):
+    """Something about the input is wrong; the message is one line meant for the user."""
+
+
+class WeightsError(IsthmusError):
+    """Weights do not fit each other or their network."""
+
+
+class CheckpointError(IsthmusError):
+    """A file of weights cannot be read or written."""
+
+
+class SymmetryError(IsthmusError):
+    """A symmetry is wrong for a network, or cannot be found."""
+
+
+class DataError(IsthmusError):
+    """Data have the wrong shape, type or range."""
+
+
+class SettingError(IsthmusError):
+    """A setting is out of its range."""
+
+
+def listed(names: object, most: int = 5) -> str:
+    """Names for an error line: the first few, then how many more there are.
+
+    Example:
+        >>> listed(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    sequence = [str(name) for name in names]  # type: ignore[attr-defined]
+    if len(sequence) <= most:
+        return ", ".join(sequence)
+    return f"{', '.join(sequence[:most])} and {len(sequence) - most} more"

@@ -1,0 +1,128 @@
+"""Network: a module as a pure function of its weights."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.core.errors import WeightsError, listed
+from isthmus.core.weights import Weights, pick, stack
+from isthmus.core.weights import count as count_solutions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A module that takes its weights as an argument and never changes them, nor itself.
+
+    Attributes:
+        weights: the weights that the module came with (shared with it, not copied).
+        parameter_names: the trainable tensors, each tied tensor once, in the module's order.
+        buffer_names: tensors that move along (running statistics, counters).
+        tied: names that share a tensor with an earlier one, and that earlier one's name.
+
+    Example:
+        >>> network = Network.of(nn.Linear(2, 1))
+        >>> network(network.weights, torch.ones(3, 2)).shape
+        torch.Size([3, 1])
+    """
+
+    weights: Mapping[str, Tensor]
+    parameter_names: tuple[str, ...]
+    buffer_names: tuple[str, ...]
+    tied: Mapping[str, str]
+    _evaluating: nn.Module = dataclasses.field(repr=False)
+    _training: nn.Module = dataclasses.field(repr=False)
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Network:
+        """Make a network from any module. The module is left as it is; tensors are shared with it, never written."""
+        weights = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+        parameters = tuple(name for name, _ in module.named_parameters() if name in weights)
+        tied = _tied(module, weights)
+        buffers = tuple(name for name in weights if name not in parameters and name not in tied)
+        return cls(weights, parameters, buffers, tied, _skeleton(module).eval(), _skeleton(module).train())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every tensor's name, in the state dict's order."""
+        return tuple(self.weights)
+
+    @property
+    def has_batch_statistics(self) -> bool:
+        """Whether evaluation depends on running statistics that belong to one point in weight space."""
+        return any(
+            isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None
+            for layer in self._evaluating.modules()
+        )
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The layers by name, to read their settings; not to be changed."""
+        return dict(self._evaluating.named_modules())
+
+    def __call__(self, weights: Weights, *inputs: Any, **keywords: Any) -> Any:
+        """The output in evaluation mode.
+
+        Raises:
+            WeightsError: tensors are missing or unknown.
+        """
+        return torch.func.functional_call(self._evaluating, self._arguments(weights), inputs, keywords)
+
+    def training(self, weights: Weights, *inputs: Any, **keywords: Any) -> tuple[Any, dict[str, Tensor]]:
+        """The output in training mode and the buffers after it (running statistics moved by one batch)."""
+        arguments = self._arguments(weights)
+        buffers = {name: arguments[name].clone() for name in self.buffer_names}
+        output = torch.func.functional_call(self._training, {**arguments, **buffers}, inputs, keywords)
+        return output, buffers
+
+    def many(self, stacked: Weights, *inputs: Any, **keywords: Any) -> Any:
+        """The outputs of many solutions for the same inputs, in evaluation mode, with a leading solution axis.
+
+        All at once where the module can be vectorised (``torch.vmap``), one after the other where it cannot.
+
+        Cost: activations of all solutions at once.
+        """
+
+        def one(weights: Weights) -> Any:
+            return self(weights, *inputs, **keywords)
+
+        try:
+            return torch.func.vmap(one)(dict(stacked))
+        except (RuntimeError, NotImplementedError):
+            outputs = [one(pick(stacked, index)) for index in range(count_solutions(stacked))]
+            if isinstance(outputs[0], Tensor):
+                return torch.stack(outputs)
+            if isinstance(outputs[0], Mapping):
+                return stack(outputs)
+            return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
+
+    def _arguments(self, weights: Weights) -> dict[str, Tensor]:
+        """Weights without the tied copies: one tensor for each parameter of the module."""
+        if missing := [name for name in self.weights if name not in weights and name not in self.tied]:
+            raise WeightsError(f"weights must hold every tensor of the network; missing: {listed(missing)}")
+        if extra := [name for name in weights if name not in self.weights]:
+            raise WeightsError(f"weights must hold only the network's tensors; unknown: {listed(extra)}")
+        return {name: tensor for name, tensor in weights.items() if name not in self.tied}
+
+
+def _skeleton(module: nn.Module) -> nn.Module:
+    """A copy of the module's structure that shares its tensors; hooks and settings are kept."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
+    return copy.deepcopy(module, shared)
+
+
+def _tied(module: nn.Module, weights: Weights) -> dict[str, str]:
+    """State-dict names that are the same tensor as an earlier name."""
+    first: dict[int, str] = {}
+    tied = {}
+    for name, tensor in [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]:
+        if name in weights and first.setdefault(id(tensor), name) != name:
+            tied[name] = first[id(tensor)]
+    return tied

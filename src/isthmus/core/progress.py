@@ -1,0 +1,15 @@
+"""How long-running functions say where they are, without knowing who listens."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Called with the work done so far, all the work, and what is being done."""
+
+    def __call__(self, done: float, total: float, label: str = "") -> None: ...
+
+
+def silent(done: float, total: float, label: str = "") -> None:
+    """A listener that does not care; the default everywhere."""

@@ -1,0 +1,58 @@
+"""Results as plain values: what goes into JSON files and what a page shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def plain(value: Any) -> Any:
+    """Turn dataclasses, tensors, arrays and enums into what JSON knows; NaN and infinities become ``None``.
+
+    Large tensors are results too, but weights are not: a mapping whose values are all tensors of more than 100,000
+    entries in total is replaced by a note of its size.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = (field for field in dataclasses.fields(value) if field.metadata.get("record", True))
+        return {field.name: plain(getattr(value, field.name)) for field in shown}
+    if isinstance(value, Mapping):
+        tensors = [entry for entry in value.values() if isinstance(entry, torch.Tensor)]
+        if value and len(tensors) == len(value) and sum(t.numel() for t in tensors) > 100_000:
+            return f"<{len(tensors)} tensors, {sum(t.numel() for t in tensors)} entries>"
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, torch.Tensor):
+        return plain(value.detach().cpu().tolist())
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int | bool) or value is None:
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(entry) for entry in value]
+    if isinstance(value, Path | torch.device | torch.dtype):
+        return str(value)
+    raise TypeError(f"a result must hold plain values, tensors or dataclasses, got {type(value).__name__}")
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """The JSON text of a result."""
+    return json.dumps(plain(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+class Record:
+    """Mixed into every result: ``to_dict()`` gives plain values. A field with ``metadata={"record": False}`` stays out."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, ready for JSON."""
+        return plain(self)

@@ -1,0 +1,133 @@
+"""Intervals whose unit is the network, not the pair.
+
+Pairwise numbers of n networks are n(n−1)/2, but only n of them are independent: a bootstrap over pairs that claims 95 %
+covers about half. The intervals here resample or leave out whole networks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isthmus.core.errors import SettingError
+from isthmus.core.record import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval(Record):
+    """An estimate with a confidence interval.
+
+    Attributes:
+        estimate: the statistic on all data.
+        low: lower end; NaN where too few networks allow none.
+        high: upper end.
+        level: nominal coverage, between 0 and 1.
+        networks: the number of independent units.
+        method: how the interval was made.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    networks: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def pair_mean(values: Float[Tensor, "networks networks"]) -> float:
+    """The mean over unordered pairs of a symmetric matrix (its upper triangle)."""
+    matrix = torch.as_tensor(values, dtype=torch.float64)
+    rows, columns = torch.triu_indices(len(matrix), len(matrix), offset=1)
+    return float(matrix[rows, columns].mean())
+
+
+def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.95) -> Interval:
+    """Mean over the pairs of one set of networks, with an interval over networks.
+
+    Delete-one-network jackknife with Student's t (n − 1 degrees of freedom): for a mean over pairs (a U-statistic of degree
+    two) its variance is consistent and slightly conservative, where the percentile bootstrap over networks is too narrow for
+    few networks.
+
+    Args:
+        values: symmetric; only the upper triangle is read.
+        level: nominal coverage.
+
+    Raises:
+        SettingError: not square.
+
+    Reference: Arvesen, "Jackknifing U-statistics", Annals of Mathematical Statistics 40 (1969).
+    """
+    matrix = torch.as_tensor(values, dtype=torch.float64)
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise SettingError(
+            f"pairwise values must be a square matrix of at least two networks, got {tuple(matrix.shape)}"
+        )
+    n = len(matrix)
+    upper = torch.triu(matrix, diagonal=1)
+    total, each = upper.sum(), upper.sum(0) + upper.sum(1)
+    estimate = float(total / (n * (n - 1) / 2))
+    if n < 4:
+        return Interval(
+            estimate, math.nan, math.nan, level, n, "none: an interval over pairs needs at least 4 networks"
+        )
+    left_out = (total - each) / ((n - 1) * (n - 2) / 2)
+    error = float(((n - 1) / n * (left_out - left_out.mean()).square().sum()).sqrt())
+    reach = student_quantile(0.5 + level / 2, n - 1) * error
+    return Interval(estimate, estimate - reach, estimate + reach, level, n, "jackknife over networks, Student's t")
+
+
+def over_networks(values: Sequence[float] | Tensor, *, level: float = 0.95) -> Interval:
+    """Mean of one independent number for each network (or each disjoint pair), with Student's interval."""
+    sample = torch.as_tensor(values, dtype=torch.float64).flatten()
+    n = len(sample)
+    if n == 0:
+        raise SettingError("a mean needs at least one value, got none")
+    estimate = float(sample.mean())
+    if n < 2:
+        return Interval(estimate, math.nan, math.nan, level, n, "none: an interval needs at least 2 networks")
+    reach = student_quantile(0.5 + level / 2, n - 1) * float(sample.std()) / math.sqrt(n)
+    return Interval(estimate, estimate - reach, estimate + reach, level, n, "Student's t over networks")
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float],
+    networks: int,
+    *,
+    generator: torch.Generator,
+    level: float = 0.95,
+    draws: int = 1000,
+) -> Interval:
+    """Percentile bootstrap over networks for a statistic of any form.
+
+    Args:
+        statistic: takes the indices of the drawn networks (repeats included) and returns a number. A statistic over pairs
+            must leave out pairs of a network with itself.
+        networks: how many there are.
+        generator: draws the resamples.
+        level: nominal coverage; for few networks the true coverage is lower (.83 at 6, .94 at 20 for mean barriers).
+        draws: resamples.
+    """
+    estimate = float(statistic(np.arange(networks)))
+    drawn = torch.randint(networks, (draws, networks), generator=generator).numpy()
+    values = np.array([statistic(row) for row in drawn], dtype=float)
+    values = values[np.isfinite(values)]
+    if networks < 3 or len(values) < draws // 2:
+        return Interval(estimate, math.nan, math.nan, level, networks, "none: too few networks to resample")
+    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(estimate, float(low), float(high), level, networks, "percentile bootstrap over networks")
+
+
+def student_quantile(probability: float, degrees: float) -> float:
+    """Quantile of Student's t distribution."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, probability))

@@ -1,0 +1,353 @@
+"""The symmetry of a network: groups of units that may be exchanged, where each unit appears, and permutations of them.
+
+Convention: a permutation *gathers*. Unit u of the result is unit ``indices[group][u]`` of the source.
+
+Groups can nest. A child group (the channels inside one attention head) acts inside one unit of its parent (the heads). A
+permutation first permutes inside the units and then moves the units, so child indices refer to the unit's old place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from isthmus.core.errors import SymmetryError, listed
+from isthmus.core.record import Record
+from isthmus.core.weights import Weights
+
+Role = Literal["match", "carry"]
+Kind = Literal["permutation", "scale", "sign"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """Where the units of a group appear in one tensor.
+
+    Attributes:
+        tensor: state-dict name.
+        dim: the axis along which the units lie.
+        index: positions along ``dim``: row u holds the entries of unit u, corresponding entries in the same column.
+        role: ``match`` counts in an alignment's cost; ``carry`` only moves along (running statistics).
+        within: restricts the site to some positions of other axes: pairs (axis, positions).
+        power: for scale and sign groups, the tensor's entries are multiplied by factor**power.
+    """
+
+    tensor: str
+    dim: int
+    index: Int[Tensor, "units entries"]
+    role: Role = "match"
+    within: tuple[tuple[int, Int[Tensor, " positions"]], ...] = ()
+    power: float = 1.0
+
+    def moved(self, length: int, unit_index: Int[Tensor, " units"]) -> Int[Tensor, " length"]:
+        """The gather along ``dim`` (of ``length`` positions) that a permutation of the units means."""
+        gather = torch.arange(length)
+        gather[self.index.reshape(-1)] = self.index[unit_index].reshape(-1)
+        return gather
+
+
+@dataclasses.dataclass(frozen=True)
+class Parent:
+    """The place of a nested group: inside unit ``unit`` of ``group``; ``slot`` pairs it with its peers in other units."""
+
+    group: str
+    unit: int
+    slot: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UnitGroup:
+    """Units that may be exchanged for each other.
+
+    Attributes:
+        name: unique, readable, stable; usually the first tensor that writes the units.
+        size: number of units.
+        sites: every place where they appear.
+        kind: ``permutation``; or one factor a unit: ``scale`` (positive) or ``sign`` (±1).
+        parent: where the group is nested, if it is.
+    """
+
+    name: str
+    size: int
+    sites: tuple[Site, ...]
+    kind: Kind = "permutation"
+    parent: Parent | None = None
+
+    @property
+    def matched(self) -> tuple[Site, ...]:
+        """The sites that count in an alignment."""
+        return tuple(site for site in self.sites if site.role == "match")
+
+
+@dataclasses.dataclass(frozen=True)
+class Obstacle(Record):
+    """Something that was pinned: which tensors' units, by what, and why."""
+
+    operation: str
+    reason: str
+    tensors: tuple[str, ...] = ()
+    where: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof(Record):
+    """How the symmetry was verified: the largest relative change of the outputs over all draws."""
+
+    error: float
+    tolerance: float
+    draws: int
+    dtype: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Symmetry:
+    """All groups of exchangeable units of one architecture.
+
+    Attributes:
+        groups: permutation groups, and scale and sign groups where asked for.
+        tensors: name and shape of every tensor of the architecture, so that bare checkpoints can be checked.
+        obstacles: what was pinned, and why.
+        proof: how it was verified; ``None`` if it was written by hand.
+    """
+
+    groups: tuple[UnitGroup, ...]
+    tensors: Mapping[str, tuple[int, ...]]
+    obstacles: tuple[Obstacle, ...] = ()
+    proof: Proof | None = None
+
+    def __post_init__(self) -> None:
+        names = [group.name for group in self.groups]
+        if doubled := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
+            raise SymmetryError(f"groups must have different names; doubled: {listed(sorted(doubled))}")
+        for group in self.groups:
+            _check_group(group, self.tensors)
+            if group.parent is not None and group.parent.group not in set(names):
+                raise SymmetryError(f"the parent of {group.name} must be a group, got {group.parent.group}")
+
+    @functools.cached_property
+    def by_name(self) -> Mapping[str, UnitGroup]:
+        """The groups by their names."""
+        return {group.name: group for group in self.groups}
+
+    @functools.cached_property
+    def permutable(self) -> tuple[UnitGroup, ...]:
+        """The permutation groups, parents before children."""
+        return tuple(sorted((g for g in self.groups if g.kind == "permutation"), key=self.depth))
+
+    @functools.cached_property
+    def _children(self) -> Mapping[tuple[str, int, int], str]:
+        return {(g.parent.group, g.parent.unit, g.parent.slot): g.name for g in self.groups if g.parent is not None}
+
+    def depth(self, group: UnitGroup) -> int:
+        """How many groups lie around this one."""
+        level = 0
+        while group.parent is not None:
+            group = self.by_name[group.parent.group]
+            level += 1
+        return level
+
+    def child(self, group: str, unit: int, slot: int) -> str | None:
+        """The group nested at a place, if there is one."""
+        return self._children.get((group, unit, slot))
+
+    def children(self, group: str, unit: int | None = None) -> tuple[UnitGroup, ...]:
+        """Groups nested in a group, or in one unit of it."""
+        return tuple(
+            g for g in self.groups if g.parent is not None and g.parent.group == group and unit in (None, g.parent.unit)
+        )
+
+    @property
+    def log10_size(self) -> float:
+        """log10 of the number of equivalent permuted networks: Σ log10(n!), and log10(2) for every sign."""
+        total = sum(math.lgamma(group.size + 1) for group in self.permutable)
+        signs = sum(group.size for group in self.groups if group.kind == "sign")
+        return (total + signs * math.log(2)) / math.log(10)
+
+    def identity(self) -> Permutation:
+        """The permutation that changes nothing."""
+        return Permutation(self, {})
+
+    def random(self, generator: torch.Generator, *, groups: Iterable[str] | None = None) -> Permutation:
+        """A uniform random permutation of every group, or of some."""
+        chosen = set(groups) if groups is not None else None
+        indices = {
+            group.name: torch.randperm(group.size, generator=generator)
+            for group in self.permutable
+            if chosen is None or group.name in chosen
+        }
+        return Permutation(self, indices)
+
+    def check(self, weights: Weights) -> None:
+        """Refuse weights that are not of this architecture.
+
+        Raises:
+            SymmetryError: names the tensors that are missing or of another shape.
+        """
+        if missing := [name for name in self.tensors if name not in weights]:
+            raise SymmetryError(f"weights must hold every tensor of the symmetry; missing: {listed(missing)}")
+        for name, shape in self.tensors.items():
+            if tuple(weights[name].shape) != tuple(shape):
+                shapes = f"{tuple(shape)} here, {tuple(weights[name].shape)} given"
+                raise SymmetryError(f"weights must have the symmetry's shapes; {name} is {shapes}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Permutation:
+    """One permutation for every group of a symmetry (gather convention); groups that are not named stay.
+
+    Attributes:
+        symmetry: whose units are permuted.
+        indices: group name → index vector; unit u of the result is unit ``indices[u]`` of the source.
+    """
+
+    symmetry: Symmetry
+    indices: Mapping[str, Int[Tensor, " units"]]
+
+    def __post_init__(self) -> None:
+        known = {group.name: group.size for group in self.symmetry.permutable}
+        if unknown := [name for name in self.indices if name not in known]:
+            raise SymmetryError(f"a permutation must name groups of its symmetry; unknown: {listed(unknown)}")
+        full = {}
+        for name, size in known.items():
+            index = torch.as_tensor(self.indices.get(name, torch.arange(size)), dtype=torch.int64).cpu()
+            if index.shape != (size,) or not torch.equal(index.sort().values, torch.arange(size)):
+                raise SymmetryError(f"the index of {name} must be a permutation of 0 … {size - 1}")
+            full[name] = index
+        object.__setattr__(self, "indices", full)
+
+    def __getitem__(self, group: str) -> Tensor:
+        return self.indices[group]
+
+    def apply(self, weights: Weights, *, stacked: bool = False) -> dict[str, Tensor]:
+        """The permuted weights. Tensors that nothing moves are handed on as they are; none is written to.
+
+        Args:
+            weights: at least the tensors of the symmetry; further ones (optimiser state, …) are handed on.
+            stacked: the tensors have a leading solution axis, and all solutions are permuted alike.
+
+        Raises:
+            SymmetryError: a tensor is missing or of another shape.
+        """
+        if not stacked:
+            self.symmetry.check(weights)
+        result = dict(weights)
+        for name, steps in self._steps.items():
+            tensor = result[name]
+            for dim, gather, within in steps:
+                tensor = _gather(tensor, dim + stacked, gather.to(tensor.device), within, shift=int(stacked))
+            result[name] = tensor
+        return result
+
+    def gathers(self, tensor: str) -> tuple[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]], ...]:
+        """The gathers along axes of one tensor that this permutation means, in order: (axis, positions, within)."""
+        return self._steps.get(tensor, ())
+
+    def after(self, first: Permutation) -> Permutation:
+        """The one permutation that does ``first`` and then this: ``self.apply(first.apply(w))``."""
+        if first.symmetry.tensors.keys() != self.symmetry.tensors.keys():
+            raise SymmetryError("permutations must be of one symmetry to follow each other")
+        return Permutation(
+            self.symmetry,
+            {name: index[self.indices[first._image(name)]] for name, index in first.indices.items()},
+        )
+
+    def inverse(self) -> Permutation:
+        """The permutation that undoes this one."""
+        return Permutation(self.symmetry, {self._image(name): index.argsort() for name, index in self.indices.items()})
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing moves."""
+        return all(torch.equal(index, torch.arange(len(index))) for index in self.indices.values())
+
+    @property
+    def fixed_share(self) -> float:
+        """The share of units that stay in place, in [0, 1]."""
+        total = sum(len(index) for index in self.indices.values())
+        fixed = sum(int((index == torch.arange(len(index))).sum()) for index in self.indices.values())
+        return fixed / total if total else 1.0
+
+    def same_as(self, other: Permutation) -> bool:
+        """Whether both move every unit alike."""
+        return self.indices.keys() == other.indices.keys() and all(
+            torch.equal(index, other.indices[name]) for name, index in self.indices.items()
+        )
+
+    def _image(self, name: str) -> str:
+        """The group at whose place the units of group ``name`` come to lie: nested groups move with their parents."""
+        parent = self.symmetry.by_name[name].parent
+        if parent is None or parent.group not in self.indices:
+            return name
+        place = int((self.indices[parent.group] == parent.unit).nonzero())
+        image = self.symmetry.child(self._image(parent.group), place, parent.slot)
+        if image is None:
+            raise SymmetryError(f"units of {parent.group} must hold the same nested groups; {name} has no peer")
+        return image
+
+    @functools.cached_property
+    def _steps(self) -> dict[str, tuple[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]], ...]]:
+        """For each tensor that moves: its gathers, children before parents, neighbours along one axis composed."""
+        steps: dict[str, list[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]]]] = {}
+        for group in reversed(self.symmetry.permutable):
+            index = self.indices[group.name]
+            if torch.equal(index, torch.arange(group.size)):
+                continue
+            for site in group.sites:
+                gather = site.moved(self.symmetry.tensors[site.tensor][site.dim], index)
+                done = steps.setdefault(site.tensor, [])
+                # Whole-axis gathers along different axes commute, so one along this axis may be joined to an earlier one
+                # as long as no gather that is limited to a slice lies between them.
+                for place in range(len(done) - 1, -1, -1):
+                    dim, earlier, within = done[place]
+                    if within or site.within:
+                        place = -1
+                        break
+                    if dim == site.dim:
+                        done[place] = (dim, earlier[gather], ())
+                        break
+                else:
+                    place = -1
+                if place == -1:
+                    done.append((site.dim, gather, site.within))
+        return {name: tuple(gathers) for name, gathers in steps.items()}
+
+
+def _gather(tensor: Tensor, dim: int, gather: Tensor, within: tuple[tuple[int, Tensor], ...], *, shift: int) -> Tensor:
+    """``tensor`` with positions gathered along ``dim``, only inside the slice that ``within`` names."""
+    if not within:
+        return tensor.index_select(dim, gather)
+    slices = {axis + shift: positions.to(tensor.device) for axis, positions in within}
+    axes = [slices.get(axis, torch.arange(size, device=tensor.device)) for axis, size in enumerate(tensor.shape)]
+    target = torch.meshgrid(*axes, indexing="ij")
+    axes[dim] = gather
+    result = tensor.clone()
+    result[target] = tensor[torch.meshgrid(*axes, indexing="ij")]
+    return result
+
+
+def _check_group(group: UnitGroup, tensors: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a group whose sites do not fit the tensors."""
+    for site in group.sites:
+        if site.tensor not in tensors:
+            raise SymmetryError(f"sites of {group.name} must lie in tensors of the network; unknown: {site.tensor}")
+        shape = tensors[site.tensor]
+        if not 0 <= site.dim < len(shape):
+            raise SymmetryError(
+                f"the site of {group.name} in {site.tensor} must name an axis of {tuple(shape)}, got {site.dim}"
+            )
+        flat = site.index.reshape(-1)
+        if site.index.dim() != 2 or len(site.index) != group.size:
+            given = tuple(site.index.shape)
+            raise SymmetryError(
+                f"the site of {group.name} in {site.tensor} must have one row for each unit, got {given}"
+            )
+        if len(flat) and (int(flat.min()) < 0 or int(flat.max()) >= shape[site.dim] or len(flat.unique()) != len(flat)):
+            raise SymmetryError(f"positions of {group.name} in {site.tensor} must be different and within the axis")
