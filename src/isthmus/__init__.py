@@ -12,7 +12,7 @@ from isthmus._public import PUBLIC
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", *PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["__version__", *PUBLIC]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

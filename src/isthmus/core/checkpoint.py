@@ -29,8 +29,9 @@ def load(path: str | Path, *, unsafe_pickle: bool = False, device: str | torch.d
     """Read the weights of one checkpoint, in the precision they are stored in.
 
     Args:
-        path: a ``.safetensors`` file, an index of shards (``*.safetensors.index.json``), a folder that holds either, or a
-            torch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), also nested under ``state_dict``, ``model``, ``params``.
+        path: a ``.safetensors`` file, an index of shards (``*.safetensors.index.json``), a folder that holds either,
+            or a torch file (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), also nested under ``state_dict``, ``model``,
+            ``params``.
         unsafe_pickle: run the pickle in full. It can then execute any code: only for files that you made yourself.
         device: where the tensors go.
 
@@ -161,8 +162,8 @@ def _load_torch(file: Path, *, unsafe_pickle: bool, device: str | torch.device) 
         if unsafe_pickle:
             raise CheckpointError(f"{file} must be a torch checkpoint, but: {_first_line(problem)}") from problem
         raise CheckpointError(
-            f"{file} must hold only tensors, but its pickle asks for more or is damaged, and nothing of it was run; save a "
-            "plain state_dict, or pass unsafe_pickle (--unsafe-pickle), which lets the file run any code"
+            f"{file} must hold only tensors, but its pickle asks for more or is damaged, and nothing of it was run; "
+            "save a plain state_dict, or pass unsafe_pickle (--unsafe-pickle), which lets the file run any code"
         ) from problem
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError, KeyError) as problem:
         raise CheckpointError(f"{file} must be a whole torch checkpoint, but: {_first_line(problem)}") from problem

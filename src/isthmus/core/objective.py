@@ -1,7 +1,7 @@
 """Objective: mean loss and metrics of a network over a fixed set of examples, for one or for many weights.
 
-Losses and metrics give one value for each example; the objective takes the mean over examples, never over batches, so an
-uneven last batch has just its share.
+Losses and metrics give one value for each example; the objective takes the mean over examples, never over batches, so
+an uneven last batch has just its share.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Scores(Record):
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats for each target; classes are the last axis of ``outputs`` if the shapes say so, else axis 1."""
+    """Cross-entropy in nats for each target; classes are the last axis if the shapes say so, else axis 1."""
     outputs, targets = _classes_second(outputs, targets)
     return functional.cross_entropy(outputs, targets, reduction="none")
 

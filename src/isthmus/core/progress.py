@@ -8,7 +8,8 @@ from typing import Protocol
 class Progress(Protocol):
     """Called with the work done so far, all the work, and what is being done."""
 
-    def __call__(self, done: float, total: float, label: str = "") -> None: ...
+    def __call__(self, done: float, total: float, label: str = "") -> None:
+        """Hear of progress."""
 
 
 def silent(done: float, total: float, label: str = "") -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 (one return for each kind of value reads best)
     """Turn dataclasses, tensors, arrays and enums into what JSON knows; NaN and infinities become ``None``.
 
     Large tensors are results too, but weights are not: a mapping whose values are all tensors of more than 100,000
@@ -51,7 +51,7 @@ def to_json(value: Any, *, indent: int | None = 2) -> str:
 
 
 class Record:
-    """Mixed into every result: ``to_dict()`` gives plain values. A field with ``metadata={"record": False}`` stays out."""
+    """Mixed into every result: ``to_dict()`` gives plain values; fields with metadata ``record=False`` stay out."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, ready for JSON."""

@@ -2,8 +2,8 @@
 
 Convention: a permutation *gathers*. Unit u of the result is unit ``indices[group][u]`` of the source.
 
-Groups can nest. A child group (the channels inside one attention head) acts inside one unit of its parent (the heads). A
-permutation first permutes inside the units and then moves the units, so child indices refer to the unit's old place.
+Groups can nest. A child group (the channels inside one attention head) acts inside one unit of its parent (the heads).
+A permutation first permutes inside the units and then moves the units, so child indices refer to the unit's old place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Site:
     Attributes:
         tensor: state-dict name.
         dim: the axis along which the units lie.
-        index: positions along ``dim``: row u holds the entries of unit u, corresponding entries in the same column.
+        index: positions along ``dim``; row u holds the entries of unit u, corresponding ones in the same column.
         role: ``match`` counts in an alignment's cost; ``carry`` only moves along (running statistics).
         within: restricts the site to some positions of other axes: pairs (axis, positions).
         power: for scale and sign groups, the tensor's entries are multiplied by factor**power.
@@ -55,7 +55,7 @@ class Site:
 
 @dataclasses.dataclass(frozen=True)
 class Parent:
-    """The place of a nested group: inside unit ``unit`` of ``group``; ``slot`` pairs it with its peers in other units."""
+    """The place of a nested group: in unit ``unit`` of ``group``; ``slot`` pairs it with its peers in other units."""
 
     group: str
     unit: int
@@ -303,21 +303,26 @@ class Permutation:
             for site in group.sites:
                 gather = site.moved(self.symmetry.tensors[site.tensor][site.dim], index)
                 done = steps.setdefault(site.tensor, [])
-                # Whole-axis gathers along different axes commute, so one along this axis may be joined to an earlier one
-                # as long as no gather that is limited to a slice lies between them.
-                for place in range(len(done) - 1, -1, -1):
-                    dim, earlier, within = done[place]
-                    if within or site.within:
-                        place = -1
-                        break
-                    if dim == site.dim:
-                        done[place] = (dim, earlier[gather], ())
-                        break
-                else:
-                    place = -1
-                if place == -1:
+                place = None if site.within else _joinable(done, site.dim)
+                if place is None:
                     done.append((site.dim, gather, site.within))
+                else:
+                    done[place] = (site.dim, done[place][1][gather], ())
         return {name: tuple(gathers) for name, gathers in steps.items()}
+
+
+def _joinable(steps: list[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]]], dim: int) -> int | None:
+    """The earlier gather along ``dim`` that a further one may be joined to.
+
+    Whole-axis gathers along different axes commute; a gather that is limited to a slice is a barrier between them.
+    """
+    for place in range(len(steps) - 1, -1, -1):
+        axis, _, within = steps[place]
+        if within:
+            return None
+        if axis == dim:
+            return place
+    return None
 
 
 def _gather(tensor: Tensor, dim: int, gather: Tensor, within: tuple[tuple[int, Tensor], ...], *, shift: int) -> Tensor:

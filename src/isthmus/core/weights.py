@@ -79,7 +79,7 @@ def lerp(start: Weights, end: Weights, t: float | Float[Tensor, " points"]) -> d
 
 
 def combine(solutions: Sequence[Weights], coefficients: Sequence[float]) -> dict[str, Tensor]:
-    """Σ cᵢ·solutionᵢ, accumulated in at least float32 and rounded once; non-floating entries from the first solution."""
+    """Σ cᵢ·solutionᵢ, accumulated in at least float32, rounded once; non-floating entries from the first one."""
     if len(solutions) != len(coefficients) or not solutions:
         given = f"{len(solutions)} solutions and {len(coefficients)} coefficients"
         raise WeightsError(f"combine needs one coefficient for each of at least one solution, got {given}")
