@@ -22,7 +22,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 (one return for each kind of valu
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = (field for field in dataclasses.fields(value) if field.metadata.get("record", True))
-        return {field.name: plain(getattr(value, field.name)) for field in shown}
+        kind = {"kind": type(value).__name__} if isinstance(value, Record) else {}
+        return {**kind, **{field.name: plain(getattr(value, field.name)) for field in shown}}
     if isinstance(value, Mapping):
         tensors = [entry for entry in value.values() if isinstance(entry, torch.Tensor)]
         if value and len(tensors) == len(value) and sum(t.numel() for t in tensors) > 100_000:
@@ -51,7 +52,10 @@ def to_json(value: Any, *, indent: int | None = 2) -> str:
 
 
 class Record:
-    """Mixed into every result: ``to_dict()`` gives plain values; fields with metadata ``record=False`` stay out."""
+    """Mixed into every result: ``to_dict()`` gives plain values and ``kind``, the name of the result type.
+
+    Fields with metadata ``record=False`` stay out.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, ready for JSON."""

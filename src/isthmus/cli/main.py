@@ -1,0 +1,115 @@
+"""The entry point: finds the commands and turns what is wrong with the input into one line and exit code 2.
+
+Each command's module is imported only when that command runs, so that ``isthmus --help`` needs neither torch nor anything
+else that is slow to load.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+# command -> (module that defines a typer command function of the same name, one line for the list of commands)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("isthmus.cli.demo", "Train, align and compare networks on real data and write a report: start here."),
+    "train": ("isthmus.cli.train", "Train replicas of one recipe that differ only in the seeds you vary."),
+    "symmetry": ("isthmus.cli.symmetry", "Find and prove which hidden units of a model may be exchanged."),
+    "align": ("isthmus.cli.align", "Permute the hidden units of checkpoints so that they match the first one."),
+    "barrier": ("isthmus.cli.barrier", "Measure the loss on the straight way between checkpoints."),
+    "merge": ("isthmus.cli.merge", "Merge checkpoints into one, also larger than memory."),
+    "study": ("isthmus.cli.study", "Run a factor study from a file; resumes where it was stopped."),
+    "runs": ("isthmus.cli.runs", "List, show, export and verify what a store holds."),
+    "report": ("isthmus.cli.report", "Draw a results.json as one offline HTML page."),
+}
+
+
+class _Lazy(TyperGroup):
+    """Commands by name; the module behind a name is imported when it is used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002, D102
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: D102
+        if cmd_name not in COMMANDS:
+            return None
+        module, line = COMMANDS[cmd_name]
+        found: Any = importlib.import_module(module)
+        if isinstance(getattr(found, "app", None), typer.Typer):
+            command = typer.main.get_command(found.app)
+        else:
+            single = typer.Typer(add_completion=False, rich_markup_mode=None)
+            single.command(cmd_name, short_help=line)(getattr(found, cmd_name))
+            command = typer.main.get_command(single)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002, D102
+        # Listing must not import the commands, as the inherited method would.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    name="isthmus",
+    cls=_Lazy,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Are these trained networks in one basin, can they be brought into one, and may they be merged?",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+) -> None:
+    if version:
+        from isthmus import __version__
+
+        typer.echo(__version__)
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run() -> None:
+    """Run the shell: exit code 0 for success, 1 for a negative answer, 2 for wrong input, 130 for an interruption."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; wrong input is one line on the error stream."""
+    try:
+        result = app(args=arguments, standalone_mode=False, prog_name="isthmus")
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of a pipe has gone (``| head``): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as problem:
+        if os.environ.get("ISTHMUS_TRACEBACK"):
+            raise
+        # The shell library is vendored by some of its versions, so its errors are known by what they can do.
+        if hasattr(problem, "format_message") and hasattr(problem, "exit_code"):
+            return _say(problem.format_message(), 2)  # type: ignore[attr-defined]
+        if type(problem).__name__ == "Abort":
+            return _say("interrupted", 130)
+        from isthmus.core.errors import IsthmusError
+
+        if isinstance(problem, IsthmusError):
+            return _say(str(problem), 2)
+        if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+            return _say("the work must fit into memory, but it ran out; use fewer examples or a smaller batch", 2)
+        raise
+    return result if isinstance(result, int) else 0
+
+
+def _say(line: str, code: int) -> int:
+    print(f"isthmus: {' '.join(line.split())}", file=sys.stderr)
+    return code
