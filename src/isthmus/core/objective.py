@@ -18,7 +18,7 @@ from torch.nn import functional
 from isthmus.core.errors import DataError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.record import Record
-from isthmus.core.weights import Weights, count, pick
+from isthmus.core.weights import Weights, count, pick, stack
 
 PerExample = Callable[[Any, Tensor], Tensor]
 
@@ -146,17 +146,26 @@ class Objective:
         return Score(means.pop("loss"), means, examples)
 
     @torch.no_grad()
-    def many(self, stacked: Weights) -> Scores:
+    def many(self, stacked: Weights, *, together: bool | None = None) -> Scores:
         """Score many solutions.
 
-        On a GPU all go through the network at once; on a CPU one after the other, which was measured to be faster there
-        (vectorising 25 points of a path gives .36 to .81 of the loop's speed, except for tiny data).
+        Args:
+            stacked: tensors with a leading solution axis.
+            together: whether all go through the network at once; changes memory and speed, not results. By default they
+                do on a GPU, and on a CPU go one after the other, which was measured to be faster there (vectorising 25
+                points of a path gives .36 to .81 of the loop's speed, except for tiny data).
         """
         solutions = count(stacked)
-        if next(iter(stacked.values())).device.type == "cpu":
+        if together is None:
+            together = next(iter(stacked.values())).device.type != "cpu"
+        if not together:
             scores = [self(pick(stacked, index)) for index in range(solutions)]
-            metrics = {name: torch.tensor([score.metrics[name] for score in scores]) for name in scores[0].metrics}
-            return Scores(torch.tensor([score.loss for score in scores]), metrics, scores[0].examples)
+            metrics = {
+                name: torch.tensor([score.metrics[name] for score in scores], dtype=torch.float64)
+                for name in scores[0].metrics
+            }
+            losses = torch.tensor([score.loss for score in scores], dtype=torch.float64)
+            return Scores(losses, metrics, scores[0].examples)
         totals, examples = self._sums(
             lambda inputs: self.network.many(stacked, *self._cast(inputs, stacked)), many=True
         )
@@ -183,6 +192,44 @@ class Objective:
             examples += values["loss"].numel()
         means = {name: total / examples for name, total in totals.items()}
         return Score(means.pop("loss"), means, examples), {name: part / examples for name, part in gradient.items()}
+
+    def gradients(self, stacked: Weights, *, together: bool | None = None) -> tuple[Scores, dict[str, Tensor]]:
+        """The scores and, for each trainable tensor, the stacked gradients of many solutions, in evaluation mode.
+
+        Args:
+            stacked: tensors with a leading solution axis.
+            together: as for :meth:`many`; one backward pass for all solutions, or one for each.
+        """
+        if together is None:
+            together = next(iter(stacked.values())).device.type != "cpu"
+        if not together:
+            pairs = [self.gradient(pick(stacked, index)) for index in range(count(stacked))]
+            losses = torch.tensor([score.loss for score, _ in pairs], dtype=torch.float64)
+            metrics = {
+                name: torch.tensor([score.metrics[name] for score, _ in pairs], dtype=torch.float64)
+                for name in pairs[0][0].metrics
+            }
+            return Scores(losses, metrics, pairs[0][0].examples), stack([gradient for _, gradient in pairs])
+        leaves = {name: stacked[name].detach().clone().requires_grad_() for name in self.network.parameter_names}
+        fixed = {name: tensor.detach() for name, tensor in stacked.items() if name not in leaves}
+        gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        totals: dict[str, Tensor] = {}
+        examples = 0
+        for inputs, targets in self.batches():
+            outputs = self.network.many({**fixed, **leaves}, *self._cast(inputs, stacked))
+            values = torch.func.vmap(lambda output, t=targets: self._values(output, t))(outputs)
+            # Solutions do not touch each other, so the gradient of the sum holds each one's own gradient.
+            parts = torch.autograd.grad(values["loss"].sum(), list(leaves.values()), allow_unused=True)
+            for name, part in zip(leaves, parts, strict=True):
+                if part is not None:
+                    gradient[name] += part
+            for name, value in values.items():
+                total = value.detach().double().flatten(1).sum(1)
+                totals[name] = totals[name] + total if name in totals else total
+            examples += values["loss"][0].numel()
+        means = {name: (total / examples).cpu() for name, total in totals.items()}
+        scores = Scores(means.pop("loss"), means, examples)
+        return scores, {name: part / examples for name, part in gradient.items()}
 
     def _sums(self, forward: Callable[[tuple[Tensor, ...]], Any], *, many: bool) -> tuple[dict[str, Tensor], int]:
         """Sums over all examples of the loss and of every metric, and the number of values in each sum."""
