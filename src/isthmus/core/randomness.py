@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def child_seed(seed: int, *names: str | int) -> int:
@@ -29,6 +31,9 @@ def child(seed: int, *names: str | int, device: str | torch.device = "cpu") -> t
         >>> bool(torch.rand(1, generator=a) == torch.rand(1, generator=b))
         False
     """
+    # Seeds are also needed where torch is not: merging files must not wait seconds for its import.
+    import torch
+
     generator = torch.Generator(device=device)
     generator.manual_seed(child_seed(seed, *names))
     return generator

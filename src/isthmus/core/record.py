@@ -6,12 +6,12 @@ import dataclasses
 import enum
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 
 def plain(value: Any) -> Any:  # noqa: PLR0911 (one return for each kind of value reads best)
@@ -25,11 +25,11 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 (one return for each kind of valu
         kind = {"kind": type(value).__name__} if isinstance(value, Record) else {}
         return {**kind, **{field.name: plain(getattr(value, field.name)) for field in shown}}
     if isinstance(value, Mapping):
-        tensors = [entry for entry in value.values() if isinstance(entry, torch.Tensor)]
+        tensors = [entry for entry in value.values() if _is_torch(entry, "Tensor")]
         if value and len(tensors) == len(value) and sum(t.numel() for t in tensors) > 100_000:
             return f"<{len(tensors)} tensors, {sum(t.numel() for t in tensors)} entries>"
         return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, torch.Tensor):
+    if _is_torch(value, "Tensor"):
         return plain(value.detach().cpu().tolist())
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
@@ -41,9 +41,15 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 (one return for each kind of valu
         return value
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(entry) for entry in value]
-    if isinstance(value, Path | torch.device | torch.dtype):
+    if isinstance(value, Path) or _is_torch(value, "device", "dtype"):
         return str(value)
     raise TypeError(f"a result must hold plain values, tensors or dataclasses, got {type(value).__name__}")
+
+
+def _is_torch(value: Any, *kinds: str) -> bool:
+    """Whether a value is of one of torch's types, without loading torch: if nobody has loaded it, no value can be."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, tuple(getattr(torch, kind) for kind in kinds))
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
