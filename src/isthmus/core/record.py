@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 (one return for each kind of valu
             return f"<{len(tensors)} tensors, {sum(t.numel() for t in tensors)} entries>"
         return {str(key): plain(entry) for key, entry in value.items()}
     if _is_torch(value, "Tensor"):
-        return plain(value.detach().cpu().tolist())
+        return plain(cast("Any", value).detach().cpu().tolist())
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, enum.Enum):
