@@ -239,12 +239,15 @@ class Permutation:
         if not stacked:
             self.symmetry.check(weights)
         result = dict(weights)
-        for name, steps in self._steps.items():
-            tensor = result[name]
-            for dim, gather, within in steps:
-                tensor = _gather(tensor, dim + stacked, gather.to(tensor.device), within, shift=int(stacked))
-            result[name] = tensor
+        for name in self._steps:
+            result[name] = self.moved(name, result[name], stacked=stacked)
         return result
+
+    def moved(self, name: str, tensor: Tensor, *, stacked: bool = False) -> Tensor:
+        """One tensor of the permuted weights; for checkpoints that are read one tensor at a time."""
+        for dim, gather, within in self._steps.get(name, ()):
+            tensor = _gather(tensor, dim + stacked, gather.to(tensor.device), within, shift=int(stacked))
+        return tensor
 
     def gathers(self, tensor: str) -> tuple[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]], ...]:
         """The gathers along axes of one tensor that this permutation means, in order: (axis, positions, within)."""
