@@ -10,4 +10,13 @@ PUBLIC: dict[str, str] = {
     "UnitGroup": "isthmus.core.symmetry:UnitGroup",
     "load": "isthmus.core.checkpoint:load",
     "save": "isthmus.core.checkpoint:save",
+    "Barrier": "isthmus.connect.barrier:Barrier",
+    "Bezier": "isthmus.connect.paths:Bezier",
+    "Line": "isthmus.connect.paths:Line",
+    "PairBarriers": "isthmus.connect.pairs:PairBarriers",
+    "Plane": "isthmus.connect.paths:Plane",
+    "Polygon": "isthmus.connect.paths:Polygon",
+    "Simplex": "isthmus.connect.paths:Simplex",
+    "barrier": "isthmus.connect.barrier:barrier",
+    "barriers": "isthmus.connect.pairs:barriers",
 }

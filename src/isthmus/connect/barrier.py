@@ -1,0 +1,326 @@
+"""Loss and error along a path between two solutions, and how high they rise."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isthmus.connect.normalisation import Inputs
+from isthmus.connect.paths import Line, Path
+from isthmus.connect.treatment import Policy, Treatment, treatment
+from isthmus.core import weights as algebra
+from isthmus.core.errors import SettingError
+from isthmus.core.objective import Objective, Score
+from isthmus.core.progress import Progress, silent
+from isthmus.core.record import Record
+from isthmus.core.status import Status
+from isthmus.core.weights import Weights
+
+CONVENTIONS = (
+    "loss_barrier",
+    "loss_barrier_over_mean",
+    "error_barrier",
+    "error_barrier_over_mean",
+    "midpoint",
+    "midpoint_error",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Barrier(Record):
+    """The curves along a path and their heights in every convention in use.
+
+    With L the mean loss at t and L₀, L₁ its values at the ends, over the grid's positions:
+
+    Attributes:
+        positions: from 0 to 1.
+        loss: mean loss at each position; the two ends with their own weights and their own statistics.
+        metrics: further curves, such as ``error`` (1 − accuracy).
+        middle: the score at t = ½, also where the grid has no such point.
+        normalisation: the policy for running statistics between the ends.
+        treated: the layers that the policy changed.
+        treated_ends: what the ends score when they are treated as the points between them; ``None`` if nothing is
+            treated.
+        path: the kind of path.
+        dtype: the precision in which the points were evaluated.
+        examples: how many values each mean is over.
+        uncertainty: how much higher ``loss_barrier`` may be between the grid's points, estimated from the curve's
+            second differences (see :func:`barrier`).
+        status: whether an adaptive grid met its bound; ``None`` for a fixed grid.
+        loss_barrier: max L − ((1−t)L₀ + tL₁), the default convention (Entezari et al., arXiv 2110.06296); never
+            negative.
+        loss_barrier_over_mean: max L − ½(L₀ + L₁) (Frankle et al., arXiv 1912.05671).
+        error_barrier: the first with the error, between 0 and 1; NaN without an error metric.
+        error_barrier_over_mean: the second with the error.
+        midpoint: L(½) − ½(L₀ + L₁), signed: below zero where the middle is better than the ends.
+        midpoint_error: the same with the error.
+    """
+
+    positions: Float[Tensor, " points"]
+    loss: Float[Tensor, " points"]
+    metrics: dict[str, Float[Tensor, " points"]]
+    middle: Score
+    normalisation: str = "interpolate"
+    treated: tuple[str, ...] = ()
+    treated_ends: tuple[Score, Score] | None = None
+    path: str = "Line"
+    dtype: str = "float32"
+    examples: int = 0
+    status: Status | None = None
+    uncertainty: float = dataclasses.field(init=False)
+    loss_barrier: float = dataclasses.field(init=False)
+    loss_barrier_over_mean: float = dataclasses.field(init=False)
+    error_barrier: float = dataclasses.field(init=False)
+    error_barrier_over_mean: float = dataclasses.field(init=False)
+    midpoint: float = dataclasses.field(init=False)
+    midpoint_error: float = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        error, middle_error = self.metrics.get("error"), self.middle.metrics.get("error", math.nan)
+        heights = {
+            "uncertainty": uncertainty(self.positions, self.loss),
+            "loss_barrier": float(above_line(self.positions, self.loss).max()),
+            "loss_barrier_over_mean": float(above_mean(self.loss).max()),
+            "error_barrier": math.nan if error is None else float(above_line(self.positions, error).max()),
+            "error_barrier_over_mean": math.nan if error is None else float(above_mean(error).max()),
+            "midpoint": self.middle.loss - float(self.loss[0] + self.loss[-1]) / 2,
+            "midpoint_error": math.nan if error is None else middle_error - float(error[0] + error[-1]) / 2,
+        }
+        for name, value in heights.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def error(self) -> Float[Tensor, " points"]:
+        """1 − accuracy at each position."""
+        return self.metrics["error"]
+
+    @property
+    def stable(self) -> bool:
+        """Whether the error barrier over the mean lies below 2 % (Frankle et al.'s linear mode connectivity)."""
+        return self.error_barrier_over_mean < 0.02
+
+    def between_treated_ends(self) -> Barrier:
+        """The same barrier when the ends are treated (say, their statistics estimated anew) like every other point."""
+        if self.treated_ends is None:
+            return self
+        loss = self.loss.clone()
+        metrics = {name: curve.clone() for name, curve in self.metrics.items()}
+        for place, score in zip((0, -1), self.treated_ends, strict=True):
+            loss[place] = score.loss
+            for name, curve in metrics.items():
+                curve[place] = score.metrics[name]
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+        return Barrier(**{**given, "loss": loss, "metrics": metrics})
+
+
+def barrier(
+    path: Path,
+    objective: Objective,
+    *,
+    points: int = 25,
+    positions: Sequence[float] | None = None,
+    adaptive: float | None = None,
+    most: int = 200,
+    normalisation: Policy = "reestimate",
+    data: Inputs | None = None,
+    progress: Progress = silent,
+) -> Barrier:
+    """Evaluate an objective along a path.
+
+    The ends are evaluated exactly: the path's own corner weights with their own running statistics. Between them,
+    running statistics follow the policy; networks without any need none. ``treated_ends`` says what the ends score
+    under it.
+
+    The grid's error: between neighbours a distance h apart a curve rises above their chord by at most h²/8 times its
+    second derivative. The largest second divided difference nearby, doubled for safety, stands for that derivative; so
+    the bound holds for curves whose curvature changes by less than a factor of two between neighbouring points.
+
+    Args:
+        path: a :class:`Line`, :class:`Polygon`, :class:`Bezier` or any :class:`Path`.
+        objective: what is measured, and on which examples.
+        points: size of the even grid, at least 3.
+        positions: a grid of your own, from 0 to 1.
+        adaptive: add points where the curve bends until the estimated error of the loss barrier is below this many
+            units of the loss, or ``most`` points are reached (``status`` says which).
+        most: the largest size of an adaptive grid.
+        normalisation: ``reestimate`` running statistics over ``data`` at every point, or ``interpolate`` them with the
+            weights.
+        data: training inputs for the statistics, examples first; needed to re-estimate if the network has any.
+        progress: told after every point.
+
+    Raises:
+        SettingError: fewer than three points, a grid that does not run from 0 to 1, or no data for a policy that needs
+            it.
+        WeightsError: NaN or infinities at an end.
+
+    Cost: one pass over the objective's data for each point, and one or (``sequential``) more over ``data`` where
+    statistics are estimated. Memory: one more set of weights on a CPU; all points' at once on a GPU, as far as they
+    fit.
+
+    Example:
+        >>> network = Network.of(torch.nn.Linear(2, 2))
+        >>> other = {name: tensor + 1 for name, tensor in network.weights.items()}
+        >>> objective = Objective(network, torch.randn(8, 2), torch.randint(2, (8,)))
+        >>> barrier(Line(network.weights, other), objective, points=5).loss_barrier >= 0
+        True
+    """
+    grid = _grid(points, positions, adaptive)
+    ends = (path(0.0), path(1.0))
+    for weights, what in zip(ends, ("the start of the path", "the end of the path"), strict=True):
+        algebra.check_finite(weights, what=what)
+    treat = treatment(objective.network, policy=normalisation, data=data)
+    curve = _Curve(path, objective, treat, progress)
+    wanted = sorted({*grid, 0.5})
+    curve.add(wanted)
+    status = None
+    if adaptive is not None:
+        status = curve.refine(adaptive, most)
+        grid = sorted(curve.scores)
+    scores = [curve.scores[t] for t in grid]
+    return Barrier(
+        positions=torch.tensor(grid, dtype=torch.float64),
+        loss=torch.tensor([score.loss for score in scores], dtype=torch.float64),
+        metrics={
+            name: torch.tensor([score.metrics[name] for score in scores], dtype=torch.float64)
+            for name in scores[0].metrics
+        },
+        middle=curve.scores[0.5],
+        normalisation=treat.policy,
+        treated=treat.layers,
+        treated_ends=curve.treated_ends(),
+        path=type(path).__name__,
+        dtype=_dtype(ends[0]),
+        examples=scores[0].examples,
+        status=status,
+    )
+
+
+def above_line(positions: Tensor, curve: Tensor) -> Tensor:
+    """How far a curve lies above the straight line between its end values; exactly 0 at the ends."""
+    above = curve - torch.lerp(curve[0], curve[-1], positions.to(curve))
+    above[0], above[-1] = curve[0] - curve[0], curve[-1] - curve[-1]
+    return above
+
+
+def above_mean(curve: Tensor) -> Tensor:
+    """How far a curve lies above the mean of its end values."""
+    return curve - (curve[0] + curve[-1]) / 2
+
+
+def gaps(positions: Tensor, curve: Tensor) -> Float[Tensor, " intervals"]:
+    """For each interval, how far the curve may rise in it above the highest known point of the barrier's excess."""
+    excess, step = above_line(positions, curve), positions.diff()
+    slope = curve.diff() / step
+    second = (slope.diff() / ((step[1:] + step[:-1]) / 2)).abs()
+    # An interval touches the differences at its two ends; the outermost intervals have but one.
+    bend = torch.maximum(torch.cat([second[:1], second]), torch.cat([second, second[-1:]]))
+    left, right = excess[:-1], excess[1:]
+    reach = 2.0 * bend * step.square() / 8
+    # The top of the parabola over a chord that itself rises by d: (max + min)/2 + reach + d²/(16·reach), if it lies
+    # inside.
+    rise = (right - left).abs()
+    inside = (left + right) / 2 + reach + rise.square() / (16 * reach.clamp_min(torch.finfo(reach.dtype).tiny))
+    top = torch.where(rise < 4 * reach, inside, torch.maximum(left, right))
+    return (top - excess.max()).clamp_min(0.0)
+
+
+def uncertainty(positions: Tensor, curve: Tensor) -> float:
+    """How much higher the barrier may be than the grid shows."""
+    return float(gaps(positions, curve).max()) if bool(torch.isfinite(curve).all()) else math.nan
+
+
+class _Curve:
+    """The scores known so far along one path, and the ways to find more."""
+
+    def __init__(self, path: Path, objective: Objective, treat: Treatment, progress: Progress) -> None:
+        self.path, self.objective, self.treat, self.progress = path, objective, treat, progress
+        self.scores: dict[float, Score] = {}
+
+    def add(self, positions: Sequence[float]) -> None:
+        """Score further positions: one by one on a CPU, many at once on a GPU."""
+        missing = [t for t in positions if t not in self.scores]
+        device = next(iter(self.path(0.0).values())).device
+        together = 1 if device.type == "cpu" else len(missing)
+        done = 0
+        while done < len(missing):
+            chunk = missing[done : done + together]
+            try:
+                scores = self._score(chunk)
+            except torch.cuda.OutOfMemoryError:
+                if together == 1:
+                    raise
+                together = max(1, together // 2)
+                continue
+            self.scores.update(zip(chunk, scores, strict=True))
+            done += len(chunk)
+            self.progress(len(self.scores), len(self.scores) + len(missing) - done, "path")
+
+    def refine(self, bound: float, most: int) -> Status:
+        """Halve every interval that may hide a barrier higher by more than the bound."""
+        while True:
+            grid = sorted(self.scores)
+            positions = torch.tensor(grid, dtype=torch.float64)
+            loss = torch.tensor([self.scores[t].loss for t in grid], dtype=torch.float64)
+            if not bool(torch.isfinite(loss).all()):
+                return Status.DIVERGED
+            hidden = gaps(positions, loss)
+            worst = [int(i) for i in hidden.argsort(descending=True) if float(hidden[i]) > bound]
+            if not worst:
+                return Status.CONVERGED
+            if len(grid) >= most:
+                return Status.STOPPED
+            self.add([(grid[i] + grid[i + 1]) / 2 for i in worst[: most - len(grid)]])
+
+    def treated_ends(self) -> tuple[Score, Score] | None:
+        """The scores of both ends when they are treated like inner points."""
+        if not self.treat.layers:
+            return None
+        start, end = (self.objective(self.treat(self.path(t), t)) for t in (0.0, 1.0))
+        return start, end
+
+    def _score(self, positions: Sequence[float]) -> list[Score]:
+        if len(positions) == 1:
+            return [self.objective(next(self._weights(positions)))]
+        stacked = algebra.stack([dict(weights) for weights in self._weights(positions)])
+        scores = self.objective.many(stacked)
+        return [scores[index] for index in range(len(positions))]
+
+    def _weights(self, positions: Sequence[float]) -> Iterator[Weights]:
+        reuse = isinstance(self.path, Line) and len(positions) == 1
+        for t in positions:
+            weights = self._reused(t) if reuse else self.path(t)
+            yield weights if t in (0.0, 1.0) else self.treat(weights, t)
+
+    def _reused(self, t: float) -> Weights:
+        """The point of a line in memory that the next point overwrites."""
+        assert isinstance(self.path, Line)
+        if not hasattr(self, "_buffers"):
+            self._buffers = self.path.buffers()
+        return self.path.write(t, self._buffers)
+
+
+def _grid(points: int, positions: Sequence[float] | None, adaptive: float | None) -> list[float]:
+    if positions is None:
+        if points < 3:
+            raise SettingError(f"points must be at least 3 to see inside the path, got {points}")
+        grid = [index / (points - 1) for index in range(points)]
+    else:
+        grid = [float(t) for t in positions]
+        if len(grid) < 3:
+            raise SettingError(f"positions must be at least 3 to see inside the path, got {len(grid)}")
+        if grid[0] != 0.0 or grid[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(grid)):
+            raise SettingError(f"positions must increase from 0 to 1, got {grid[0]:g} … {grid[-1]:g}")
+    if adaptive is not None and not adaptive > 0.0:
+        raise SettingError(f"the bound of an adaptive grid must be above 0, got {adaptive}")
+    return grid
+
+
+def _dtype(weights: Weights) -> str:
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
+    return ", ".join(sorted(kinds))

@@ -1,0 +1,65 @@
+"""What is done to the weights of an inner point of a path before it is judged: the normalisation policies by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from isthmus.connect.normalisation import Inputs, reestimate, statistics_layers
+from isthmus.core.errors import SettingError
+from isthmus.core.network import Network
+from isthmus.core.weights import Weights
+
+Policy = Literal["reestimate", "interpolate"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Treatment:
+    """A policy made ready for one path.
+
+    Attributes:
+        policy: its name.
+        layers: what it changes; empty if the network has nothing to treat.
+    """
+
+    policy: str
+    layers: tuple[str, ...]
+    change: Callable[[Weights, float], dict[str, Tensor]]
+
+    def __call__(self, weights: Weights, t: float) -> dict[str, Tensor]:
+        """The treated weights of position ``t``; the given ones are not written to."""
+        return self.change(weights, t) if self.layers else dict(weights)
+
+
+def treatment(
+    network: Network,
+    *,
+    policy: Policy,
+    data: Inputs | None,
+) -> Treatment:
+    """Make a policy ready for one network.
+
+    Raises:
+        SettingError: an unknown policy, or one that needs data and has none.
+    """
+    if policy not in get_args(Policy):
+        raise SettingError(f"normalisation must be one of {', '.join(get_args(Policy))}, got {policy}")
+    if policy == "interpolate":
+        return Treatment(policy, (), lambda weights, _: dict(weights))
+    found = statistics_layers(network)
+    if not found:
+        return Treatment(policy, (), lambda weights, _: dict(weights))
+    inputs = _needed(data, policy)
+    return Treatment(policy, found, lambda weights, _: reestimate(network, weights, inputs))
+
+
+def _needed(data: Inputs | None, policy: str) -> Inputs:
+    if data is None:
+        raise SettingError(
+            f"normalisation={policy} must have data: pass training inputs, or normalisation=interpolate to mix the "
+            "ends' statistics"
+        )
+    return data

@@ -1,0 +1,262 @@
+"""Barriers: conventions in closed form, exact ends, adaptive grids, normalisation policies, pairs."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from isthmus.connect import Barrier, Line, barrier, barriers
+from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective, Score
+from isthmus.core.randomness import child
+from isthmus.core.status import Status
+
+
+class Valley(nn.Module):
+    """Its output is the square of a distance: with `value` as loss, the landscape is a quadratic in the weight."""
+
+    def __init__(self, size: int = 3) -> None:
+        super().__init__()
+        self.point = nn.Parameter(torch.zeros(size, dtype=torch.float64))
+
+    def forward(self, centres: torch.Tensor) -> torch.Tensor:
+        return (self.point - centres).square().sum(1)
+
+
+def value(outputs, targets):
+    return outputs
+
+
+def valley(centres, function=value):
+    network = Network.of(Valley(centres.shape[1]))
+    return Objective(network, centres, torch.zeros(len(centres)), loss=function, metrics={})
+
+
+def point(*entries):
+    return {"point": torch.tensor(entries, dtype=torch.float64)}
+
+
+def cosine_hill(outputs, targets):
+    # The valley's output along a line is t² · |end|²; this makes the loss a cosine bump of known height in t.
+    t = outputs.sqrt()
+    return 1 - torch.cos(2 * math.pi * t)
+
+
+def test_conventions_of_a_quadratic_are_those_of_its_closed_form():
+    # L(t) = mean over centres of |p(t) − c|²: convex along the line, so nothing rises above the chord.
+    objective = valley(torch.zeros(4, 2, dtype=torch.float64))
+    result = barrier(Line(point(1.0, 0.0), point(-3.0, 0.0)), objective, points=5)
+    t = torch.linspace(0, 1, 5, dtype=torch.float64)
+    assert torch.allclose(result.loss, (1 - 4 * t).square(), atol=1e-12)
+    assert result.loss_barrier == 0.0
+    assert result.loss_barrier_over_mean == pytest.approx(9.0 - 5.0)
+    assert result.midpoint == pytest.approx(1.0 - 5.0)
+    assert math.isnan(result.error_barrier)
+
+
+def test_concave_quadratic_has_its_known_barrier():
+    objective = valley(torch.zeros(4, 1, dtype=torch.float64), lambda outputs, targets: -outputs)
+    # L(t) = −(t·2 − 1)²·… from −1 to −1 through 0 at the middle: the barrier is 1 in both conventions.
+    result = barrier(Line(point(-1.0), point(1.0)), objective)
+    assert result.loss_barrier == pytest.approx(1.0)
+    assert result.loss_barrier_over_mean == pytest.approx(1.0)
+    assert result.midpoint == pytest.approx(1.0)
+
+
+def test_midpoint_is_scored_when_the_grid_has_none():
+    objective = valley(torch.zeros(1, 1, dtype=torch.float64), lambda outputs, targets: -outputs)
+    result = barrier(Line(point(-1.0), point(1.0)), objective, points=4)
+    assert len(result.positions) == 4
+    assert result.midpoint == pytest.approx(1.0)
+    assert result.loss_barrier == pytest.approx(1 - 1 / 9)
+
+
+def test_a_solution_has_no_barrier_to_itself_and_direction_does_not_matter():
+    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)).double()
+    network = Network.of(module)
+    generator = child(0, "barrier")
+    other = {n: torch.randn(t.shape, generator=generator, dtype=t.dtype) for n, t in network.weights.items()}
+    inputs = torch.randn(50, 3, generator=generator, dtype=torch.float64)
+    objective = Objective(network, inputs, torch.randint(4, (50,), generator=generator))
+    same = barrier(Line(other, other), objective, points=7)
+    assert same.loss_barrier <= 1e-15
+    assert same.error_barrier == 0.0
+    there = barrier(Line(network.weights, other), objective, points=7)
+    back = barrier(Line(other, network.weights), objective, points=7)
+    assert torch.allclose(there.loss, back.loss.flip(0), rtol=1e-12)
+    assert there.loss_barrier == pytest.approx(back.loss_barrier, rel=1e-12)
+
+
+def ridge(width):
+    # Height 1 at t = .31, between the nodes of every grid below.
+    return valley(torch.zeros(1, 1, dtype=torch.float64), lambda o, _: torch.exp(-((o.sqrt() - 0.31) / width).square()))
+
+
+@pytest.mark.parametrize("bound", [0.05, 0.005, 0.0005])
+def test_adaptive_grid_keeps_its_bound_on_a_narrow_peak(bound):
+    line = Line(point(0.0), point(1.0))
+    result = barrier(line, ridge(0.05), points=13, adaptive=bound)
+    fine = barrier(line, ridge(0.05), points=2001)
+    assert result.status is Status.CONVERGED
+    assert result.uncertainty <= bound
+    assert -1e-6 <= fine.loss_barrier - result.loss_barrier <= bound
+
+
+@pytest.mark.parametrize("points", [13, 25, 49])
+def test_a_fixed_grid_says_how_much_it_may_miss(points):
+    line = Line(point(0.0), point(1.0))
+    coarse = barrier(line, ridge(0.12), points=points)
+    missed = barrier(line, ridge(0.12), points=2001).loss_barrier - coarse.loss_barrier
+    assert missed <= coarse.uncertainty <= 4 * missed + 0.02
+
+
+def test_adaptive_grid_says_when_it_ran_out_of_points():
+    objective = valley(torch.zeros(1, 1, dtype=torch.float64), cosine_hill)
+    result = barrier(Line(point(0.0), point(1.0)), objective, points=4, adaptive=1e-9, most=9)
+    assert result.status is Status.STOPPED
+    assert len(result.positions) <= 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"points": 2}, "points must be at least 3 to see inside the path, got 2"),
+        ({"positions": [0.0, 1.0]}, "positions must be at least 3"),
+        ({"positions": [0.1, 0.5, 1.0]}, "increase from 0 to 1"),
+        ({"positions": [0.0, 0.5, 0.5, 1.0]}, "increase from 0 to 1"),
+        ({"adaptive": 0.0}, "must be above 0"),
+        ({"normalisation": "magic"}, "normalisation must be one of"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, words):
+    objective = valley(torch.zeros(1, 1, dtype=torch.float64))
+    with pytest.raises(SettingError, match=words):
+        barrier(Line(point(0.0), point(1.0)), objective, **settings)
+
+
+def test_nan_at_an_end_is_refused_and_inside_the_path_is_reported():
+    objective = valley(torch.zeros(1, 1, dtype=torch.float64))
+    with pytest.raises(WeightsError, match="the end of the path must be finite"):
+        barrier(Line(point(0.0), point(math.nan)), objective)
+    broken = valley(torch.zeros(1, 1, dtype=torch.float64), lambda o, t: torch.where(o == 0.25, math.nan, o))
+    result = barrier(Line(point(0.0), point(1.0)), broken, points=3)
+    assert math.isnan(result.loss_barrier)
+    assert math.isnan(result.uncertainty)
+
+
+def norm_net(seed):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).double()
+    generator = child(seed, "statistics")
+    module[1].running_mean = torch.randn(4, generator=generator, dtype=torch.float64)
+    module[1].running_var = torch.rand(4, generator=generator, dtype=torch.float64) + 0.5
+    return module
+
+
+def norm_objective():
+    generator = child(7, "inputs")
+    inputs = torch.randn(31, 1, 6, 6, generator=generator, dtype=torch.float64)
+    module = norm_net(0)
+    return Objective(Network.of(module), inputs, torch.randint(3, (31,), generator=generator), batch_size=8), inputs
+
+
+def test_ends_keep_their_own_statistics_and_inner_points_get_fresh_ones():
+    objective, inputs = norm_objective()
+    start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
+    result = barrier(Line(start, end), objective, points=5, data=inputs)
+    assert float(result.loss[0]) == objective(start).loss
+    assert float(result.loss[-1]) == objective(end).loss
+    assert result.normalisation == "reestimate"
+    assert result.treated == ("1",)
+    # The same from the definition: the whole data in one batch, in training mode, on an ordinary module.
+    module = norm_net(0)
+    module.load_state_dict({n: start[n] + 0.25 * (end[n] - start[n]) if "num" not in n else start[n] for n in start})
+    module.train()
+    expected = nn.functional.cross_entropy(module(inputs), objective.targets).detach()
+    assert float(result.loss[1]) == pytest.approx(float(expected), rel=1e-10)
+    assert result.treated_ends is not None
+    treated = result.between_treated_ends()
+    assert float(treated.loss[0]) == result.treated_ends[0].loss != float(result.loss[0])
+    assert torch.equal(treated.loss[1:-1], result.loss[1:-1])
+
+
+def test_interpolated_statistics_are_a_policy_of_their_own():
+    objective, _ = norm_objective()
+    start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
+    line = Line(start, end)
+    result = barrier(line, objective, points=5, normalisation="interpolate")
+    assert result.treated == ()
+    assert float(result.loss[1]) == pytest.approx(objective(line(0.25)).loss, rel=1e-12)
+
+
+def test_reestimation_without_data_is_refused():
+    objective, _ = norm_objective()
+    start = objective.network.weights
+    with pytest.raises(SettingError, match="normalisation=reestimate must have data"):
+        barrier(Line(start, start), objective)
+
+
+def test_half_precision_is_evaluated_as_it_would_be_stored():
+    torch.manual_seed(0)
+    modules = [nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).bfloat16() for _ in range(2)]
+    networks = [Network.of(module) for module in modules]
+    inputs, targets = torch.randn(20, 5), torch.randint(3, (20,))
+    objective = Objective(networks[0], inputs, targets)
+    line = Line(networks[0].weights, networks[1].weights)
+    result = barrier(line, objective, points=3)
+    assert result.dtype == "bfloat16"
+    mixed = {
+        name: ((networks[0].weights[name].float() + networks[1].weights[name].float()) / 2).bfloat16()
+        for name in networks[0].weights
+    }
+    assert float(result.loss[1]) == objective(mixed).loss
+    full = barrier(line.to(dtype=torch.float32), objective, points=3)
+    assert full.dtype == "float32"
+    assert full.loss[1] != result.loss[1]
+
+
+def test_nothing_is_written_to():
+    objective, inputs = norm_objective()
+    start, end = ({n: t.clone() for n, t in Network.of(norm_net(seed)).weights.items()} for seed in (0, 1))
+    before = [{n: t.clone() for n, t in w.items()} for w in (start, end, objective.network.weights)]
+    data = inputs.clone()
+    barrier(Line(start, end), objective, data=inputs, points=5)
+    for weights, copy in zip((start, end, objective.network.weights), before, strict=True):
+        assert all(torch.equal(weights[name], copy[name]) for name in weights)
+    assert torch.equal(data, inputs)
+
+
+def test_pairs_hold_every_convention_and_intervals_over_networks():
+    objective = valley(torch.zeros(1, 2, dtype=torch.float64), lambda o, t: torch.sin(3 * o))
+    generator = child(3, "points")
+    solutions = [{"point": torch.randn(2, generator=generator, dtype=torch.float64)} for _ in range(5)]
+    calls = []
+    result = barriers(solutions, objective, points=9, progress=lambda done, total, label="": calls.append((done,
+    total))) assert torch.equal(result.loss_barrier, result.loss_barrier.T)
+    assert torch.equal(result.loss_barrier.diagonal(), torch.zeros(5, dtype=torch.float64))
+    alone = barrier(Line(solutions[1], solutions[3]), objective, points=9)
+    assert float(result.loss_barrier[1, 3]) == alone.loss_barrier
+    interval = result.intervals["loss_barrier"]
+    assert interval.networks == 5
+    assert interval.low < interval.estimate < interval.high
+    assert calls[-1][0] == calls[-1][1] == 10
+    assert result.to_dict()["curves"]
+
+
+def test_moving_solutions_are_the_ones_compared():
+    objective = valley(torch.zeros(1, 1, dtype=torch.float64), lambda outputs, targets: -outputs)
+    solutions = [point(-1.0), point(1.0), point(2.0)]
+    result = barriers(solutions, objective, points=5, moving=lambda first, second: solutions[first])
+    assert float(result.loss_barrier.max()) == 0.0
+    with pytest.raises(SettingError, match="at least 2 solutions"):
+        barriers(solutions[:1], objective)
+
+
+def test_records_are_plain():
+    curve = torch.tensor([0.0, 1.0, 0.0])
+    record = Barrier(torch.tensor([0.0, 0.5, 1.0]), curve, {"error": curve / 2}, Score(1.0, {"error": 0.5}, 4))
+    assert record.to_dict()["error_barrier"] == 0.5
+    assert record.to_dict()["midpoint_error"] == 0.5
+    assert not record.stable
