@@ -233,8 +233,10 @@ def test_pairs_hold_every_convention_and_intervals_over_networks():
     generator = child(3, "points")
     solutions = [{"point": torch.randn(2, generator=generator, dtype=torch.float64)} for _ in range(5)]
     calls = []
-    result = barriers(solutions, objective, points=9, progress=lambda done, total, label="": calls.append((done,
-    total))) assert torch.equal(result.loss_barrier, result.loss_barrier.T)
+    result = barriers(
+        solutions, objective, points=9, progress=lambda done, total, label="": calls.append((done, total))
+    )
+    assert torch.equal(result.loss_barrier, result.loss_barrier.T)
     assert torch.equal(result.loss_barrier.diagonal(), torch.zeros(5, dtype=torch.float64))
     alone = barrier(Line(solutions[1], solutions[3]), objective, points=9)
     assert float(result.loss_barrier[1, 3]) == alone.loss_barrier
