@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ class Network:
     tied: Mapping[str, str]
     _evaluating: nn.Module = dataclasses.field(repr=False)
     _training: nn.Module = dataclasses.field(repr=False)
+    _copies: dict[tuple[int, bool], nn.Module] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, module: nn.Module) -> Network:
@@ -70,13 +72,13 @@ class Network:
         Raises:
             WeightsError: tensors are missing or unknown.
         """
-        return torch.func.functional_call(self._evaluating, self._arguments(weights), inputs, keywords)
+        return torch.func.functional_call(self._own(self._evaluating), self._arguments(weights), inputs, keywords)
 
     def training(self, weights: Weights, *inputs: Any, **keywords: Any) -> tuple[Any, dict[str, Tensor]]:
         """The output in training mode and the buffers after it (running statistics moved by one batch)."""
         arguments = self._arguments(weights)
         buffers = {name: arguments[name].clone() for name in self.buffer_names}
-        output = torch.func.functional_call(self._training, {**arguments, **buffers}, inputs, keywords)
+        output = torch.func.functional_call(self._own(self._training), {**arguments, **buffers}, inputs, keywords)
         return output, buffers
 
     def many(self, stacked: Weights, *inputs: Any, **keywords: Any) -> Any:
@@ -99,6 +101,13 @@ class Network:
             if isinstance(outputs[0], Mapping):
                 return stack(outputs)
             return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
+
+    def _own(self, module: nn.Module) -> nn.Module:
+        """The calling thread's own structure: a call swaps tensors inside it, so two threads must not share one."""
+        key = (threading.get_ident(), module.training)
+        if key not in self._copies:
+            self._copies[key] = _skeleton(module)
+        return self._copies[key]
 
     def _arguments(self, weights: Weights) -> dict[str, Tensor]:
         """Weights without the tied copies: one tensor for each parameter of the module."""

@@ -1,0 +1,42 @@
+"""Pieces in threads: same order, errors raised, PyTorch's own threads as before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from isthmus.core.threads import in_threads
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_results_keep_the_order_of_the_pieces(threads):
+    heard: list[tuple[float, float]] = []
+    before = torch.get_num_threads()
+    squares = in_threads(
+        lambda x: x * x, range(20), threads=threads, progress=lambda d, t, label="": heard.append((d, t))
+    )
+    assert squares == [x * x for x in range(20)]
+    assert heard == [(done, 20) for done in range(1, 21)]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_is_raised_and_settings_come_back(threads):
+    before = torch.get_num_threads()
+
+    def picky(x: int) -> int:
+        if x == 3:
+            raise ValueError("three")
+        return x
+
+    with pytest.raises(ValueError, match="three"):
+        in_threads(picky, range(10), threads=threads)
+    assert torch.get_num_threads() == before
+
+
+def test_inside_each_piece_has_one_core():
+    assert set(in_threads(lambda _: torch.get_num_threads(), range(4), threads=2)) == {1}
+
+
+def test_nothing_to_do_is_no_error():
+    assert in_threads(lambda x: x, []) == []
