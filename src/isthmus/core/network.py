@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -65,6 +65,35 @@ class Network:
     def modules(self) -> Mapping[str, nn.Module]:
         """The layers by name, to read their settings; not to be changed."""
         return dict(self._evaluating.named_modules())
+
+    def hooked(
+        self,
+        *,
+        before: Mapping[str, Callable[..., Any]] | None = None,
+        after: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> Network:
+        """A second network whose evaluating layers call these functions; this one stays as it is.
+
+        Args:
+            before: layer name → ``f(layer, inputs)``, called with what the layer is about to read; may give other
+                inputs.
+            after: layer name → ``f(layer, inputs, output)``; may give another output.
+
+        The functions must be plain functions or closures. During a call the layer's tensors are those of that call's
+        weights.
+
+        Raises:
+            WeightsError: there is no such layer.
+        """
+        evaluating = _skeleton(self._evaluating)
+        layers = dict(evaluating.named_modules())
+        if unknown := [name for name in {**(before or {}), **(after or {})} if name not in layers]:
+            raise WeightsError(f"hooks must name layers of the network; unknown: {listed(unknown)}")
+        for name, function in (before or {}).items():
+            layers[name].register_forward_pre_hook(function)
+        for name, function in (after or {}).items():
+            layers[name].register_forward_hook(function)
+        return dataclasses.replace(self, _evaluating=evaluating, _copies={})
 
     def __call__(self, weights: Weights, *inputs: Any, **keywords: Any) -> Any:
         """The output in evaluation mode.
