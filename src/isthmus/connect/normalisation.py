@@ -7,7 +7,6 @@ al., arXiv 2211.08403). LayerNorm, GroupNorm and RMSNorm carry no such state.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -61,11 +60,11 @@ def reestimate(
     rounds = [[layer] for layer in _in_order(network, result, inputs, layers)] if sequential else [list(layers)]
     for chosen in rounds:
         moments: dict[str, Moments] = {name: Moments() for name in chosen}
-        with _following_batches(network, moments):
-            for batch in batches(inputs, batch_size, result):
-                # The hooks write each batch's statistics into these copies just before the layer reads them.
-                scratch = {n: t.clone() if _is_statistic(n, layers) else t for n, t in result.items()}
-                network(scratch, *batch)
+        following = _following_batches(network, moments)
+        for batch in batches(inputs, batch_size, result):
+            # The hooks write each batch's statistics into these copies just before the layer reads them.
+            scratch = {n: t.clone() if _is_statistic(n, layers) else t for n, t in result.items()}
+            following(scratch, *batch)
         for name, pooled in moments.items():
             if pooled.count:  # A layer that is never called keeps what it had.
                 result[f"{name}.running_mean"].copy_(pooled.mean)
@@ -115,9 +114,8 @@ def unit_moments(values: Tensor, axis: int) -> tuple[Tensor, Tensor, int]:
     return mean, variance, values.numel() // values.shape[axis]
 
 
-@contextlib.contextmanager
-def _following_batches(network: Network, moments: Mapping[str, Moments]) -> Iterator[None]:
-    """While this lasts, the named layers evaluate with each batch's own statistics, and the moments are pooled."""
+def _following_batches(network: Network, moments: Mapping[str, Moments]) -> Network:
+    """The network with the named layers evaluating by each batch's own statistics; the moments are pooled."""
 
     def hook(pooled: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -131,13 +129,7 @@ def _following_batches(network: Network, moments: Mapping[str, Moments]) -> Iter
 
         return before
 
-    modules = network.modules()
-    handles = [modules[name].register_forward_pre_hook(hook(pooled)) for name, pooled in moments.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return network.hooked(before={name: hook(pooled) for name, pooled in moments.items()})
 
 
 def _instance_moments(values: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -149,17 +141,14 @@ def _instance_moments(values: Tensor) -> tuple[Tensor, Tensor, int]:
 def _in_order(network: Network, weights: Weights, inputs: Inputs, layers: tuple[str, ...]) -> list[str]:
     """The layers in the order in which the network first calls them; those that it does not call are left out."""
     called: dict[str, None] = {}
-    modules = network.modules()
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda *_: called.setdefault(name)
+        def before(layer: nn.Module, arguments: object) -> None:
+            called.setdefault(name)
 
-    handles = [modules[name].register_forward_pre_hook(hook(name)) for name in layers]
-    try:
-        network(weights, *next(batches(inputs, 1, weights)))
-    finally:
-        for handle in handles:
-            handle.remove()
+        return before
+
+    network.hooked(before={name: hook(name) for name in layers})(weights, *next(batches(inputs, 1, weights)))
     return list(called)
 
 
