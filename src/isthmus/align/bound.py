@@ -1,0 +1,52 @@
+"""An upper bound on what any permutation can reach, cheap enough to come with every match."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from isthmus.align.assignment import assign, value
+from isthmus.align.landscape import Landscape
+from isthmus.align.layout import rows
+from isthmus.core.symmetry import Site
+
+
+def upper_bound(landscape: Landscape) -> float:
+    """The sum of unconstrained assignments: every tensor is arranged as if the others did not care.
+
+    For each counted tensor, each group that moves it gives a bound: its units are assigned freely, and whatever other
+    groups could do inside a unit is bounded by the units' lengths (Cauchy and Schwarz); the smallest bound counts. Tensors
+    that one group alone moves are compared exactly and assigned together, so that they must agree.
+
+    The bound is met by a planted permutation: there, an objective that equals it proves the match to be optimal.
+    """
+    total, together = 0.0, {}
+    for name in landscape.names:
+        groups = landscape.touching[name]
+        sites = [site for group in groups for site in group.sites if site.tensor == name]
+        if len(sites) == 1 and groups[0].parent is None and _covers(landscape, sites[0]):
+            fixed, moving = (rows(side[name], sites[0]) for side in (landscape.fixed, landscape.moving))
+            product = fixed @ moving.T
+            together[groups[0].name] = together.get(groups[0].name, 0) + product
+        else:
+            total += min([_by_lengths(landscape, name, s) for s in sites if _covers(landscape, s)] or [_whole(landscape, name)])
+    for similarity in together.values():
+        total += value(similarity, assign(similarity))
+    return total
+
+
+def _by_lengths(landscape: Landscape, name: str, site: Site) -> float:
+    """Σ of products of the sorted lengths of units: the best assignment when only lengths are known."""
+    lengths = [rows(side[name], site).norm(dim=1).double().sort().values for side in (landscape.fixed, landscape.moving)]
+    return float(torch.dot(*lengths))
+
+
+def _whole(landscape: Landscape, name: str) -> float:
+    """The product of the lengths of the whole tensors."""
+    tensors: list[Tensor] = [side[name].double() for side in (landscape.fixed, landscape.moving)]
+    return float(tensors[0].norm() * tensors[1].norm())
+
+
+def _covers(landscape: Landscape, site: Site) -> bool:
+    """Whether a site holds every entry of its tensor."""
+    return not site.within and site.index.numel() == landscape.symmetry.tensors[site.tensor][site.dim]

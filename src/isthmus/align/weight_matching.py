@@ -1,0 +1,125 @@
+"""Weight matching: the permutation under which two solutions' weights are most alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+
+from isthmus.align import starts
+from isthmus.align.ascent import Ascent
+from isthmus.align.bound import upper_bound
+from isthmus.align.landscape import Landscape
+from isthmus.align.match import Match, settings_of
+from isthmus.core.errors import SettingError
+from isthmus.core.progress import Progress, silent
+from isthmus.core.symmetry import Permutation, Symmetry
+from isthmus.core.weights import Weights
+
+Kernel = Literal["linear", "cosine"]
+Start = Literal["anchored", "identity", "random"]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightMatching:
+    """Maximise Σ ⟨π(moving), fixed⟩ by coordinate ascent, one linear assignment for each tree of groups.
+
+    Exact for one hidden layer; a local optimum for more. Any symmetry: groups that share tensors, groups on slices, nested
+    groups (heads and the channels in them), groups on both axes of one tensor. Sites with the role ``carry`` move along and
+    do not count. No half-way result is worse than the identity.
+
+    Attributes:
+        kernel: ``linear``: inner products, so that the Euclidean distance becomes smallest. ``cosine``: units are scaled to
+            length one first, so that units with small weights have the same say.
+        biases: whether one-dimensional tensors count.
+        start: ``anchored``: groups are first solved one after the other from what inputs and outputs hold in place;
+            ``identity``: from where the units are; ``random``.
+        restarts: further ascents from random permutations; the best is kept.
+        sweeps: the most passes over all groups in one ascent.
+
+    Reference: Ainsworth et al., "Git Re-Basin", arXiv 2209.04836, algorithm 1, with the starts, the order and the nested
+    groups as described in :mod:`isthmus.align.starts` and :mod:`isthmus.align.trees`.
+
+    Example:
+        >>> from isthmus.core.symmetry import Site, Symmetry, UnitGroup
+        >>> index = torch.arange(3).unsqueeze(1)
+        >>> hidden = UnitGroup("hidden", 3, (Site("up", 0, index), Site("down", 1, index)))
+        >>> symmetry = Symmetry((hidden,), {"up": (3, 2), "down": (1, 3)})
+        >>> fixed = {"up": torch.tensor([[1.0, 0], [0, 1], [1, 1]]), "down": torch.tensor([[1.0, 2, 3]])}
+        >>> moving = symmetry.random(torch.Generator().manual_seed(0)).apply(fixed)
+        >>> match = WeightMatching()(symmetry, moving, fixed, generator=torch.Generator())
+        >>> torch.equal(match.permutation.apply(moving)["up"], fixed["up"])
+        True
+    """
+
+    kernel: Kernel = "linear"
+    biases: bool = True
+    start: Start = "anchored"
+    restarts: int = 0
+    sweeps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.kernel not in ("linear", "cosine"):
+            raise SettingError(f"kernel must be linear or cosine, got {self.kernel}")
+        if self.start not in ("anchored", "identity", "random"):
+            raise SettingError(f"start must be anchored, identity or random, got {self.start}")
+        if self.restarts < 0 or self.sweeps < 1:
+            raise SettingError(f"restarts must be ≥ 0 and sweeps ≥ 1, got {self.restarts} and {self.sweeps}")
+
+    def __call__(
+        self,
+        symmetry: Symmetry,
+        moving: Weights,
+        fixed: Weights,
+        *,
+        generator: torch.Generator,
+        progress: Progress = silent,
+    ) -> Match:
+        """Match two solutions.
+
+        Args:
+            symmetry: of their architecture.
+            moving: the solution whose units are permuted.
+            fixed: the one that stays.
+            generator: draws the order of the groups and the restarts.
+            progress: called after each sweep.
+
+        Raises:
+            SymmetryError: the weights are not of this architecture.
+            WeightsError: NaN or infinities.
+
+        Cost: for each sweep, one matrix product of units × units × features and one assignment for each group that may
+        still move; memory for one more copy of the moving solution in single precision.
+        """
+        landscape = Landscape.of(symmetry, moving, fixed, kernel=self.kernel, biases=self.biases)
+        ascents = []
+        for attempt in range(1 + self.restarts):
+            ascent = Ascent.at(landscape, self._begin(landscape, attempt, generator), generator=generator)
+            ascent.climb(sweeps=self.sweeps, progress=progress)
+            ascents.append(ascent)
+        best = max(ascents, key=lambda ascent: ascent.history[-1])
+        identity = landscape.objective(landscape.moving)
+        kept = best.history[-1] >= identity
+        return Match(
+            permutation=best.permutation if kept else symmetry.identity(),
+            objective=max(best.history[-1], identity),
+            identity_objective=identity,
+            upper_bound=upper_bound(landscape),
+            measure=f"{self.kernel} similarity of weights",
+            sweeps=len(best.history) - 1,
+            status=best.status,
+            unsettled=tuple(sorted(best.unsettled)),
+            history=tuple(best.history),
+            seconds={name: sum(ascent.seconds[name] for ascent in ascents) for name in best.seconds},
+            method="weight matching",
+            settings=settings_of(self),
+            notes=() if kept else ("no ascent came above the identity, which is returned",),
+        )
+
+    def _begin(self, landscape: Landscape, attempt: int, generator: torch.Generator) -> Permutation:
+        if attempt > 0 or self.start == "random":
+            return landscape.symmetry.random(generator)
+        if self.start == "anchored":
+            return starts.anchored(landscape, generator=generator)
+        return landscape.symmetry.identity()
