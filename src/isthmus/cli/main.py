@@ -1,7 +1,7 @@
 """The entry point: finds the commands and turns what is wrong with the input into one line and exit code 2.
 
-Each command's module is imported only when that command runs, so that ``isthmus --help`` needs neither torch nor anything
-else that is slow to load.
+Each command's module is imported only when that command runs, so that ``isthmus --help`` needs neither torch nor
+anything else that is slow to load.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class _Lazy(TyperGroup):
     """Commands by name; the module behind a name is imported when it is used."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002, D102
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: D102
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         module, line = COMMANDS[cmd_name]
@@ -48,7 +48,7 @@ class _Lazy(TyperGroup):
         command.name = cmd_name
         return command
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002, D102
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         # Listing must not import the commands, as the inherited method would.
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])

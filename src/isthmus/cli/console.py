@@ -1,0 +1,118 @@
+"""What every command says and how: progress on the error stream, results on the output, JSON for machines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from isthmus.core.progress import Progress
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Progress]:
+    """A bar with the time left on the error stream; on a file or pipe, a plain line at most every ten seconds."""
+    if not sys.stderr.isatty():
+        yield _lines(label)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+
+        def say(done: float, total: float, part: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=f"{label}: {part}" if part else label)
+
+        yield say
+
+
+def _lines(label: str) -> Progress:
+    began = last = time.monotonic()
+
+    def say(done: float, total: float, part: str = "") -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < 10 or not total or not done:
+            return
+        last = now
+        left = (now - began) * (total - done) / done
+        print(f"{label}{': ' + part if part else ''} {done / total:.0%}, about {left:.0f} s left", file=sys.stderr)
+
+    return say
+
+
+def emit_json(value: Any) -> None:
+    """One JSON document on the output, and nothing else there."""
+    from isthmus.core.record import to_json
+
+    print(to_json(value))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
+    """A table for people; narrow terminals wrap it."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    for row in rows:
+        drawn.add_row(*(_cell(value) for value in row))
+    Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 120).print(drawn)
+
+
+def say(line: str = "") -> None:
+    """One line of plain text on the output."""
+    print(line)
+
+
+def note(line: str) -> None:
+    """One line on the error stream, for warnings and where files went."""
+    print(f"isthmus: {line}", file=sys.stderr)
+
+
+def settings(text: str | None, *, what: str) -> Mapping[str, Any]:
+    """Settings given as ``name=value,name=value`` or as a JSON object.
+
+    Raises:
+        SettingError: cannot be read.
+    """
+    from isthmus.core.errors import SettingError
+
+    if not text:
+        return {}
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as problem:
+            raise SettingError(f"{what} must be a JSON object or name=value pairs, but: {problem}") from problem
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise SettingError(f"{what} must be name=value pairs separated by commas, got {part!r}")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value
+    return found
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))

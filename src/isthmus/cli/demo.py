@@ -1,0 +1,86 @@
+"""``isthmus demo``: the main job on real data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from isthmus.cli import console, inputs
+
+
+def demo(
+    data: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")
+    ] = "digits",
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the data's files.")] = None,
+    model: Annotated[str, typer.Option(help="mlp, resnet20, vit, or your own module:function.")] = "mlp",
+    widths: Annotated[str | None, typer.Option(help="Widths, separated by commas, such as 32,128,512.")] = None,
+    solutions: Annotated[int | None, typer.Option(help="Networks of each width; 4 or more for intervals.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Use at most so many training and test examples.")] = None,
+    points: Annotated[int | None, typer.Option(help="Points on each path.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the alignment; trainings are numbered from 0.")] = 0,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the report and results.")] = "isthmus-demo",
+    language: Annotated[str, typer.Option("--lang", help="Language of the page: en or ja.")] = "en",
+    quick: Annotated[bool, typer.Option("--quick", help="Two small widths, few epochs: does everything work?")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the verdict.")] = False,
+) -> None:
+    """Train networks from different seeds, find their symmetry, align and merge them, and write a report."""
+    folder = inputs.output_folder(output)
+    with console.progress("demo") as told:
+        from isthmus.core.checkpoint import save
+        from isthmus.core.files import write_text
+        from isthmus.core.record import to_json
+        from isthmus.report.demo import demo_page, demo_verdict
+        from isthmus.report.page import write_page
+        from isthmus.report.words import words_for
+        from isthmus.studies.demo import Settings, demonstrate
+
+        words = words_for(language)
+        small = {"widths": (16.0, 64.0), "solutions": 2, "epochs": 8, "points": 9} if quick and model == "mlp" else {}
+        small |= {"examples": 200, "epochs": 1} if quick and model != "mlp" else {}
+        settings = Settings.sensible(
+            model,
+            data,
+            widths=parsed_widths(widths) or small.get("widths"),
+            solutions=solutions or small.get("solutions"),
+            epochs=epochs or small.get("epochs"),
+            examples=examples or small.get("examples"),
+            points=points or small.get("points"),
+        )
+        found, kept = demonstrate(settings, folder=data_dir, seed=seed, device=inputs.device(device), progress=told)
+        values = found.to_dict()
+        write_text(folder / "results.json", to_json(values))
+        for name, weights in kept.items():
+            save(weights, folder / f"{name}.safetensors", metadata={"made_by": "isthmus demo"})
+        page = demo_page(values, language=language)
+        write_page(page, folder / "report.html", language=language)
+    if json:
+        console.emit_json(values)
+        return
+    verdict, _ = demo_verdict(values, words)
+    console.say(verdict)
+    for reason in page.reasons:
+        console.say(f"- {reason}")
+    console.say(f"{folder / 'report.html'} has the figures, {folder / 'results.json'} the numbers.")
+
+
+def parsed_widths(text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas.
+
+    Raises:
+        SettingError: something else.
+    """
+    from isthmus.core.errors import SettingError
+
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise SettingError(f"widths must be numbers separated by commas, got {text!r}") from None
+    if any(not width > 0 for width in found):
+        raise SettingError(f"widths must be above 0, got {text!r}")
+    return found

@@ -1,0 +1,115 @@
+"""From words in a shell to networks, checkpoints and data. Slow libraries are imported inside the functions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from isthmus.core.network import Network
+    from isthmus.core.objective import Objective
+    from isthmus.core.weights import Weights
+    from isthmus.zoo.data import Data
+
+
+def module(spec: str, *, data: Data | None = None, shape: Sequence[int] | None = None) -> torch.nn.Module:
+    """The module that ``--model`` names; networks of the zoo take their input shape and classes from the data."""
+    from isthmus.zoo.models import resolve
+    from isthmus.zoo.networks import is_network
+
+    if not is_network(spec):
+        return resolve(spec)
+    settings: dict[str, Any] = {}
+    if data is not None:
+        settings = {"inputs": data.shape, "classes": data.classes}
+    elif shape is not None:
+        settings = {"inputs": tuple(shape)}
+    return resolve(spec, **settings)
+
+
+def solutions(paths: Sequence[str], network: Network, *, unsafe_pickle: bool, device: str = "cpu") -> list[Weights]:
+    """Checkpoints matched to the network; every misfit is named."""
+    from isthmus.core.checkpoint import fit, load
+
+    return [
+        fit(load(path, unsafe_pickle=unsafe_pickle, device=device), network.weights, what=str(path)) for path in paths
+    ]
+
+
+def data(spec: str, folder: str | None, *, examples: int | None = None) -> Data:
+    """The data that ``--data`` names, limited to the first ``examples``."""
+    from isthmus.zoo.data import load
+
+    found = load(spec, folder)
+    return found.limited(examples) if examples else found
+
+
+def objective(network: Network, found: Data, *, split: str, batch_size: int = 500) -> Objective:
+    """The mean loss and error on one split; the network is tried on two examples first, to name what does not fit."""
+    import torch
+
+    from isthmus.core.errors import DataError
+    from isthmus.core.objective import Objective, check_labels
+
+    inputs, targets = (
+        (found.test_inputs, found.test_targets) if split == "test" else (found.train_inputs, found.train_targets)
+    )
+    made = Objective(network, inputs, targets, batch_size=batch_size)
+    try:
+        with torch.no_grad():
+            outputs = network(network.weights, inputs[:2].to(next(iter(network.weights.values())).device))
+    except (RuntimeError, TypeError, IndexError, ValueError) as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        shape = tuple(inputs.shape[1:])
+        raise DataError(f"the model must take inputs of shape {shape} of {found.name}, but: {reason}") from problem
+    logits = getattr(outputs, "logits", outputs)
+    if isinstance(logits, torch.Tensor) and logits.dim() == targets.dim() + 1 == 2:
+        check_labels(targets, logits.shape[1])
+    return made
+
+
+def device(wanted: str) -> str:
+    """``auto`` is a GPU if there is one.
+
+    Raises:
+        SettingError: there is no such device.
+    """
+    import torch
+
+    from isthmus.core.errors import SettingError
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError) as problem:
+        raise SettingError(f"device must be one of this machine, such as cpu, got {wanted}") from problem
+    return wanted
+
+
+def output_folder(path: str) -> Path:
+    """A folder that can be written; found out before the work, not after it.
+
+    Raises:
+        IsthmusError: it cannot.
+    """
+    from isthmus.core.files import unwritable
+
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".isthmus-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as problem:
+        raise unwritable(folder, problem) from problem
+    return folder
+
+
+def interactive() -> bool:
+    """Whether a person sits at the terminal."""
+    return sys.stdout.isatty()

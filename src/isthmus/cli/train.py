@@ -1,0 +1,95 @@
+"""``isthmus train``: replicas of one recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from isthmus.cli import console, inputs
+
+
+def train(
+    model: Annotated[
+        str, typer.Option(help="mlp-128x2, resnet20, vit, torchvision:NAME or module:function.")
+    ] = "mlp-128x2",
+    data: Annotated[
+        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")
+    ] = "digits",
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the data's files.")] = None,
+    solutions: Annotated[int, typer.Option(help="How many networks.")] = 4,
+    vary: Annotated[
+        str, typer.Option(help="Which seeds differ: initialisation, order, augmentation, label_noise, subset, mask.")
+    ] = "initialisation,order,augmentation",
+    recipe: Annotated[
+        str | None, typer.Option(help="Further fields of the recipe: name=value,… or a JSON object, or a .json file.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 10,
+    engine: Annotated[str, typer.Option(help="auto, sequential, vectorised or compiled.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the checkpoints.")] = "isthmus-replicas",
+    json: Annotated[bool, typer.Option("--json", help="Print what was trained as JSON.")] = False,
+) -> None:
+    """Train networks that differ only in the seeds you vary; writes one checkpoint each and replicas.json."""
+    folder = inputs.output_folder(output)
+    with console.progress("train") as told:
+        from isthmus.core.checkpoint import save
+        from isthmus.core.errors import SettingError
+        from isthmus.core.files import write_text
+        from isthmus.core.provenance import provenance
+        from isthmus.core.record import to_json
+        from isthmus.train import Recipe
+        from isthmus.train import train as train_replicas
+        from isthmus.zoo.models import build
+        from isthmus.zoo.networks import is_network
+
+        if solutions < 1:
+            raise SettingError(f"solutions must be at least 1, got {solutions}")
+        found = inputs.data(data, data_dir)
+        settings = {"inputs": list(found.shape), "classes": found.classes} if is_network(model) else {}
+        fields = _fields(recipe)
+        base = Recipe.from_dict(
+            {
+                "network": model,
+                "data": data,
+                "epochs": epochs,
+                **fields,
+                "settings": {**settings, **fields.get("settings", {})},
+            }
+        )
+        recipes = base.replicates(solutions, vary=[name.strip() for name in vary.split(",") if name.strip()])
+        replicas = train_replicas(
+            recipes, data=found, module=build, engine=engine, device=inputs.device(device), progress=told
+        )
+        rows = []
+        for index, replica in enumerate(replicas):
+            file = folder / f"replica-{index}.safetensors"
+            save(replica.weights, file, metadata={"recipe": to_json(replica.recipe.to_dict(), indent=None)})
+            rows.append({"file": file.name, **replica.to_dict()})
+        result = {"kind": "Replicas", "replicas": rows, "provenance": {**provenance(), "data": found.fingerprint}}
+        write_text(folder / "replicas.json", to_json(result))
+    if json:
+        console.emit_json(result)
+        return
+    console.table(
+        ["file", "status", "final training loss", "engine"],
+        [
+            [row["file"], row["status"], replica.final_loss, row["engine"]]
+            for row, replica in zip(rows, replicas, strict=True)
+        ],
+    )
+    console.say(f"{folder / 'replicas.json'} holds the recipes and histories.")
+
+
+def _fields(text: str | None) -> dict:
+    import json
+    from pathlib import Path
+
+    from isthmus.core.errors import SettingError
+
+    if text and text.endswith(".json"):
+        try:
+            return json.loads(Path(text).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as problem:
+            raise SettingError(f"recipe must be a readable JSON file, but {text}: {problem}") from problem
+    return dict(console.settings(text, what="recipe"))

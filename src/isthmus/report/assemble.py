@@ -1,0 +1,51 @@
+"""From files of results to a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isthmus.core.errors import SettingError
+from isthmus.report.demo import demo_page
+from isthmus.report.page import Page
+from isthmus.report.section import section
+from isthmus.report.words import words_for
+
+
+def page_of(files: Sequence[str | Path], *, language: str = "en") -> Page:
+    """The page that shows the results in some files.
+
+    Raises:
+        SettingError: a file cannot be read or holds no result that is drawn.
+    """
+    return page_of_results([(str(file), _read(Path(file))) for file in files], language=language)
+
+
+def page_of_results(results: Sequence[tuple[str, Mapping[str, Any]]], *, language: str = "en") -> Page:
+    """The page that shows named results, given as plain values."""
+    if len(results) == 1 and results[0][1].get("kind") == "Demo":
+        return demo_page(results[0][1], language=language)
+    words = words_for(language)
+    sections = []
+    for name, values in results:
+        try:
+            sections.append(section(values, language=language))
+        except (KeyError, TypeError, IndexError) as problem:
+            raise SettingError(f"{name} must hold a whole result, but something is missing: {problem}") from problem
+    names = ", ".join(Path(name).name for name, _ in results)
+    first: Mapping[str, Any] = next((v["provenance"] for _, v in results if v.get("provenance")), {})
+    return Page(title=names, verdict=words("page.collected", n=len(results)), sections=sections, provenance=first)
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise SettingError(f"results must be a readable file, but {file}: {problem.strerror}") from problem
+    except ValueError as problem:
+        raise SettingError(f"{file} must be JSON that isthmus wrote, but: {problem}") from problem
+    if not isinstance(values, Mapping) or "kind" not in values:
+        raise SettingError(f"{file} must be a result that isthmus wrote (it has no kind)")
+    return values

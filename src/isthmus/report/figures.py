@@ -1,0 +1,179 @@
+"""Charts: one Altair definition of each, drawn interactive in a page and as SVG or PNG without a browser.
+
+Functions take plain rows and give Vega-Lite definitions. Text and axes use ``currentColor``, so that one definition
+reads well on light and on dark paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isthmus.core.errors import SettingError
+from isthmus.core.files import atomic
+
+# Okabe and Ito's palette, told apart by readers of every colour vision; the order is that of the methods in a legend.
+PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A400")
+_WIDTH, _HEIGHT = 400, 260
+
+Row = Mapping[str, Any]
+
+
+def curves(
+    rows: Sequence[Row],
+    *,
+    x: str,
+    y: str,
+    x_title: str,
+    y_title: str,
+    series: str = "series",
+    order: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Lines over a common axis, one for each series; hovering tells the values."""
+    import altair as alt
+
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
+        .encode(
+            x=alt.X(f"{x}:Q", title=x_title),
+            y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True)),
+            color=_colour(series, order),
+            tooltip=[
+                alt.Tooltip(f"{series}:N"),
+                alt.Tooltip(f"{x}:Q", format=".3f"),
+                alt.Tooltip(f"{y}:Q", format=".4g"),
+            ],
+        )
+        .properties(width=_WIDTH, height=_HEIGHT)
+        .interactive()
+    )
+    return _finished(chart)
+
+
+def trend(
+    rows: Sequence[Row],
+    *,
+    x: str,
+    y: str,
+    x_title: str,
+    y_title: str,
+    series: str = "series",
+    order: Sequence[str] = (),
+    logarithmic: bool = True,
+) -> dict[str, Any]:
+    """Estimates with intervals (``low``, ``high`` in each row) over an ordered quantity, one line for each series."""
+    import altair as alt
+
+    # Values at or below zero cannot stand on a logarithmic axis; a symmetric logarithm shows them.
+    scale = alt.Scale(type="symlog", constant=0.001) if logarithmic else alt.Scale(zero=True)
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(type="log", base=2, nice=False, padding=16)),
+        color=_colour(series, order),
+    )
+    tooltip = [alt.Tooltip(f"{series}:N"), *(alt.Tooltip(f"{n}:Q", format=".4g") for n in (x, y, "low", "high"))]
+    values = sorted({row[x] for row in rows})
+    base = base.encode(
+        x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(values=values), scale=alt.Scale(type="log", base=2, padding=16))
+    )
+    line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"{y}:Q", title=y_title, scale=scale))
+    points = base.mark_point(filled=True, size=55).encode(y=f"{y}:Q", tooltip=tooltip)
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="low:Q", y2="high:Q")
+    return _finished((bars + line + points).properties(width=_WIDTH, height=_HEIGHT))
+
+
+def matrix(
+    rows: Sequence[Row], *, row: str, column: str, value: str, title: str, high: float | None = None, size: int = 240
+) -> dict[str, Any]:
+    """A heat map of a square table with its numbers in the cells (up to 12 × 12)."""
+    import altair as alt
+
+    names = list(dict.fromkeys(str(entry[row]) for entry in rows))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=alt.X(f"{column}:N", title=None, sort=names, axis=alt.Axis(labelAngle=0 if len(names) <= 12 else -90)),
+        y=alt.Y(f"{row}:N", title=None, sort=names),
+        tooltip=[f"{row}:N", f"{column}:N", alt.Tooltip(f"{value}:Q", format=".4g")],
+    )
+    scale = alt.Scale(scheme="viridis", domainMin=0, **({"domainMax": high} if high else {}))
+    layers: Any = base.mark_rect().encode(color=alt.Color(f"{value}:Q", title=title, scale=scale))
+    if len(names) <= 12:
+        middle = (high or max((entry[value] or 0.0) for entry in rows) or 1.0) / 2
+        ink = alt.condition(f"datum[{value!r}] > {middle}", alt.value("black"), alt.value("white"))
+        layers += base.mark_text(fontSize=10).encode(text=alt.Text(f"{value}:Q", format=".2f"), color=ink)
+    return _finished(layers.properties(width=size, height=size))
+
+
+def bars(
+    rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Horizontal bars, grouped by ``y`` and coloured by ``series``."""
+    import altair as alt
+
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_bar()
+        .encode(
+            x=alt.X(f"{x}:Q", title=x_title),
+            y=alt.Y(f"{y}:N", title=None, sort=list(dict.fromkeys(str(entry[y]) for entry in rows))),
+            color=_colour(series, order),
+            tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
+        )
+        .properties(width=_WIDTH)
+    )
+    return _finished(chart)
+
+
+def write_picture(spec: Mapping[str, Any], path: str | Path) -> Path:
+    """Write a chart as ``.svg``, ``.png`` or ``.pdf``, without a browser; text in black on white.
+
+    Raises:
+        SettingError: another suffix.
+    """
+    import json
+
+    import vl_convert
+
+    target = Path(path)
+    text = json.dumps(spec).replace("currentColor", "black")
+    if target.suffix == ".svg":
+        content = vl_convert.vegalite_to_svg(text).encode()
+    elif target.suffix == ".png":
+        content = vl_convert.vegalite_to_png(
+            text.replace('"background": "transparent"', '"background": "white"'), scale=2
+        )
+    elif target.suffix == ".pdf":
+        content = vl_convert.vegalite_to_pdf(text)
+    else:
+        raise SettingError(f"a picture is written as .svg, .png or .pdf, got {target.name}")
+    with atomic(target) as temporary:
+        temporary.write_bytes(content)
+    return target
+
+
+def _colour(series: str, order: Sequence[str]) -> Any:
+    import altair as alt
+
+    domain = {"domain": list(order), "range": list(PALETTE[: len(order)])} if order else {"range": list(PALETTE)}
+    return alt.Color(f"{series}:N", title=None, sort=list(order) or None, scale=alt.Scale(**domain))
+
+
+def _finished(chart: Any) -> dict[str, Any]:
+    """The definition with the house style: transparent paper, ink in the reader's colour, legend below."""
+    ink = {"labelColor": "currentColor", "titleColor": "currentColor"}
+    styled = (
+        chart.configure(background="transparent", font="system-ui, sans-serif", padding=4)
+        .configure_axis(
+            **ink,
+            domainColor="#8a949e",
+            tickColor="#8a949e",
+            gridColor="#8a949e",
+            gridOpacity=0.25,
+            titleFontWeight="normal",
+            labelFontSize=11,
+            titleFontSize=12,
+        )
+        .configure_legend(**ink, orient="bottom", symbolType="circle", labelLimit=320, labelFontSize=11)
+        .configure_view(stroke=None)
+    )
+    return styled.to_dict()

@@ -1,0 +1,168 @@
+"""What a page is made of, and its rendering as one HTML file that needs no network.
+
+Everything that comes from outside (names of checkpoints, tensors, commands) is escaped by the template; figures are
+data, drawn by a script that the page carries, with a static picture for print and for readers without scripts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from isthmus.core.files import write_text
+from isthmus.report.words import Words, words_for
+
+Mood = Literal["good", "mixed", "bad", "neutral"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A chart: its Vega-Lite definition, what it shows in one line, and what it says to who cannot see it."""
+
+    title: str
+    spec: Mapping[str, Any]
+    caption: str = ""
+    description: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows under named columns; numbers stay numbers so that they can be copied."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One answer: a heading, a few sentences, figures, the numbers under them, and the definitions used."""
+
+    title: str
+    text: Sequence[str] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    definitions: Sequence[tuple[str, str]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A page: the answer first, then why, then figures and numbers, then how to reproduce it.
+
+    Attributes:
+        title: short.
+        verdict: the answer in a sentence.
+        mood: colours the verdict; the words carry the meaning.
+        reasons: the evidence in a few sentences.
+        sections: the rest.
+        provenance: command, versions, machine, recipe.
+        guidance: for readers who do not know the field: what to do next.
+    """
+
+    title: str
+    verdict: str
+    mood: Mood = "neutral"
+    reasons: Sequence[str] = ()
+    sections: Sequence[Section] = ()
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    guidance: Sequence[str] = ()
+
+
+def render(page: Page, *, language: str = "en", interactive: bool = True) -> str:
+    """The page as HTML text.
+
+    Args:
+        page: what to show.
+        language: ``en`` or ``ja``; decides the page's own words (the page's content was written in one already).
+        interactive: carry the drawing script (0.9 MB); without it the figures are static pictures.
+    """
+    words = words_for(language)
+    figures = [figure for part in page.sections for figure in part.figures]
+    pictures = {id(figure): _svg(json.dumps(figure.spec)) for figure in figures}
+    return _template().render(
+        page=page,
+        words=words,
+        language=language,
+        pictures=pictures,
+        number=_number,
+        key_of=id,
+        flat=_flat,
+        script=_script() if interactive and figures else "",
+        as_json=_json_for_script,
+    )
+
+
+def write_page(page: Page, path: str | Path, *, language: str = "en", interactive: bool = True) -> Path:
+    """Render a page and write it atomically."""
+    write_text(path, render(page, language=language, interactive=interactive))
+    return Path(path)
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("isthmus.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html.j2")
+
+
+@functools.cache
+def _script() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script, from the wheel that also draws the static pictures."""
+    import vl_convert
+
+    # A closing tag inside a string of the script would end it early.
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+
+
+@functools.lru_cache(maxsize=64)
+def _svg(spec: str) -> str:
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(json.loads(spec))
+
+
+def _json_for_script(value: Any) -> str:
+    """JSON that is safe inside a script element: nothing in it can close the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _number(value: Any) -> str:
+    """A value as a reader wants it: four significant digits, a dash for what is missing."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.3e}"
+    return str(value)
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as rows of dotted names and values."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            rows.extend(_flat(value, f"{prefix}{name}."))
+        elif isinstance(value, list | tuple):
+            rows.append((f"{prefix}{name}", ", ".join(_number(entry) for entry in value)))
+        else:
+            rows.append((f"{prefix}{name}", value))
+    return rows
+
+
+__all__ = ["Figure", "Mood", "Page", "Section", "Table", "Words", "render", "write_page"]

@@ -1,0 +1,43 @@
+"""From a result to a section of a page, by the result's kind.
+
+Results come as dataclasses from this process or as plain values from a ``results.json``; both carry their kind, so one
+table serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from isthmus.core.errors import SettingError
+from isthmus.core.record import Record
+from isthmus.report.connectivity import barrier_section, comparison_section, pair_barriers_section
+from isthmus.report.page import Section
+from isthmus.report.redundancy import symmetry_section
+from isthmus.report.words import Words, words_for
+
+Builder = Callable[[Mapping[str, Any], Words], Section]
+
+SECTIONS: dict[str, Builder] = {
+    "Barrier": barrier_section,
+    "Comparison": comparison_section,
+    "PairBarriers": pair_barriers_section,
+    "SymmetrySummary": symmetry_section,
+}
+
+
+def section(result: Record | Mapping[str, Any], *, language: str = "en") -> Section:
+    """Draw one result.
+
+    Args:
+        result: a result of the library, or the plain values that its ``to_dict()`` gave.
+        language: of the words.
+
+    Raises:
+        SettingError: the kind is not one that is drawn.
+    """
+    values = result.to_dict() if isinstance(result, Record) else result
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    if kind not in SECTIONS:
+        raise SettingError(f"a result that is drawn must be one of {', '.join(SECTIONS)}, got {kind}")
+    return SECTIONS[kind](values, words_for(language))
