@@ -6,6 +6,7 @@ reads well on light and on dark paper.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,7 @@ def curves(
     order: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Lines over a common axis, one for each series; hovering tells the values."""
-    import altair as alt
-
+    alt = _altair()
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
@@ -64,19 +64,13 @@ def trend(
     logarithmic: bool = True,
 ) -> dict[str, Any]:
     """Estimates with intervals (``low``, ``high`` in each row) over an ordered quantity, one line for each series."""
-    import altair as alt
-
+    alt = _altair()
     # Values at or below zero cannot stand on a logarithmic axis; a symmetric logarithm shows them.
     scale = alt.Scale(type="symlog", constant=0.001) if logarithmic else alt.Scale(zero=True)
-    base = alt.Chart(alt.Data(values=list(rows))).encode(
-        x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(type="log", base=2, nice=False, padding=16)),
-        color=_colour(series, order),
-    )
     tooltip = [alt.Tooltip(f"{series}:N"), *(alt.Tooltip(f"{n}:Q", format=".4g") for n in (x, y, "low", "high"))]
     values = sorted({row[x] for row in rows})
-    base = base.encode(
-        x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(values=values), scale=alt.Scale(type="log", base=2, padding=16))
-    )
+    axis = alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(values=values), scale=alt.Scale(type="log", base=2, padding=16))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=_colour(series, order))
     line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"{y}:Q", title=y_title, scale=scale))
     points = base.mark_point(filled=True, size=55).encode(y=f"{y}:Q", tooltip=tooltip)
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="low:Q", y2="high:Q")
@@ -87,8 +81,7 @@ def matrix(
     rows: Sequence[Row], *, row: str, column: str, value: str, title: str, high: float | None = None, size: int = 240
 ) -> dict[str, Any]:
     """A heat map of a square table with its numbers in the cells (up to 12 × 12)."""
-    import altair as alt
-
+    alt = _altair()
     names = list(dict.fromkeys(str(entry[row]) for entry in rows))
     base = alt.Chart(alt.Data(values=list(rows))).encode(
         x=alt.X(f"{column}:N", title=None, sort=names, axis=alt.Axis(labelAngle=0 if len(names) <= 12 else -90)),
@@ -108,8 +101,7 @@ def bars(
     rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Horizontal bars, grouped by ``y`` and coloured by ``series``."""
-    import altair as alt
-
+    alt = _altair()
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_bar()
@@ -151,9 +143,13 @@ def write_picture(spec: Mapping[str, Any], path: str | Path) -> Path:
     return target
 
 
-def _colour(series: str, order: Sequence[str]) -> Any:
-    import altair as alt
+def _altair() -> Any:
+    """Altair, imported where a chart is drawn; untyped, since its generated signatures refuse plain dictionaries."""
+    return importlib.import_module("altair")
 
+
+def _colour(series: str, order: Sequence[str]) -> Any:
+    alt = _altair()
     domain = {"domain": list(order), "range": list(PALETTE[: len(order)])} if order else {"range": list(PALETTE)}
     return alt.Color(f"{series}:N", title=None, sort=list(order) or None, scale=alt.Scale(**domain))
 

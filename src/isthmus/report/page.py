@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,8 +121,7 @@ def _template() -> Any:
 @functools.cache
 def _script() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, from the wheel that also draws the static pictures."""
-    import vl_convert
-
+    vl_convert: Any = importlib.import_module("vl_convert")
     # A closing tag inside a string of the script would end it early.
     return vl_convert.javascript_bundle().replace("</script", "<\\/script")
 

@@ -1,0 +1,108 @@
+"""The page: offline, escaped, whole."""
+
+import json
+import re
+
+import pytest
+
+from isthmus.core.errors import SettingError
+from isthmus.report import figures
+from isthmus.report.assemble import page_of, page_of_results
+from isthmus.report.page import Figure, Page, Section, Table, render, write_page
+from isthmus.report.page import _script as drawing_script
+
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
+ROWS = [{"series": HOSTILE, "t": t, "loss": t * (1 - t)} for t in (0.0, 0.5, 1.0)]
+SPEC = figures.curves(ROWS, x="t", y="loss", x_title="t", y_title=HOSTILE)
+
+
+def page(**changes):
+    parts = dict(
+        title=HOSTILE,
+        verdict=HOSTILE,
+        reasons=[HOSTILE],
+        sections=[
+            Section(
+                HOSTILE,
+                [HOSTILE],
+                [Figure(HOSTILE, SPEC, HOSTILE, HOSTILE)],
+                [Table(HOSTILE, [HOSTILE], [[HOSTILE, None]])],
+            )
+        ],
+        provenance={"command": HOSTILE, "nested": {HOSTILE: HOSTILE}},
+    )
+    return Page(**{**parts, **changes})
+
+
+def test_hostile_names_stay_text():
+    html = render(page())
+    own = html.replace(drawing_script(), "")
+    assert len(own) < len(html) / 2  # the library is most of the page
+    assert "<img" not in own
+    assert html.count('alert("x")') == 0
+    # Every script element is one of ours: the drawing library and the page's own.
+    assert len(re.findall(r"<script", html)) == 2
+    assert len(re.findall(r"</script>", html)) == 2
+
+
+def test_the_page_names_no_other_host():
+    html = render(page(), interactive=False)
+    loaded = re.findall(r'(?:src|href)\s*=\s*"([^"]+)"', html)
+    assert all(target.startswith("#") for target in loaded), loaded
+    assert "connect-src" not in html  # default-src 'none' already forbids it
+    assert "default-src 'none'" in html
+
+
+def test_a_figure_is_there_without_scripts_and_says_what_it_shows():
+    html = render(page(), interactive=False)
+    assert "<svg" in html
+    assert "<script" not in html
+    assert 'role="img"' in html
+
+
+def test_numbers_missing_values_and_nested_settings():
+    rows = [["a", 0.123456, None, 1234567, True]]
+    html = render(page(sections=[Section("s", tables=[Table("t", list("abcde"), rows)])]), interactive=False)
+    assert "0.1235" in html
+    assert "–" in html
+    assert "1\u202f234\u202f567" in html
+    assert "<td>yes</td>" in html
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "deep" / "page.html"
+    write_page(page(), target, interactive=False)
+    assert target.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert [entry.name for entry in target.parent.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
+def test_pictures_without_a_browser(tmp_path, suffix):
+    start = {".svg": b"<svg", ".png": b"\x89PNG", ".pdf": b"%PDF"}[suffix]
+    assert figures.write_picture(SPEC, tmp_path / f"a{suffix}").read_bytes().startswith(start)
+
+
+def test_an_unknown_picture_is_refused(tmp_path):
+    with pytest.raises(SettingError, match=r"written as \.svg"):
+        figures.write_picture(SPEC, tmp_path / "a.bmp")
+
+
+def test_results_that_cannot_be_drawn(tmp_path):
+    file = tmp_path / "r.json"
+    file.write_text("[1, 2")
+    with pytest.raises(SettingError, match="must be JSON"):
+        page_of([file])
+    file.write_text(json.dumps({"loss": 1}))
+    with pytest.raises(SettingError, match="it has no kind"):
+        page_of([file])
+    with pytest.raises(SettingError, match=r"must be a readable file"):
+        page_of([tmp_path / "absent.json"])
+    with pytest.raises(SettingError, match="must be one of"):
+        page_of_results([("x", {"kind": "Nonsense"})])
+    with pytest.raises(SettingError, match="must hold a whole result"):
+        page_of_results([("x", {"kind": "Barrier"})])
+
+
+def test_an_unknown_language_is_refused():
+    with pytest.raises(SettingError, match="must be one of en, ja"):
+        render(page(), language="xx")
