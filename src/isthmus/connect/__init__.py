@@ -1,9 +1,11 @@
 """What does the loss do on the way between solutions?"""
 
 from isthmus.connect.barrier import Barrier, barrier
-from isthmus.connect.normalisation import reestimate, statistics_layers
+from isthmus.connect.layers import statistics_layers
+from isthmus.connect.normalisation import reestimate
 from isthmus.connect.pairs import PairBarriers, barriers
 from isthmus.connect.paths import Bezier, Line, Path, Plane, Polygon, Simplex
+from isthmus.connect.repair import Repair, VarianceRatios, repair, variance_ratios
 
 __all__ = [
     "Barrier",
@@ -13,9 +15,13 @@ __all__ = [
     "Path",
     "Plane",
     "Polygon",
+    "Repair",
     "Simplex",
+    "VarianceRatios",
     "barrier",
     "barriers",
     "reestimate",
+    "repair",
     "statistics_layers",
+    "variance_ratios",
 ]

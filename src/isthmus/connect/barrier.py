@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.connect.normalisation import Inputs
+from isthmus.connect.layers import Inputs
 from isthmus.connect.paths import Line, Path
 from isthmus.connect.treatment import Policy, Treatment, treatment
 from isthmus.core import weights as algebra
@@ -129,6 +129,8 @@ def barrier(
     most: int = 200,
     normalisation: Policy = "reestimate",
     data: Inputs | None = None,
+    layers: Sequence[str] | None = None,
+    sequential: bool = False,
     progress: Progress = silent,
 ) -> Barrier:
     """Evaluate an objective along a path.
@@ -149,9 +151,11 @@ def barrier(
         adaptive: add points where the curve bends until the estimated error of the loss barrier is below this many
             units of the loss, or ``most`` points are reached (``status`` says which).
         most: the largest size of an adaptive grid.
-        normalisation: ``reestimate`` running statistics over ``data`` at every point, or ``interpolate`` them with the
-            weights.
-        data: training inputs for the statistics, examples first; needed to re-estimate if the network has any.
+        normalisation: ``reestimate`` running statistics over ``data`` at every point; ``interpolate`` them with the
+            weights; ``repair`` or ``rescale`` hidden preactivations (see :func:`isthmus.connect.repair.repair`).
+        data: training inputs for the statistics, examples first; needed where there is something to estimate.
+        layers: the layers that ``repair`` and ``rescale`` treat; every hidden one by default.
+        sequential: estimate statistics layer after layer (exact for any batch size) instead of all in one pass.
         progress: told after every point.
 
     Raises:
@@ -174,7 +178,15 @@ def barrier(
     ends = (path(0.0), path(1.0))
     for weights, what in zip(ends, ("the start of the path", "the end of the path"), strict=True):
         algebra.check_finite(weights, what=what)
-    treat = treatment(objective.network, policy=normalisation, data=data)
+    treat = treatment(
+        objective.network,
+        ends,
+        policy=normalisation,
+        data=data,
+        layers=layers,
+        batch_size=objective.batch_size,
+        sequential=sequential,
+    )
     curve = _Curve(path, objective, treat, progress)
     wanted = sorted({*grid, 0.5})
     curve.add(wanted)

@@ -1,34 +1,57 @@
-"""Batch statistics that fit the weights: what a network between two solutions needs before it may be judged.
+"""Statistics that fit the weights: what a network between two solutions needs before it may be judged.
 
 Running means and variances belong to one point in weight space. Mixed ones describe no network at all, so BatchNorm
-networks look broken half-way although their weights are fine (Garipov et al., arXiv 1802.10026, section 5; Jordan et
-al., arXiv 2211.08403). LayerNorm, GroupNorm and RMSNorm carry no such state.
+networks look broken half-way although their weights are fine (Garipov et al., arXiv 1802.10026; Jordan et al., arXiv
+2211.08403). LayerNorm, GroupNorm and RMSNorm carry no such state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from isthmus.core.errors import DataError, SettingError
+from isthmus.connect.layers import Inputs, Watcher, Writer, batches, called, statistics_layers
 from isthmus.core.network import Network
 from isthmus.core.weights import Weights
 
-Inputs = Tensor | tuple[Tensor, ...]
+
+class Moments:
+    """Mean and population variance of each unit, pooled over batches in float64 (Chan, Golub and LeVeque's update)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self.variance = torch.zeros(())
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each unit."""
+        return self.variance.sqrt()
+
+    def add(self, mean: Tensor, variance: Tensor, count: int, *, between: bool = True) -> None:
+        """Take in the moments of ``count`` further values of each unit.
+
+        Without ``between`` variances are averaged and the distance of the means does not count.
+        """
+        mean, variance = mean.double(), variance.double()
+        if self.count == 0:
+            self.count, self.mean, self.variance = count, mean, variance
+            return
+        total = self.count + count
+        share, gap = count / total, mean - self.mean
+        self.variance = (1 - share) * self.variance + share * variance
+        if between:
+            self.variance = self.variance + share * (1 - share) * gap.square()
+        self.mean = self.mean + share * gap
+        self.count = total
 
 
-def statistics_layers(network: Network) -> tuple[str, ...]:
-    """The layers that evaluate with running statistics, in the module's order."""
-    return tuple(
-        name
-        for name, layer in network.modules().items()
-        if isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None
-    )
+# The mean (None: leave it) and the deviation that a writer's units shall have.
+Goal = tuple[Tensor | None, Tensor]
 
 
-@torch.no_grad()
 def reestimate(
     network: Network, weights: Weights, inputs: Inputs, *, batch_size: int = 1000, sequential: bool = False
 ) -> dict[str, Tensor]:
@@ -53,83 +76,133 @@ def reestimate(
 
     Cost: one network call for each batch; ``sequential``: that times the number of layers.
     """
-    layers = statistics_layers(network)
+    return settle(network, weights, inputs, {}, batch_size=batch_size, sequential=sequential)
+
+
+@torch.no_grad()
+def settle(
+    network: Network,
+    weights: Weights,
+    inputs: Inputs,
+    goals: Mapping[Writer, Goal],
+    *,
+    batch_size: int = 1000,
+    sequential: bool = False,
+) -> dict[str, Tensor]:
+    """Estimate running statistics anew and bring the writers' units to their goals, both folded into the weights.
+
+    See :func:`reestimate` for the one pass and the sequential way.
+    """
+    writers = {writer.name: (writer, goal) for writer, goal in goals.items()}
+    layers = (*statistics_layers(network), *writers)
     if not layers:
         return dict(weights)
     result = {name: tensor.clone() if _is_statistic(name, layers) else tensor for name, tensor in weights.items()}
-    rounds = [[layer] for layer in _in_order(network, result, inputs, layers)] if sequential else [list(layers)]
+    rounds = [[name] for name in called(network, result, inputs, layers)] if sequential else [list(layers)]
     for chosen in rounds:
-        moments: dict[str, Moments] = {name: Moments() for name in chosen}
-        following = _following_batches(network, moments)
+        moments = {name: Moments() for name in chosen}
+        following = _following(network, moments, writers)
         for batch in batches(inputs, batch_size, result):
             # The hooks write each batch's statistics into these copies just before the layer reads them.
             scratch = {n: t.clone() if _is_statistic(n, layers) else t for n, t in result.items()}
             following(scratch, *batch)
         for name, pooled in moments.items():
-            if pooled.count:  # A layer that is never called keeps what it had.
+            if pooled.count == 0:  # A layer that is never called keeps what it had.
+                continue
+            if name in writers:
+                result.update(_folded(result, *writers[name], pooled))
+            else:
                 result[f"{name}.running_mean"].copy_(pooled.mean)
                 result[f"{name}.running_var"].copy_(pooled.variance)
     return result
 
 
-class Moments:
-    """Mean and population variance of each unit, pooled over batches in float64 (Chan, Golub and LeVeque's update)."""
+@torch.no_grad()
+def moments_of(
+    network: Network, weights: Weights, inputs: Inputs, writers: Sequence[Writer], *, batch_size: int = 1000
+) -> dict[str, Moments]:
+    """Mean and variance of every unit's preactivation over ``inputs``, with the network as it is."""
+    moments = {writer.name: Moments() for writer in writers}
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros(())
-        self.variance = torch.zeros(())
+    def hook(pooled: Moments, axis: int) -> Watcher:
+        def after(layer: nn.Module, arguments: object, output: Tensor) -> None:
+            pooled.add(*_unit_moments(output, axis))
 
-    def add(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Take in the moments of ``count`` further values of each unit."""
-        mean, variance = mean.double(), variance.double()
-        if self.count == 0:
-            self.count, self.mean, self.variance = count, mean, variance
-            return
-        total = self.count + count
-        share, gap = count / total, mean - self.mean
-        self.variance = (1 - share) * self.variance + share * variance + share * (1 - share) * gap.square()
-        self.mean = self.mean + share * gap
-        self.count = total
+        return after
+
+    watched = network.hooked(after={writer.name: hook(moments[writer.name], writer.axis) for writer in writers})
+    for batch in batches(inputs, batch_size, weights):
+        watched(weights, *batch)
+    return moments
 
 
-def batches(inputs: Inputs, batch_size: int, weights: Weights) -> Iterator[tuple[Tensor, ...]]:
-    """The inputs ``batch_size`` at a time, floating ones in the precision and on the device of the weights."""
-    parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    if batch_size < 1:
-        raise SettingError(f"batch_size must be at least 1, got {batch_size}")
-    if not parts or len(parts[0]) == 0:
-        raise DataError("statistics need at least one example, got none")
-    like = next((tensor for tensor in weights.values() if tensor.is_floating_point()), torch.empty(0))
-    for first in range(0, len(parts[0]), batch_size):
-        cut = (part[first : first + batch_size] for part in parts)
-        yield tuple(part.to(like) if part.is_floating_point() else part.to(like.device) for part in cut)
+def _following(network: Network, moments: Mapping[str, Moments], writers: Mapping[str, tuple[Writer, Goal]]) -> Network:
+    """The network with the named layers corrected by each batch's own statistics, while the moments are pooled."""
 
-
-def unit_moments(values: Tensor, axis: int) -> tuple[Tensor, Tensor, int]:
-    """Mean and population variance of each unit along ``axis``, and over how many values."""
-    rest = [dim for dim in range(values.dim()) if dim != axis % values.dim()]
-    wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    variance, mean = torch.var_mean(wide, rest, correction=0)
-    return mean, variance, values.numel() // values.shape[axis]
-
-
-def _following_batches(network: Network, moments: Mapping[str, Moments]) -> Network:
-    """The network with the named layers evaluating by each batch's own statistics; the moments are pooled."""
-
-    def hook(pooled: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def statistics(pooled: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if isinstance(layer, nn.modules.instancenorm._InstanceNorm):
-                mean, variance, count = _instance_moments(arguments[0])
-            else:
-                mean, variance, count = unit_moments(arguments[0], 1)
-            pooled.add(mean, variance, count)
+            alone = isinstance(layer, nn.modules.instancenorm._InstanceNorm)
+            mean, variance, count = (_instance_moments if alone else lambda v: _unit_moments(v, 1))(arguments[0])
+            pooled.add(mean, variance, count, between=not alone)
             layer.running_mean.copy_(mean)  # type: ignore[union-attr, operator]
             layer.running_var.copy_(variance)  # type: ignore[union-attr, operator]
 
         return before
 
-    return network.hooked(before={name: hook(pooled) for name, pooled in moments.items()})
+    def correction(pooled: Moments, writer: Writer, goal: Goal) -> Watcher:
+        def after(layer: nn.Module, arguments: object, output: Tensor) -> Tensor:
+            batch = Moments()
+            batch.add(*_unit_moments(output, writer.axis))
+            pooled.add(batch.mean, batch.variance, batch.count)
+            factor, shift = (_along(part, output, writer.axis) for part in _correction(writer, goal, batch))
+            return output * factor + shift
+
+        return after
+
+    return network.hooked(
+        before={name: statistics(pooled) for name, pooled in moments.items() if name not in writers},
+        after={name: correction(pooled, *writers[name]) for name, pooled in moments.items() if name in writers},
+    )
+
+
+def _correction(writer: Writer, goal: Goal, moments: Moments) -> tuple[Tensor, Tensor]:
+    """Factor and shift that bring units of these moments to their goal."""
+    mean, deviation = goal
+    present = moments.deviation
+    # A unit that does not vary has no scale to correct: dividing by its rounding noise would invent one.
+    alive = present > 1e-6 * deviation.to(present.device).clamp_min(torch.finfo(torch.float64).tiny)
+    factor = torch.where(alive, deviation.to(present.device) / present.clamp_min(1e-300), 1.0)
+    if mean is None or not writer.has_bias:
+        return factor, torch.zeros_like(factor)
+    return factor, mean.to(present.device) - factor * moments.mean
+
+
+def _folded(weights: Weights, writer: Writer, goal: Goal, moments: Moments) -> dict[str, Tensor]:
+    """The writer's weight and bias with its correction multiplied in."""
+    factor, shift = _correction(writer, goal, moments)
+    weight = weights[f"{writer.name}.weight"]
+    folded = {
+        f"{writer.name}.weight": (weight.double() * _along(factor, weight.double(), writer.rows)).to(weight.dtype)
+    }
+    if writer.has_bias:
+        bias = weights[f"{writer.name}.bias"]
+        folded[f"{writer.name}.bias"] = (bias.double() * factor + shift).to(bias.dtype)
+    return folded
+
+
+def _along(units: Tensor, like: Tensor, axis: int) -> Tensor:
+    """A vector over units, shaped to multiply a tensor whose axis they are."""
+    shape = [1] * like.dim()
+    shape[axis] = -1
+    return units.to(like).view(shape)
+
+
+def _unit_moments(values: Tensor, axis: int) -> tuple[Tensor, Tensor, int]:
+    """Mean and population variance of each unit along ``axis``, and over how many values."""
+    rest = [dim for dim in range(values.dim()) if dim != axis % values.dim()]
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    variance, mean = torch.var_mean(wide, rest, correction=0)
+    return mean, variance, values.numel() // values.shape[axis]
 
 
 def _instance_moments(values: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -138,20 +211,6 @@ def _instance_moments(values: Tensor) -> tuple[Tensor, Tensor, int]:
     return wide.mean(2).mean(0), wide.var(2).mean(0), len(values)
 
 
-def _in_order(network: Network, weights: Weights, inputs: Inputs, layers: tuple[str, ...]) -> list[str]:
-    """The layers in the order in which the network first calls them; those that it does not call are left out."""
-    called: dict[str, None] = {}
-
-    def hook(name: str) -> Callable[..., None]:
-        def before(layer: nn.Module, arguments: object) -> None:
-            called.setdefault(name)
-
-        return before
-
-    network.hooked(before={name: hook(name) for name in layers})(weights, *next(batches(inputs, 1, weights)))
-    return list(called)
-
-
-def _is_statistic(name: str, layers: tuple[str, ...]) -> bool:
+def _is_statistic(name: str, layers: Sequence[str]) -> bool:
     layer, _, entry = name.rpartition(".")
     return entry in ("running_mean", "running_var") and layer in layers

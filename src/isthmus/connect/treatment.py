@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from torch import Tensor
 
-from isthmus.connect.normalisation import Inputs, reestimate, statistics_layers
+from isthmus.connect.layers import Inputs, statistics_layers
+from isthmus.connect.normalisation import reestimate
+from isthmus.connect.repair import Repair
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.weights import Weights
 
-Policy = Literal["reestimate", "interpolate"]
+Policy = Literal["reestimate", "interpolate", "repair", "rescale"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,24 +38,41 @@ class Treatment:
 
 def treatment(
     network: Network,
+    ends: tuple[Weights, Weights],
     *,
     policy: Policy,
     data: Inputs | None,
+    layers: Sequence[str] | None = None,
+    batch_size: int = 1000,
+    sequential: bool = False,
 ) -> Treatment:
-    """Make a policy ready for one network.
+    """Make a policy ready for the path between two ends.
 
     Raises:
         SettingError: an unknown policy, or one that needs data and has none.
     """
     if policy not in get_args(Policy):
         raise SettingError(f"normalisation must be one of {', '.join(get_args(Policy))}, got {policy}")
-    if policy == "interpolate":
-        return Treatment(policy, (), lambda weights, _: dict(weights))
     found = statistics_layers(network)
-    if not found:
+    if policy == "interpolate" or (policy == "reestimate" and not found):
         return Treatment(policy, (), lambda weights, _: dict(weights))
     inputs = _needed(data, policy)
-    return Treatment(policy, found, lambda weights, _: reestimate(network, weights, inputs))
+    if policy == "reestimate":
+        return Treatment(
+            policy,
+            found,
+            lambda weights, _: reestimate(network, weights, inputs, batch_size=batch_size, sequential=sequential),
+        )
+    made = Repair.between(
+        network,
+        ends,
+        inputs,
+        layers=layers,
+        rescale_only=policy == "rescale",
+        batch_size=batch_size,
+        sequential=sequential,
+    )
+    return Treatment(policy, made.layers, lambda weights, t: made(weights, (1 - t, t)))
 
 
 def _needed(data: Inputs | None, policy: str) -> Inputs:
