@@ -19,4 +19,13 @@ PUBLIC: dict[str, str] = {
     "Simplex": "isthmus.connect.paths:Simplex",
     "barrier": "isthmus.connect.barrier:barrier",
     "barriers": "isthmus.connect.pairs:barriers",
+    "ActivationMatching": "isthmus.align.activation_matching:ActivationMatching",
+    "Match": "isthmus.align.match:Match",
+    "WeightMatching": "isthmus.align.weight_matching:WeightMatching",
+    "Operator": "isthmus.core.operator:Operator",
+    "class_structure": "isthmus.curvature.classes:class_structure",
+    "density": "isthmus.curvature.density:density",
+    "eigenpairs": "isthmus.curvature.eigen:eigenpairs",
+    "gauss_newton": "isthmus.curvature.hessian:gauss_newton",
+    "hessian": "isthmus.curvature.hessian:hessian",
 }
