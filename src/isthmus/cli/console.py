@@ -13,10 +13,10 @@ from isthmus.core.progress import Progress
 
 
 @contextlib.contextmanager
-def progress(label: str) -> Iterator[Progress]:
+def progress(what: str) -> Iterator[Progress]:
     """A bar with the time left on the error stream; on a file or pipe, a plain line at most every ten seconds."""
     if not sys.stderr.isatty():
-        yield _lines(label)
+        yield _lines(what)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -31,25 +31,25 @@ def progress(label: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
+        task = bar.add_task(what, total=None)
 
-        def say(done: float, total: float, part: str = "") -> None:
-            bar.update(task, completed=done, total=total, description=f"{label}: {part}" if part else label)
+        def say(done: float, total: float, label: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=f"{what}: {label}" if label else what)
 
         yield say
 
 
-def _lines(label: str) -> Progress:
+def _lines(what: str) -> Progress:
     began = last = time.monotonic()
 
-    def say(done: float, total: float, part: str = "") -> None:
+    def say(done: float, total: float, label: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < 10 or not total or not done:
             return
         last = now
         left = (now - began) * (total - done) / done
-        print(f"{label}{': ' + part if part else ''} {done / total:.0%}, about {left:.0f} s left", file=sys.stderr)
+        print(f"{what}{': ' + label if label else ''} {done / total:.0%}, about {left:.0f} s left", file=sys.stderr)
 
     return say
 

@@ -72,9 +72,9 @@ def train(
         console.emit_json(result)
         return
     console.table(
-        ["file", "status", "final training loss", "engine"],
+        ["file", "status", "training loss", "test error", "engine"],
         [
-            [row["file"], row["status"], replica.final_loss, row["engine"]]
+            [row["file"], row["status"], replica.train and replica.train.loss, replica.test and replica.test.error, row["engine"]]
             for row, replica in zip(rows, replicas, strict=True)
         ],
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,7 +158,10 @@ def _load_shards(index: Path, device: str | torch.device) -> dict[str, Tensor]:
 
 def _load_torch(file: Path, *, unsafe_pickle: bool, device: str | torch.device) -> Any:
     try:
-        return torch.load(file, map_location=device, weights_only=not unsafe_pickle)
+        with warnings.catch_warnings():
+            # The unpickler warns of old pickle protocols before it refuses or reads them; the outcome says enough.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(file, map_location=device, weights_only=not unsafe_pickle)
     except pickle.UnpicklingError as problem:
         if unsafe_pickle:
             raise CheckpointError(f"{file} must be a torch checkpoint, but: {_first_line(problem)}") from problem
