@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -59,8 +59,8 @@ class Ascent:
     def climb(self, *, sweeps: int, progress: Progress = silent) -> None:
         """Sweep over the unsettled trees in random order until none is left or ``sweeps`` are done.
 
-        The objective never falls: a step is taken only if it gains, in float64. A tree is solved again only after one of
-        its neighbours has moved.
+        The objective never falls: a step is taken only if it gains, in float64. A tree is solved again only after one
+        of its neighbours has moved.
         """
         trees = self.landscape.trees
         self.history.append(self.landscape.objective(self.current))
@@ -80,6 +80,13 @@ class Ascent:
             self.current[name] = step.moved(name, self.current[name])
         self.permutation = step.after(self.permutation)
 
+    def settle_only(self, names: Sequence[str], *, rounds: int = 100) -> None:
+        """Improve single groups, each inside its own unit, until none of them gains; all others stay."""
+        members = [(tree, g) for tree in self.landscape.trees for g in tree.members if g.name in set(names)]
+        for _ in range(rounds):
+            if sum(self._alone(tree, member) for tree, member in members) == 0:
+                return
+
     def _settle(self, tree: Tree) -> None:
         """Solve one tree and note who has to be looked at again."""
         began = time.perf_counter()
@@ -98,7 +105,7 @@ class Ascent:
         if tree.name in self.landscape.quadratic and not tree.nested:
             return self._damped(tree)
         # Nested groups that share entries are arranged for each other's old places: one after the other is safe.
-        return tree.nested and any([self._alone(tree, member) for member in tree.members])
+        return tree.nested and sum(self._alone(tree, member) for member in tree.members) > 0
 
     def _try(self, tree: Tree, indices: Mapping[str, Tensor]) -> bool:
         if not indices:
@@ -111,7 +118,7 @@ class Ascent:
         return True
 
     def _damped(self, tree: Tree) -> bool:
-        """Steps that favour staying: for groups on two axes of a tensor the similarities hold only near the identity."""
+        """Steps that favour staying: for a group on two axes of a tensor the similarities hold only near the identity."""
         full = self.landscape.similarity(self.current)([tree.root], [tree.root])[0, 0]
         reach = float(full.diagonal().abs().mean())
         for damping in _DAMPING:

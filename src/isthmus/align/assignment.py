@@ -16,7 +16,8 @@ def assign(similarity: Float[Tensor, "units units"]) -> Int[Tensor, " units"]:
     """The permutation p that maximises Σ similarity[u, p[u]], on the CPU, in the gather convention.
 
     Exact. Single precision stays single: the solver keeps its potentials in double, and its time is bounded by memory
-    traffic. The diagonal wins exact ties where no other entry of its row is better, so that nothing moves without a reason.
+    traffic. The diagonal wins exact ties where no other entry of its row is better, so that nothing moves without a
+    reason.
 
     Args:
         similarity: row = unit of the fixed network, column = unit of the moving one; any device.

@@ -15,8 +15,8 @@ def upper_bound(landscape: Landscape) -> float:
     """The sum of unconstrained assignments: every tensor is arranged as if the others did not care.
 
     For each counted tensor, each group that moves it gives a bound: its units are assigned freely, and whatever other
-    groups could do inside a unit is bounded by the units' lengths (Cauchy and Schwarz); the smallest bound counts. Tensors
-    that one group alone moves are compared exactly and assigned together, so that they must agree.
+    groups could do inside a unit is bounded by the units' lengths (Cauchy and Schwarz); the smallest bound counts.
+    Tensors that one group alone moves are compared exactly and assigned together, so that they must agree.
 
     The bound is met by a planted permutation: there, an objective that equals it proves the match to be optimal.
     """
@@ -29,7 +29,9 @@ def upper_bound(landscape: Landscape) -> float:
             product = fixed @ moving.T
             together[groups[0].name] = together.get(groups[0].name, 0) + product
         else:
-            total += min([_by_lengths(landscape, name, s) for s in sites if _covers(landscape, s)] or [_whole(landscape, name)])
+            total += min(
+                [_by_lengths(landscape, name, s) for s in sites if _covers(landscape, s)] or [_whole(landscape, name)]
+            )
     for similarity in together.values():
         total += value(similarity, assign(similarity))
     return total
@@ -37,7 +39,9 @@ def upper_bound(landscape: Landscape) -> float:
 
 def _by_lengths(landscape: Landscape, name: str, site: Site) -> float:
     """Σ of products of the sorted lengths of units: the best assignment when only lengths are known."""
-    lengths = [rows(side[name], site).norm(dim=1).double().sort().values for side in (landscape.fixed, landscape.moving)]
+    lengths = [
+        rows(side[name], site).norm(dim=1).double().sort().values for side in (landscape.fixed, landscape.moving)
+    ]
     return float(torch.dot(*lengths))
 
 

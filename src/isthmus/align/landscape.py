@@ -45,8 +45,8 @@ class Landscape:
             symmetry: of both.
             moving: the solution that is permuted.
             fixed: the one that stays.
-            kernel: ``linear``: inner products; ``cosine``: every unit's slice along a tensor's first permuted axis is first
-                scaled to length one (one-dimensional tensors as a whole), so that all units weigh alike.
+            kernel: ``linear``: inner products; ``cosine``: every unit's slice along a tensor's first permuted axis is
+                first scaled to length one (one-dimensional tensors as a whole), so that all units weigh alike.
             biases: whether one-dimensional tensors count.
         """
         symmetry.check(moving)
@@ -66,7 +66,9 @@ class Landscape:
     def tensors(self) -> Mapping[str, tuple[str, ...]]:
         """Tree → the counted tensors that it moves."""
         return {
-            tree.name: tuple(dict.fromkeys(s.tensor for g in tree.members for s in g.sites if s.tensor in self._counted))
+            tree.name: tuple(
+                dict.fromkeys(s.tensor for g in tree.members for s in g.sites if s.tensor in self._counted)
+            )
             for tree in self.trees
         }
 

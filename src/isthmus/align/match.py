@@ -71,7 +71,9 @@ class Matcher(Protocol):
         *,
         generator: torch.Generator,
         progress: Progress = silent,
-    ) -> Match: ...
+    ) -> Match:
+        """Match two solutions."""
+        ...
 
 
 def settings_of(method: Any) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from isthmus.core.symmetry import Permutation, Site
 def anchored(landscape: Landscape, *, generator: torch.Generator) -> Permutation:
     """Solve every tree once, those first that are held by what does not move, such as inputs and outputs.
 
-    A residual stream is written by many layers, and all that they say is noise until their other sides are in order. What
-    the embedding and the head say is not: their far sides are the network's inputs and outputs, which nothing permutes. So
-    the stream is solved from those alone, then what hangs on it, and so on inwards. A tree that nothing holds yet is
-    solved from what no permutation of the others changes: the length and the sum of its units' weights.
+    A residual stream is written by many layers, and all that they say is noise until their other sides are in order.
+    What the embedding and the head say is not: their far sides are the network's inputs and outputs, which nothing
+    permutes. So the stream is solved from those alone, then what hangs on it, and so on inwards. A tree that nothing
+    holds yet is solved from what no permutation of the others changes: the length and the sum of its units' weights.
 
     Args:
         landscape: the two solutions.

@@ -1,7 +1,7 @@
-"""Unit groups as they are solved: a group and all that is nested in it make one tree, assigned inside first, then outside.
+"""Unit groups as they are solved: a group and all that is nested in it make one tree, solved inside first, then outside.
 
-The value of putting unit u where unit v is, is the value of the best arrangement of what is inside of it. Similarities come
-from the caller, so weights and activations share this.
+The value of putting unit u where unit v is, is the value of the best arrangement of what is inside of it. Similarities
+come from the caller, so weights and activations share this.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def slots(symmetry: Symmetry, group: UnitGroup) -> tuple[int, ...]:
 def solve(symmetry: Symmetry, tree: Tree, similarity: Similarity) -> dict[str, Int[Tensor, " units"]]:
     """The best permutation of a whole tree for given similarities: inner assignments first, then outer ones.
 
-    Exact when the nested groups of one unit do not share entries of a tensor; else each is arranged for the others as they
-    are now.
+    Exact when the nested groups of one unit do not share entries of a tensor; else each is arranged for the others as
+    they are now.
 
     Returns:
-        Group name → index, in the convention of :class:`Permutation` (a nested group is named by its old place). Only the
-        groups that move.
+        Group name → index, in the convention of :class:`Permutation` (a nested group is named by its old place). Only
+        the groups that move.
     """
     inner: dict[tuple[str, str], Tensor] = {}
     total = _values(symmetry, [tree.root], [tree.root], similarity, inner)[0, 0]
@@ -128,7 +128,7 @@ def _child(symmetry: Symmetry, group: UnitGroup, unit: int, slot: int) -> UnitGr
 
 
 def uncovered(symmetry: Symmetry, group: UnitGroup, site: Site) -> Int[Tensor, "units entries"]:
-    """The columns of a site's index that belong to no nested group: their entries keep their places inside the units."""
+    """The columns of a site's index that belong to no nested group: their entries keep their places in the units."""
     covered: set[int] = set()
     for child in symmetry.children(group.name, 0):
         for other in child.sites:

@@ -25,21 +25,21 @@ Start = Literal["anchored", "identity", "random"]
 class WeightMatching:
     """Maximise Σ ⟨π(moving), fixed⟩ by coordinate ascent, one linear assignment for each tree of groups.
 
-    Exact for one hidden layer; a local optimum for more. Any symmetry: groups that share tensors, groups on slices, nested
-    groups (heads and the channels in them), groups on both axes of one tensor. Sites with the role ``carry`` move along and
-    do not count. No half-way result is worse than the identity.
+    Exact for one hidden layer; a local optimum for more. Any symmetry: groups that share tensors, groups on slices,
+    nested groups (heads and the channels in them), groups on both axes of one tensor. Sites with the role ``carry``
+    move along and do not count. No half-way result is worse than the identity.
 
     Attributes:
-        kernel: ``linear``: inner products, so that the Euclidean distance becomes smallest. ``cosine``: units are scaled to
-            length one first, so that units with small weights have the same say.
+        kernel: ``linear``: inner products, so that the Euclidean distance becomes smallest. ``cosine``: units are
+            scaled to length one first, so that units with small weights have the same say.
         biases: whether one-dimensional tensors count.
         start: ``anchored``: groups are first solved one after the other from what inputs and outputs hold in place;
             ``identity``: from where the units are; ``random``.
         restarts: further ascents from random permutations; the best is kept.
         sweeps: the most passes over all groups in one ascent.
 
-    Reference: Ainsworth et al., "Git Re-Basin", arXiv 2209.04836, algorithm 1, with the starts, the order and the nested
-    groups as described in :mod:`isthmus.align.starts` and :mod:`isthmus.align.trees`.
+    Reference: Ainsworth et al., "Git Re-Basin", arXiv 2209.04836, algorithm 1, with the starts, the order and the
+    nested groups as described in :mod:`isthmus.align.starts` and :mod:`isthmus.align.trees`.
 
     Example:
         >>> from isthmus.core.symmetry import Site, Symmetry, UnitGroup
