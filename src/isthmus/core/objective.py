@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from isthmus.core.errors import DataError, WeightsError
 from isthmus.core.network import Network
@@ -62,13 +63,13 @@ class Scores(Record):
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats for each target; classes are the last axis if the shapes say so, else axis 1."""
-    outputs, targets = _classes_second(outputs, targets)
+    outputs, targets = class_scores(outputs, targets)
     return functional.cross_entropy(outputs, targets, reduction="none")
 
 
 def error(outputs: Tensor, targets: Tensor) -> Tensor:
     """1 where the most likely class is wrong, else 0."""
-    outputs, targets = _classes_second(outputs, targets)
+    outputs, targets = class_scores(outputs, targets)
     return (outputs.argmax(1) != targets).to(torch.float32)
 
 
@@ -144,6 +145,12 @@ class Objective:
         totals, examples = self._sums(lambda inputs: self.network(weights, *self._cast(inputs, weights)), many=False)
         means = {name: float(total) / examples for name, total in totals.items()}
         return Score(means.pop("loss"), means, examples)
+
+    @torch.no_grad()
+    def outputs(self, weights: Weights) -> Iterator[tuple[Any, Tensor]]:
+        """The network's outputs and the targets, batch by batch, for measures that are no mean over examples."""
+        for inputs, targets in self.batches():
+            yield self.network(weights, *self._cast(inputs, weights)), targets
 
     @torch.no_grad()
     def many(self, stacked: Weights, *, together: bool | None = None) -> Scores:
@@ -249,19 +256,22 @@ class Objective:
         return totals, examples
 
     def _values(self, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+        place = next((leaf.device for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)), targets.device)
+        targets = targets.to(place)
         values = {"loss": self.loss(outputs, targets)}
         if values["loss"].dim() == 0:
             raise DataError("a loss must give one value for each example, got a single number; use reduction='none'")
         return {**values, **{name: metric(outputs, targets) for name, metric in self.metrics.items()}}
 
-    @staticmethod
-    def _cast(inputs: tuple[Tensor, ...], weights: Weights) -> tuple[Tensor, ...]:
-        """Floating inputs in the weights' own precision, so that bfloat16 or float64 weights just work."""
-        dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
-        if len(dtypes) != 1:
+    def _cast(self, inputs: tuple[Tensor, ...], weights: Weights) -> tuple[Tensor, ...]:
+        """Inputs on the weights' device, floating ones in the parameters' own precision (buffers may have another)."""
+        names = self.network.parameter_names or tuple(weights)
+        found = [weights[name] for name in names if weights[name].is_floating_point()]
+        if not found:
             return inputs
-        dtype = dtypes.pop()
-        return tuple(part.to(dtype) if part.is_floating_point() else part for part in inputs)
+        dtypes = {tensor.dtype for tensor in found}
+        dtype, device = dtypes.pop() if len(dtypes) == 1 else None, found[0].device
+        return tuple(part.to(device, dtype if part.is_floating_point() else None) for part in inputs)
 
 
 def check_labels(targets: Tensor, classes: int) -> None:
@@ -277,7 +287,12 @@ def check_labels(targets: Tensor, classes: int) -> None:
         raise DataError(f"labels must lie in 0 … {classes - 1} (the model has {classes} outputs), got {low} … {high}")
 
 
-def _classes_second(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+def class_scores(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Class scores and labels with the classes on axis 1, also out of a result that has ``logits``.
+
+    Raises:
+        WeightsError: the outputs have not one axis more than the labels.
+    """
     logits = getattr(outputs, "logits", outputs)
     if isinstance(logits, tuple):
         logits = logits[0]
