@@ -2,6 +2,7 @@
 
 from isthmus.connect.barrier import Barrier, barrier
 from isthmus.connect.layers import statistics_layers
+from isthmus.connect.measures import expected_calibration_error
 from isthmus.connect.normalisation import reestimate
 from isthmus.connect.pairs import PairBarriers, barriers
 from isthmus.connect.paths import Bezier, Line, Path, Plane, Polygon, Simplex
@@ -20,6 +21,7 @@ __all__ = [
     "VarianceRatios",
     "barrier",
     "barriers",
+    "expected_calibration_error",
     "reestimate",
     "repair",
     "statistics_layers",

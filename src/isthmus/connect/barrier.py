@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -11,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus.connect.grid import above_line, above_mean, gaps, grid_of, uncertainty
 from isthmus.connect.layers import Inputs
+from isthmus.connect.measures import Measure, Measures
 from isthmus.connect.paths import Line, Path
 from isthmus.connect.treatment import Policy, Treatment, treatment
 from isthmus.core import weights as algebra
-from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective, Score
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
@@ -131,6 +131,7 @@ def barrier(
     data: Inputs | None = None,
     layers: Sequence[str] | None = None,
     sequential: bool = False,
+    further: Sequence[Measure] = (),
     progress: Progress = silent,
 ) -> Barrier:
     """Evaluate an objective along a path.
@@ -156,6 +157,8 @@ def barrier(
         data: training inputs for the statistics, examples first; needed where there is something to estimate.
         layers: the layers that ``repair`` and ``rescale`` treat; every hidden one by default.
         sequential: estimate statistics layer after layer (exact for any batch size) instead of all in one pass.
+        further: more curves among ``calibration``, ``distance`` and ``disagreement`` (to and with both ends): see
+            :class:`isthmus.connect.measures.Measures`. For classifiers.
         progress: told after every point.
 
     Raises:
@@ -174,7 +177,7 @@ def barrier(
         >>> barrier(Line(network.weights, other), objective, points=5).loss_barrier >= 0
         True
     """
-    grid = _grid(points, positions, adaptive)
+    grid = grid_of(points, positions, adaptive)
     ends = (path(0.0), path(1.0))
     for weights, what in zip(ends, ("the start of the path", "the end of the path"), strict=True):
         algebra.check_finite(weights, what=what)
@@ -187,7 +190,7 @@ def barrier(
         batch_size=objective.batch_size,
         sequential=sequential,
     )
-    curve = _Curve(path, objective, treat, progress)
+    curve = _Curve(path, objective, treat, Measures(objective, ends, further), progress)
     wanted = sorted({*grid, 0.5})
     curve.add(wanted)
     status = None
@@ -213,45 +216,14 @@ def barrier(
     )
 
 
-def above_line(positions: Tensor, curve: Tensor) -> Tensor:
-    """How far a curve lies above the straight line between its end values; exactly 0 at the ends."""
-    above = curve - torch.lerp(curve[0], curve[-1], positions.to(curve))
-    above[0], above[-1] = curve[0] - curve[0], curve[-1] - curve[-1]
-    return above
-
-
-def above_mean(curve: Tensor) -> Tensor:
-    """How far a curve lies above the mean of its end values."""
-    return curve - (curve[0] + curve[-1]) / 2
-
-
-def gaps(positions: Tensor, curve: Tensor) -> Float[Tensor, " intervals"]:
-    """For each interval, how far the curve may rise in it above the highest known point of the barrier's excess."""
-    excess, step = above_line(positions, curve), positions.diff()
-    slope = curve.diff() / step
-    second = (slope.diff() / ((step[1:] + step[:-1]) / 2)).abs()
-    # An interval touches the differences at its two ends; the outermost intervals have but one.
-    bend = torch.maximum(torch.cat([second[:1], second]), torch.cat([second, second[-1:]]))
-    left, right = excess[:-1], excess[1:]
-    reach = 2.0 * bend * step.square() / 8
-    # The top of the parabola over a chord that itself rises by d: (max + min)/2 + reach + d²/(16·reach), if it lies
-    # inside.
-    rise = (right - left).abs()
-    inside = (left + right) / 2 + reach + rise.square() / (16 * reach.clamp_min(torch.finfo(reach.dtype).tiny))
-    top = torch.where(rise < 4 * reach, inside, torch.maximum(left, right))
-    return (top - excess.max()).clamp_min(0.0)
-
-
-def uncertainty(positions: Tensor, curve: Tensor) -> float:
-    """How much higher the barrier may be than the grid shows."""
-    return float(gaps(positions, curve).max()) if bool(torch.isfinite(curve).all()) else math.nan
-
-
 class _Curve:
     """The scores known so far along one path, and the ways to find more."""
 
-    def __init__(self, path: Path, objective: Objective, treat: Treatment, progress: Progress) -> None:
-        self.path, self.objective, self.treat, self.progress = path, objective, treat, progress
+    def __init__(
+        self, path: Path, objective: Objective, treat: Treatment, measures: Measures, progress: Progress
+    ) -> None:
+        self.path, self.objective, self.treat = path, objective, treat
+        self.measures, self.progress = measures, progress
         self.scores: dict[float, Score] = {}
 
     def add(self, positions: Sequence[float]) -> None:
@@ -293,18 +265,22 @@ class _Curve:
         """The scores of both ends when they are treated like inner points."""
         if not self.treat.layers:
             return None
-        start, end = (self.objective(self.treat(self.path(t), t)) for t in (0.0, 1.0))
+        start, end = (self._one(self.treat(self.path(t), t)) for t in (0.0, 1.0))
         return start, end
 
+    def _one(self, weights: Weights) -> Score:
+        """One point's score with the further measures in it."""
+        score = self.objective(weights)
+        return dataclasses.replace(score, metrics={**score.metrics, **self.measures(weights)})
+
     def _score(self, positions: Sequence[float]) -> list[Score]:
-        if len(positions) == 1:
-            return [self.objective(next(self._weights(positions)))]
-        stacked = algebra.stack([dict(weights) for weights in self._weights(positions)])
-        scores = self.objective.many(stacked)
+        if len(positions) == 1 or self.measures.wanted:
+            return [self._one(weights) for weights in self._weights(positions)]
+        scores = self.objective.many(algebra.stack(list(self._weights(positions))))
         return [scores[index] for index in range(len(positions))]
 
     def _weights(self, positions: Sequence[float]) -> Iterator[Weights]:
-        reuse = isinstance(self.path, Line) and len(positions) == 1
+        reuse = isinstance(self.path, Line) and (len(positions) == 1 or bool(self.measures.wanted))
         for t in positions:
             weights = self._reused(t) if reuse else self.path(t)
             yield weights if t in (0.0, 1.0) else self.treat(weights, t)
@@ -315,22 +291,6 @@ class _Curve:
         if not hasattr(self, "_buffers"):
             self._buffers = self.path.buffers()
         return self.path.write(t, self._buffers)
-
-
-def _grid(points: int, positions: Sequence[float] | None, adaptive: float | None) -> list[float]:
-    if positions is None:
-        if points < 3:
-            raise SettingError(f"points must be at least 3 to see inside the path, got {points}")
-        grid = [index / (points - 1) for index in range(points)]
-    else:
-        grid = [float(t) for t in positions]
-        if len(grid) < 3:
-            raise SettingError(f"positions must be at least 3 to see inside the path, got {len(grid)}")
-        if grid[0] != 0.0 or grid[-1] != 1.0 or any(a >= b for a, b in itertools.pairwise(grid)):
-            raise SettingError(f"positions must increase from 0 to 1, got {grid[0]:g} … {grid[-1]:g}")
-    if adaptive is not None and not adaptive > 0.0:
-        raise SettingError(f"the bound of an adaptive grid must be above 0, got {adaptive}")
-    return grid
 
 
 def _dtype(weights: Weights) -> str:
