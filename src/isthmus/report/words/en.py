@@ -96,5 +96,5 @@ TEXTS = {
     "demo.train.lowest": "Lowest accuracy",
     "demo.train.highest": "Highest accuracy",
     "demo.train.diverged": "Diverged, left out",
-    "demo.guidance": "To ask the same of your own models: isthmus barrier A.safetensors B.safetensors --model file.py:build --data data.npz --align",
+    "demo.guidance": "To ask the same of your own models: isthmus barrier A.safetensors B.safetensors --model file.py:build --data data.npz --align both",
 }
