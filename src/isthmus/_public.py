@@ -1,6 +1,17 @@
 """The public names of the package and where each one lives; read lazily by ``isthmus.__getattr__``."""
 
 PUBLIC: dict[str, str] = {
+    "align": "isthmus.align",
+    "cluster": "isthmus.cluster",
+    "connect": "isthmus.connect",
+    "curvature": "isthmus.curvature",
+    "merge": "isthmus.merge",
+    "noise": "isthmus.noise",
+    "report": "isthmus.report",
+    "studies": "isthmus.studies",
+    "train": "isthmus.train",
+    "walk": "isthmus.walk",
+    "zoo": "isthmus.zoo",
     "Network": "isthmus.core.network:Network",
     "Objective": "isthmus.core.objective:Objective",
     "Permutation": "isthmus.core.symmetry:Permutation",
@@ -8,6 +19,7 @@ PUBLIC: dict[str, str] = {
     "Status": "isthmus.core.status:Status",
     "Symmetry": "isthmus.core.symmetry:Symmetry",
     "UnitGroup": "isthmus.core.symmetry:UnitGroup",
+    "discover": "isthmus.discover",
     "load": "isthmus.core.checkpoint:load",
     "save": "isthmus.core.checkpoint:save",
     "Barrier": "isthmus.connect.barrier:Barrier",
@@ -28,4 +40,12 @@ PUBLIC: dict[str, str] = {
     "eigenpairs": "isthmus.curvature.eigen:eigenpairs",
     "gauss_newton": "isthmus.curvature.hessian:gauss_newton",
     "hessian": "isthmus.curvature.hessian:hessian",
+    "Data": "isthmus.zoo.data:Data",
+    "Recipe": "isthmus.train.recipe:Recipe",
+    "Replica": "isthmus.train.replicas:Replica",
+    "build": "isthmus.zoo.models:build",
+    "load_data": "isthmus.zoo.data:load",
+    "network": "isthmus.zoo.networks:network",
+    "resolve": "isthmus.zoo.models:resolve",
+    "train": "isthmus.train.replicas:train",
 }

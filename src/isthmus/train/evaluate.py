@@ -1,0 +1,63 @@
+"""Loss and error of a group's replicas in evaluation mode."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from isthmus.core.objective import Objective
+from isthmus.core.objective import error as wrong
+from isthmus.core.record import Record
+from isthmus.train.batches import Batches, Examples
+from isthmus.train.task import State, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores(Record):
+    """Means over a set of examples.
+
+    Attributes:
+        loss: without label smoothing.
+        error: 1 − accuracy.
+    """
+
+    loss: float
+    error: float
+
+
+def evaluate(task: Task, state: State, batches: Batches, data: Examples) -> tuple[list[Scores], list[Scores]]:
+    """Scores of every replica on its own training examples and labels, and on the test set.
+
+    Cost: one forward pass over both sets for each replica.
+    """
+    weights = [task.export(state, index, device=task.device) for index in range(state.count)]
+    test_inputs = data.test_inputs.to(task.device)
+    test_targets = data.test_targets.to(task.device)
+    train, test = [], []
+    for index, one in enumerate(weights):
+        chosen = batches.subsets[index]
+        whole = len(chosen) == len(batches.inputs)
+        inputs = batches.inputs if whole else batches.inputs[chosen]
+        targets = batches.targets[index] if whole else batches.targets[index][chosen]
+        for scores, objective in (
+            (train, _objective(task, inputs, targets)),
+            (test, _objective(task, test_inputs, test_targets)),
+        ):
+            with task.autocast():
+                score = objective(one)
+            scores.append(Scores(score.loss, score.metrics.get("error", float("nan"))))
+    return train, test
+
+
+def _objective(task: Task, inputs: Tensor, targets: Tensor) -> Objective:
+    if task.recipe.loss == "cross_entropy":
+        return Objective(task.network, inputs, targets)
+
+    def squared(outputs: Tensor, labels: Tensor) -> Tensor:
+        return task.loss(outputs, labels, reduction="none")
+
+    metrics = {} if targets.is_floating_point() else {"error": wrong}
+    with torch.no_grad():
+        return Objective(task.network, inputs, targets, loss=squared, metrics=metrics)

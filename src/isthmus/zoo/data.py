@@ -1,0 +1,272 @@
+"""Data sets as plain tensors: built in, in their published file formats, or the user's own.
+
+Images are float32, ``(examples, channels, height, width)``. Pixels are scaled to [0, 1], then each channel is shifted and
+divided by the mean and deviation *of the training set as loaded* (one number for each channel), so that training inputs
+have mean 0 and deviation 1. Test inputs use the training set's numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isthmus.core.errors import DataError, listed
+from isthmus.core.objective import check_labels
+from isthmus.core.randomness import child
+from isthmus.zoo import formats
+
+BUILT_IN = ("digits", "mnist", "fashion-mnist", "cifar10")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """Training and test examples of one classification task.
+
+    Attributes:
+        train_inputs: examples first.
+        train_targets: class numbers from 0.
+        test_inputs: of the same shape after the first axis.
+        test_targets: class numbers from 0.
+        classes: how many classes there are.
+        name: what it was loaded from.
+        fingerprint: SHA-256 of all four tensors, which goes into provenance.
+    """
+
+    train_inputs: Tensor
+    train_targets: Tensor
+    test_inputs: Tensor
+    test_targets: Tensor
+    classes: int
+    name: str = "own"
+
+    def __post_init__(self) -> None:
+        for split, inputs, targets in self._splits():
+            if len(inputs) != len(targets):
+                raise DataError(
+                    f"{self.name}: {split} inputs and labels must be equally many, got {len(inputs)} and {len(targets)}"
+                )
+            if len(targets) == 0:
+                raise DataError(f"{self.name}: the {split} set must hold at least one example, got none")
+            if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+                raise DataError(f"{self.name}: {split} inputs must be finite, got NaN or Inf")
+            try:
+                check_labels(targets, self.classes)
+            except DataError as problem:
+                raise DataError(f"{self.name}: {problem}") from None
+        if self.train_inputs.shape[1:] != self.test_inputs.shape[1:]:
+            shapes = f"{tuple(self.train_inputs.shape[1:])} and {tuple(self.test_inputs.shape[1:])}"
+            raise DataError(f"{self.name}: training and test inputs must have one shape, got {shapes}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.train_inputs.shape[1:])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over types, shapes and bytes of all examples."""
+        digest = hashlib.sha256()
+        for _, inputs, targets in self._splits():
+            for tensor in (inputs, targets):
+                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def limited(self, examples: int) -> Data:
+        """The first ``examples`` of the training set and as many of the test set (or all there are)."""
+        if examples < 1:
+            raise DataError(f"{self.name}: a limit must be at least 1 example, got {examples}")
+        return dataclasses.replace(
+            self,
+            train_inputs=self.train_inputs[:examples],
+            train_targets=self.train_targets[:examples],
+            test_inputs=self.test_inputs[:examples],
+            test_targets=self.test_targets[:examples],
+        )
+
+    def to(self, device: str | torch.device) -> Data:
+        """The same data on another device."""
+        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
+        return dataclasses.replace(self, **moved)
+
+    def _splits(self) -> tuple[tuple[str, Tensor, Tensor], tuple[str, Tensor, Tensor]]:
+        return (
+            ("training", self.train_inputs, self.train_targets),
+            ("test", self.test_inputs, self.test_targets),
+        )
+
+
+_TENSORS = ("train_inputs", "train_targets", "test_inputs", "test_targets")
+
+
+def load(spec: str, folder: str | Path | None = None) -> Data:
+    """Load a data set by name or from the user's own source.
+
+    Args:
+        spec: ``digits`` (scikit-learn, 8×8 pixels), ``mnist``, ``fashion-mnist`` or ``cifar10``; a path to an ``.npz``
+            file with ``x`` and ``y`` (optionally ``x_test`` and ``y_test``); or ``module:function`` (also
+            ``path/to/file.py:function``) that returns a :class:`Data`, a torch ``Dataset``, or a pair of them (training,
+            test). Without a test set a fifth of the examples, drawn with a fixed seed, is held out.
+        folder: where the published files are, for the three large sets. Without it they are looked for in pooch's cache
+            and fetched there, with their checksums, when a network is there.
+
+    Raises:
+        DataError: the source is missing or damaged, has a wrong shape, or labels out of range.
+
+    Example:
+        >>> load("digits").train_inputs.shape[1:]
+        torch.Size([1, 8, 8])
+    """
+    if spec == "digits":
+        return _digits()
+    if spec in BUILT_IN:
+        arrays = formats.cifar10(folder) if spec == "cifar10" else formats.idx(spec, folder)
+        return images(*arrays, classes=10, name=spec)
+    if spec.endswith(".npz"):
+        return _npz(Path(spec))
+    if ":" in spec:
+        return _own(spec)
+    raise DataError(
+        f"data must be one of {listed(BUILT_IN)}, an .npz file with x and y, or module:function, got {spec}"
+    )
+
+
+def images(
+    train_inputs: np.ndarray,
+    train_targets: np.ndarray,
+    test_inputs: np.ndarray,
+    test_targets: np.ndarray,
+    *,
+    classes: int,
+    name: str,
+) -> Data:
+    """Data from pixels of 0 to 255, ``(examples, channels, height, width)``, normalised as this module says."""
+    train = torch.from_numpy(np.ascontiguousarray(train_inputs)).float().div_(255)
+    test = torch.from_numpy(np.ascontiguousarray(test_inputs)).float().div_(255)
+    mean = train.mean((0, 2, 3), keepdim=True)
+    deviation = train.std((0, 2, 3), keepdim=True).clamp_min(1e-6)  # a constant channel stays at zero
+    targets = (torch.from_numpy(np.asarray(part, dtype=np.int64)) for part in (train_targets, test_targets))
+    train_labels, test_labels = targets
+    return Data(
+        train.sub_(mean).div_(deviation), train_labels, test.sub_(mean).div_(deviation), test_labels, classes, name
+    )
+
+
+def _digits() -> Data:
+    """Scikit-learn's 1,797 digits; 1,437 to train, 360 to test, split once and for all by a fixed seed."""
+    from sklearn.datasets import load_digits
+
+    source: Any = load_digits()
+    pixels = (source.images[:, None] * (255 / 16)).astype(np.float32)
+    order = torch.randperm(len(pixels), generator=child(0, "digits", "split")).numpy()
+    train, test = order[:1437], order[1437:]
+    return images(pixels[train], source.target[train], pixels[test], source.target[test], classes=10, name="digits")
+
+
+def _npz(path: Path) -> Data:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise DataError(f"{path} must be an .npz file, but there is none") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as problem:
+        raise DataError(f"{path} must be a whole .npz file without pickled objects: {str(problem).lower()}") from None
+    if missing := [name for name in ("x", "y") if name not in arrays]:
+        raise DataError(f"{path} must hold x and y; missing {listed(missing)}, found {listed(arrays) or 'nothing'}")
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise DataError(f"{path} must hold both x_test and y_test or neither")
+    train = (_inputs(arrays["x"], path), _labels(arrays["y"], path))
+    test = (_inputs(arrays["x_test"], path), _labels(arrays["y_test"], path)) if "x_test" in arrays else None
+    return _classified(train, test, str(path))
+
+
+def _inputs(array: np.ndarray, path: Path) -> Tensor:
+    if array.ndim < 2 or array.dtype.kind not in "fiub":
+        raise DataError(f"{path}: x must be numbers with the examples first, got {array.dtype} of shape {array.shape}")
+    if array.dtype == np.uint8:  # pixels, by universal habit
+        return torch.from_numpy(array).float().div_(255)
+    return torch.from_numpy(np.ascontiguousarray(array)).to(torch.float32)
+
+
+def _labels(array: np.ndarray, path: Path) -> Tensor:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise DataError(f"{path}: y must be one class number for each example, got shape {array.shape}")
+    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))):
+        raise DataError(f"{path}: y must be whole class numbers from 0, got {array.dtype}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _own(spec: str) -> Data:
+    from isthmus.zoo.models import function
+
+    try:
+        made = function(spec, error=DataError)()
+    except DataError:
+        raise
+    except Exception as problem:
+        raise DataError(
+            f"{spec} must return data, but raised {type(problem).__name__}: {first_line(problem)}"
+        ) from problem
+    if isinstance(made, Data):
+        return made
+    parts = made if isinstance(made, tuple | list) and len(made) == 2 else (made, None)
+    train = _examples(parts[0], spec)
+    return _classified(train, _examples(parts[1], spec) if parts[1] is not None else None, spec)
+
+
+def _examples(dataset: Any, spec: str) -> tuple[Tensor, Tensor]:
+    """All examples of a torch Dataset as two tensors."""
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise DataError(f"{spec} must return a Data or a torch Dataset with a length, got {type(dataset).__name__}")
+    try:
+        pairs = [dataset[index] for index in range(len(dataset))]
+        inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
+        targets = torch.as_tensor([int(pair[1]) for pair in pairs])
+    except Exception as problem:
+        raise DataError(
+            f"{spec}: every item must be an (input tensor, class number) pair of one shape: {first_line(problem)}"
+        ) from problem
+    return (inputs.float() if not inputs.is_floating_point() else inputs), targets
+
+
+def _classified(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None, name: str) -> Data:
+    """Data from one or two splits; classes are counted, a missing test split is held out."""
+    for inputs, targets in (train, *([test] if test else [])):
+        if len(inputs) != len(targets):
+            raise DataError(f"{name}: inputs and labels must be equally many, got {len(inputs)} and {len(targets)}")
+    if len(train[1]) == 0:
+        raise DataError(f"{name}: the training set must hold at least one example, got none")
+    if test is None:
+        train, test = _held_out(train, name)
+    low, high = int(train[1].min()), int(train[1].max())
+    if low < 0:
+        raise DataError(f"{name}: labels must be whole class numbers from 0, got {low}")
+    if high >= max(len(train[1]), 2):
+        raise DataError(f"{name}: labels must be class numbers from 0 without large gaps, got up to {high}")
+    return Data(*train, *test, classes=high + 1, name=name)
+
+
+def _held_out(whole: tuple[Tensor, Tensor], name: str) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    inputs, targets = whole
+    if len(targets) < 5:
+        raise DataError(f"{name}: at least 5 examples are needed to hold out a test set, got {len(targets)}")
+    order = torch.randperm(len(targets), generator=child(0, "own data", "split"))
+    edge = len(targets) - len(targets) // 5
+    train, test = order[:edge], order[edge:]
+    return (inputs[train], targets[train]), (inputs[test], targets[test])
+
+
+def first_line(problem: BaseException) -> str:
+    """What an exception says, on one line."""
+    text = str(problem).strip()
+    return text.splitlines()[0] if text else "no reason given"

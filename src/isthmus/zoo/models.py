@@ -1,0 +1,193 @@
+"""From a word in a shell to a module: the user's own code, the zoo, torchvision, timm, Hugging Face configurations."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from isthmus.core.errors import IsthmusError, SettingError, listed
+from isthmus.core.randomness import child_seed
+from isthmus.zoo.networks import NETWORKS, is_network, network
+
+
+class Buildable(Protocol):
+    """The part of a recipe that says which network is meant."""
+
+    @property
+    def network(self) -> str: ...
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+    @property
+    def initialisation_seed(self) -> int: ...
+
+
+def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
+    """Make the module that a specification names, with weights that depend on ``seed`` alone.
+
+    Args:
+        spec: ``package.module:function`` or ``path/to/file.py:function`` (called with ``settings``, must return a module),
+            ``torchvision:NAME``, ``timm:NAME``, a folder with a Hugging Face ``config.json`` or that file (random
+            weights, nothing is downloaded), or a name of the zoo such as ``mlp-128x2`` or ``resnet20``.
+        seed: the global generator is set to it while the module is built, and put back afterwards.
+        settings: passed on, for example ``inputs=(1, 28, 28), classes=10`` for the zoo.
+
+    Raises:
+        SettingError: nothing of that name exists, or building it failed; one line.
+
+    Example:
+        >>> sum(p.numel() for p in resolve("mlp-16x1", inputs=(1, 8, 8)).parameters())
+        1210
+    """
+    if is_network(spec):
+        return network(spec, seed=seed, **settings)
+    library, _, name = spec.partition(":")
+    if library in ("torchvision", "timm"):
+        build = _from_library(library, name)
+    elif _configuration(spec) is not None:
+        build = _from_configuration(_configuration(spec) or Path(), spec)
+    elif ":" in spec:
+        build = function(spec)
+    else:
+        raise SettingError(
+            f"model must be module:function, file.py:function, torchvision:NAME, timm:NAME, a folder with config.json or "
+            f"one of {listed(NETWORKS, 20)}, got {spec}"
+        )
+    with seeded(seed):
+        try:
+            module = build(**settings)
+        except IsthmusError:
+            raise
+        except Exception as problem:
+            reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+            raise SettingError(
+                f"{spec} must return a module, but raised {type(problem).__name__}: {reason}"
+            ) from problem
+    if not isinstance(module, nn.Module):
+        raise SettingError(f"{spec} must return a torch.nn.Module, got {type(module).__name__}")
+    return module
+
+
+def build(recipe: Buildable) -> nn.Module:
+    """The module that a recipe asks for, at its initialisation; what ``train`` takes as ``module``."""
+    return resolve(recipe.network, seed=recipe.initialisation_seed, **recipe.settings)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Set the global CPU generator for other people's constructors, and put it back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(child_seed(seed, "initialisation"))
+        yield
+
+
+def function(spec: str, *, error: type[IsthmusError] = SettingError) -> Callable[..., Any]:
+    """The user's function that ``module:function`` or ``path/to/file.py:function`` names.
+
+    Raises:
+        IsthmusError: of the kind ``error``; the module cannot be imported or has no such function.
+    """
+    place, _, name = spec.rpartition(":")
+    try:
+        module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    except FileNotFoundError:
+        raise error(f"{spec}: there is no file {place}") from None
+    except ModuleNotFoundError as problem:
+        raise error(f"{spec} cannot be imported: there is no module named {problem.name}") from problem
+    except BaseException as problem:
+        if isinstance(problem, KeyboardInterrupt):
+            raise
+        reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
+        raise error(f"{spec} cannot be imported: {type(problem).__name__}: {reason}") from problem
+    found = getattr(module, name, None)
+    if not callable(found):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise error(f"{spec}: {place} has no function {name}; it has {listed(known) or 'none'}")
+    return found
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the user's code import what lies beside it, as it would when run from there."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(folder))
+
+
+def _module(name: str) -> ModuleType:
+    if not name:
+        raise ModuleNotFoundError("no module was named", name="''")
+    with _importable(Path.cwd()):
+        return importlib.import_module(name)
+
+
+def _file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    # A name of its own, so that a user's models.py never stands in for another module.
+    name = f"_isthmus_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    loaded = importlib.util.spec_from_file_location(name, path)
+    assert loaded is not None and loaded.loader is not None  # a .py file always has a loader
+    module = importlib.util.module_from_spec(loaded)
+    sys.modules[name] = module  # dataclasses and pickles look it up there
+    try:
+        with _importable(path.resolve().parent):
+            loaded.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _from_library(library: str, name: str) -> Callable[..., nn.Module]:
+    try:
+        package = importlib.import_module("torchvision.models" if library == "torchvision" else library)
+    except ImportError:
+        raise SettingError(f"{library}:{name} needs {library}, which is not installed; pip install {library}") from None
+    if library == "torchvision":
+        known, make = package.list_models(), lambda **settings: package.get_model(name, weights=None, **settings)
+    else:
+        known = package.list_models()
+        make = lambda **settings: package.create_model(name, pretrained=False, **settings)  # noqa: E731
+    if name not in known and name.partition(".")[0] not in known:
+        import difflib
+
+        near = difflib.get_close_matches(name, known, n=3)
+        raise SettingError(f"{library} has no model {name}" + (f"; near: {listed(near)}" if near else ""))
+    return make
+
+
+def _configuration(spec: str) -> Path | None:
+    """The folder of a Hugging Face configuration, if the specification is one."""
+    path = Path(spec)
+    if path.name == "config.json" and path.is_file():
+        return path.parent
+    return path if (path / "config.json").is_file() else None
+
+
+def _from_configuration(folder: Path, spec: str) -> Callable[..., nn.Module]:
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError:
+        raise SettingError(f"{spec} needs transformers, which is not installed; pip install transformers") from None
+
+    def make(**settings: Any) -> nn.Module:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **settings)
+        for name in config.architectures or []:
+            if hasattr(transformers, name):
+                return getattr(transformers, name)(config)
+        return transformers.AutoModel.from_config(config)
+
+    return make
