@@ -89,7 +89,7 @@ def barriers(
     for done, (first, second) in enumerate(pairs):
         other = solutions[second] if moving is None else moving(first, second)
         curves[first, second] = barrier(
-            Line(solutions[first], other), objective, progress=_part(progress, done, len(pairs)), **settings
+            Line(solutions[first], other), objective, progress=part(progress, done, len(pairs)), **settings
         )
     heights = {name: _matrix(n, {pair: getattr(curve, name) for pair, curve in curves.items()}) for name in CONVENTIONS}
     return PairBarriers(
@@ -108,10 +108,10 @@ def _matrix(n: int, values: Mapping[tuple[int, int], float]) -> Tensor:
     return matrix
 
 
-def _part(progress: Progress, before: int, pairs: int) -> Progress:
-    """Progress within one pair, as a share of all pairs."""
+def part(progress: Progress, before: int, paths: int) -> Progress:
+    """Progress within one of several paths, as a share of them all."""
 
     def told(done: float, total: float, label: str = "") -> None:
-        progress(before + done / total, pairs, label)
+        progress(before + done / total, paths, label)
 
     return told
