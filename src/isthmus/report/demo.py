@@ -144,13 +144,12 @@ def _widths(values: Mapping[str, Any], words: Words) -> Section:
         estimate = interval["estimate"]
         low = estimate if interval["low"] is None else interval["low"]
         high = estimate if interval["high"] is None else interval["high"]
-        # A barrier is never negative; an interval's lower end may be, and is drawn at zero.
         rows.append(
             {
                 "series": words(f"method.{name}"),
                 "width": width["width"],
                 "barrier": estimate,
-                "low": max(low, 0.0),
+                "low": low,
                 "high": high,
             }
         )
@@ -166,7 +165,13 @@ def _widths(values: Mapping[str, Any], words: Words) -> Section:
         )
     order = [words(f"method.{name}") for name in (*_METHODS, "family")]
     spec = figures.trend(
-        rows, x="width", y="barrier", x_title=words("demo.width.axis"), y_title=words("demo.width.y"), order=order
+        rows,
+        floor=1e-4,  # nats; far below anything that would matter
+        x="width",
+        y="barrier",
+        x_title=words("demo.width.axis"),
+        y_title=words("demo.width.y"),
+        order=order,
     )
     interval = values["widths"][0]["barriers"]["naive"]["intervals"]["loss_barrier"]
     trained = [

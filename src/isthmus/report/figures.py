@@ -16,7 +16,7 @@ from isthmus.core.files import atomic
 
 # Okabe and Ito's palette, told apart by readers of every colour vision; the order is that of the methods in a legend.
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A400")
-_WIDTH, _HEIGHT = 400, 260
+_WIDTH, _HEIGHT = 350, 250  # two side by side on a page
 
 Row = Mapping[str, Any]
 
@@ -61,24 +61,30 @@ def trend(
     y_title: str,
     series: str = "series",
     order: Sequence[str] = (),
-    logarithmic: bool = True,
+    floor: float | None = None,
 ) -> dict[str, Any]:
-    """Estimates with intervals (``low``, ``high`` in each row) over an ordered quantity, one line for each series."""
+    """Estimates with intervals (``low``, ``high`` in each row) over an ordered quantity, one line for each series.
+
+    With a ``floor`` the axis is logarithmic, and what lies below the floor (or at zero) is drawn on it; hovering tells
+    the true values.
+    """
     alt = _altair()
-    # Values at or below zero cannot stand on a logarithmic axis; a symmetric logarithm shows them.
-    scale = alt.Scale(type="symlog", constant=0.001) if logarithmic else alt.Scale(zero=True)
-    tooltip = [alt.Tooltip(f"{series}:N"), *(alt.Tooltip(f"{n}:Q", format=".4g") for n in (x, y, "low", "high"))]
+    names = (y, "low", "high")
+    tooltip = [alt.Tooltip(f"{series}:N"), *(alt.Tooltip(f"{n}:Q", format=".4g") for n in (x, *names))]
     values = sorted({row[x] for row in rows})
+    rows = [{**row, **{f"drawn_{n}": row[n] if floor is None else max(row[n], floor) for n in names}} for row in rows]
+    scale = alt.Scale(zero=True) if floor is None else alt.Scale(type="log", domainMin=floor)
+    ticks = alt.Axis() if floor is None else alt.Axis(tickCount=4, format="~g")
     axis = alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(values=values), scale=alt.Scale(type="log", base=2, padding=16))
     base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=_colour(series, order))
-    line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"{y}:Q", title=y_title, scale=scale))
-    points = base.mark_point(filled=True, size=55).encode(y=f"{y}:Q", tooltip=tooltip)
-    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="low:Q", y2="high:Q")
+    line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"drawn_{y}:Q", title=y_title, scale=scale, axis=ticks))
+    points = base.mark_point(filled=True, size=55).encode(y=f"drawn_{y}:Q", tooltip=tooltip)
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="drawn_low:Q", y2="drawn_high:Q")
     return _finished((bars + line + points).properties(width=_WIDTH, height=_HEIGHT))
 
 
 def matrix(
-    rows: Sequence[Row], *, row: str, column: str, value: str, title: str, high: float | None = None, size: int = 240
+    rows: Sequence[Row], *, row: str, column: str, value: str, title: str, high: float | None = None, size: int = 200
 ) -> dict[str, Any]:
     """A heat map of a square table with its numbers in the cells (up to 12 × 12)."""
     alt = _altair()
