@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from isthmus.align.assignment import assign
+from isthmus.align.assignment import assign, value
+from isthmus.align.costs import Costs
 from isthmus.align.landscape import Landscape
 from isthmus.align.trees import Tree, solve
 from isthmus.core.progress import Progress, silent
@@ -18,6 +20,8 @@ from isthmus.core.symmetry import Permutation, UnitGroup
 
 _NOISE = 1e-12
 """Gains below this share of ‖moving‖·‖fixed‖ are rounding: taking them could make the ascent run in circles."""
+_ROUNDING = 1e-6
+"""A gain in single precision above this share of ‖moving‖·‖fixed‖ is no rounding; smaller ones are checked in float64."""
 _DAMPING = (0.25, 1.0, 4.0)
 """How much staying is favoured when a full step does not gain: in units of the mean absolute diagonal similarity."""
 
@@ -34,6 +38,9 @@ class Ascent:
         unsettled: trees that may still move.
         seconds: time spent on each tree.
         history: the objective after each sweep, from the start on.
+        costs: similarities that are kept between visits.
+        parts: the objective's parts by tensor, those that are up to date.
+        settled: whether the last sweep gained no more than the tolerance.
     """
 
     landscape: Landscape
@@ -43,41 +50,61 @@ class Ascent:
     unsettled: set[str]
     seconds: dict[str, float]
     history: list[float]
+    costs: Costs
+    parts: dict[str, float]
+    settled: bool = False
 
     @classmethod
     def at(cls, landscape: Landscape, start: Permutation, *, generator: torch.Generator) -> Ascent:
         """A climb that begins at a permutation."""
         current = {name: start.moved(name, landscape.moving[name]) for name in landscape.names}
         names = {tree.name for tree in landscape.trees}
-        return cls(landscape, generator, start, current, names, dict.fromkeys(sorted(names), 0.0), [])
+        return cls(
+            landscape, generator, start, current, names, dict.fromkeys(sorted(names), 0.0), [], Costs(landscape), {}
+        )
 
     @property
     def status(self) -> Status:
-        """Converged once no tree would move."""
-        return Status.STOPPED if self.unsettled else Status.CONVERGED
+        """Converged once no tree would move, or a whole sweep gained no more than the tolerance."""
+        return Status.CONVERGED if self.settled or not self.unsettled else Status.STOPPED
 
-    def climb(self, *, sweeps: int, progress: Progress = silent) -> None:
+    @property
+    def objective(self) -> float:
+        """Where the climb stands, in float64; only tensors that moved since the last look are gone over."""
+        for name in self.landscape.names:
+            if name not in self.parts:
+                self.parts[name] = self.landscape.part(self.current, name)
+        return math.fsum(self.parts.values())
+
+    def climb(self, *, sweeps: int, tolerance: float = 0.0, progress: Progress = silent) -> None:
         """Sweep over the unsettled trees in random order until none is left or ``sweeps`` are done.
+
+        A sweep that raises the objective by no more than ``tolerance`` times its size ends the climb, too.
 
         The objective never falls: a step is taken only if it gains, in float64. A tree is solved again only after one
         of its neighbours has moved.
         """
         trees = self.landscape.trees
-        self.history.append(self.landscape.objective(self.current))
+        self.history.append(self.objective)
         for sweep in range(sweeps):
             if not self.unsettled:
                 return
             for place in torch.randperm(len(trees), generator=self.generator).tolist():
                 if trees[place].name in self.unsettled:
                     self._settle(trees[place])
-            self.history.append(self.landscape.objective(self.current))
+            self.history.append(self.objective)
+            self.settled = self.history[-1] - self.history[-2] <= tolerance * abs(self.history[-1])
+            if self.settled and tolerance > 0:
+                return
             progress(sweep + 1, sweeps, f"sweep {sweep + 1}: {len(self.unsettled)} groups would still move")
 
-    def take(self, indices: Mapping[str, Tensor], tensors: Iterable[str]) -> None:
-        """Do a step, whatever it gains."""
+    def take(self, tree: Tree, indices: Mapping[str, Tensor]) -> None:
+        """Do a step of one tree, whatever it gains."""
         step = Permutation(self.landscape.symmetry, indices)
-        for name in tensors:
+        for name in self.landscape.tensors[tree.name]:
             self.current[name] = step.moved(name, self.current[name])
+            self.parts.pop(name, None)
+        self.costs.moved(tree, step, alone=not tree.nested)
         self.permutation = step.after(self.permutation)
 
     def settle_only(self, names: Sequence[str], *, rounds: int = 100) -> None:
@@ -99,13 +126,25 @@ class Ascent:
 
     def _improve(self, tree: Tree) -> bool:
         """Take the best step of one tree that gains; say whether there was one."""
+        if not tree.nested and tree.name not in self.landscape.quadratic:
+            return self._try_flat(tree)
         similarity = self.landscape.similarity(self.current)
         if self._try(tree, solve(self.landscape.symmetry, tree, similarity)):
             return True
-        if tree.name in self.landscape.quadratic and not tree.nested:
+        if not tree.nested:
             return self._damped(tree)
         # Nested groups that share entries are arranged for each other's old places: one after the other is safe.
         return tree.nested and sum(self._alone(tree, member) for member in tree.members) > 0
+
+    def _try_flat(self, tree: Tree) -> bool:
+        """The exact best answer of one flat tree."""
+        similarity = self.costs.similarity(tree, self.current)
+        index = assign(similarity)
+        gain = value(similarity, index) - float(similarity.diagonal().double().sum())
+        if gain > _ROUNDING * self.landscape.norms[tree.name]:
+            self.take(tree, _moving(tree.name, index))
+            return True
+        return self._try(tree, _moving(tree.name, index))
 
     def _try(self, tree: Tree, indices: Mapping[str, Tensor]) -> bool:
         if not indices:
@@ -114,7 +153,7 @@ class Ascent:
         gain = self.landscape.gain(self.current, Permutation(self.landscape.symmetry, indices), names)
         if gain <= _NOISE * self.landscape.scale:
             return False
-        self.take(indices, names)
+        self.take(tree, indices)
         return True
 
     def _damped(self, tree: Tree) -> bool:

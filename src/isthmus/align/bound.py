@@ -10,6 +10,9 @@ from isthmus.align.landscape import Landscape
 from isthmus.align.layout import rows
 from isthmus.core.symmetry import Site
 
+_EXACT = 512
+"""Units up to which the bound's assignments are solved: beyond, they would take longer than the match itself."""
+
 
 def upper_bound(landscape: Landscape) -> float:
     """The sum of unconstrained assignments: every tensor is arranged as if the others did not care.
@@ -33,8 +36,21 @@ def upper_bound(landscape: Landscape) -> float:
                 [_by_lengths(landscape, name, s) for s in sites if _covers(landscape, s)] or [_whole(landscape, name)]
             )
     for similarity in together.values():
-        total += value(similarity, assign(similarity))
+        total += _assignment(similarity)
     return total
+
+
+def _assignment(similarity: Tensor) -> float:
+    """The largest sum of an assignment; for many units a dual solution, which is never below it and much cheaper."""
+    if len(similarity) <= _EXACT:
+        return value(similarity, assign(similarity))
+    columns = torch.zeros(similarity.shape[1], dtype=similarity.dtype, device=similarity.device)
+    best = float("inf")
+    for _ in range(5):
+        by_row = (similarity - columns).amax(1)
+        columns = (similarity - by_row.unsqueeze(1)).amax(0)
+        best = min(best, float(by_row.double().sum() + columns.double().sum()))
+    return best
 
 
 def _by_lengths(landscape: Landscape, name: str, site: Site) -> float:

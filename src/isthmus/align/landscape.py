@@ -73,6 +73,20 @@ class Landscape:
         }
 
     @functools.cached_property
+    def trees_on(self) -> Mapping[str, tuple[str, ...]]:
+        """Counted tensor → the trees that move it."""
+        return {name: tuple(dict.fromkeys(self.root[g.name] for g in groups)) for name, groups in self.touching.items()}
+
+    @functools.cached_property
+    def norms(self) -> Mapping[str, float]:
+        """Tree → ‖moving‖·‖fixed‖ over the tensors that it moves."""
+        squares = [{n: float(side[n].norm()) ** 2 for n in self.names} for side in (self.moving, self.fixed)]
+        return {
+            tree: math.sqrt(math.prod(sum(square[name] for name in names) for square in squares))
+            for tree, names in self.tensors.items()
+        }
+
+    @functools.cached_property
     def neighbours(self) -> Mapping[str, frozenset[str]]:
         """Tree → the other trees whose best answer depends on it."""
         sets = {name: set(tensors) for name, tensors in self.tensors.items()}
@@ -106,7 +120,11 @@ class Landscape:
 
     def objective(self, current: Weights) -> float:
         """Σ ⟨current, fixed⟩ in float64."""
-        return sum(_dot(current[name], self.fixed[name]) for name in self.names)
+        return math.fsum(self.part(current, name) for name in self.names)
+
+    def part(self, current: Weights, name: str) -> float:
+        """One tensor's share of the objective, in float64."""
+        return _dot(current[name], self.fixed[name])
 
     def similarity(
         self, current: Weights, *, usable: Callable[[Site], bool] = lambda _: True, invariant: bool = False
@@ -124,8 +142,8 @@ class Landscape:
             total = torch.zeros(len(fixed) * units, len(moving) * units, dtype=self._dtype, device=self._device)
             for place, site in enumerate(fixed[0].sites):
                 if site.tensor in self._counted and usable(site):
-                    left = torch.cat([self._rows(self.fixed, group, place) for group in fixed])
-                    right = torch.cat([self._rows(current, group, place) for group in moving])
+                    left = _joined([self._rows(self.fixed, group, place) for group in fixed])
+                    right = _joined([self._rows(current, group, place) for group in moving])
                     if invariant:
                         left, right = _invariants(left), _invariants(right)
                     if left.shape[1]:
@@ -146,10 +164,8 @@ class Landscape:
     @functools.cached_property
     def scale(self) -> float:
         """‖moving‖·‖fixed‖ over the counted tensors: no objective is larger."""
-        return math.sqrt(
-            sum(_dot(self.moving[n], self.moving[n]) for n in self.names)
-            * sum(_dot(self.fixed[n], self.fixed[n]) for n in self.names)
-        )
+        squares = [sum(float(side[n].norm()) ** 2 for n in self.names) for side in (self.moving, self.fixed)]
+        return math.sqrt(math.prod(squares))
 
     @functools.cached_property
     def _counted(self) -> frozenset[str]:
@@ -173,6 +189,10 @@ class Landscape:
         """For sites of groups with something nested inside: the part of the index that no nested group has."""
         outer = [group for tree in self.trees for group in tree.members if self.symmetry.children(group.name)]
         return {(g.name, n): uncovered(self.symmetry, g, site) for g in outer for n, site in enumerate(g.sites)}
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _invariants(features: Tensor) -> Float[Tensor, "units invariants"]:

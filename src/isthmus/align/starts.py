@@ -36,7 +36,7 @@ def anchored(landscape: Landscape, *, generator: torch.Generator) -> Permutation
             similarity = landscape.similarity(ascent.current, invariant=True)
         indices = solve(landscape.symmetry, tree, similarity)
         if indices:
-            ascent.take(indices, landscape.tensors[tree.name])
+            ascent.take(tree, indices)
         known.add(tree.name)
     return ascent.permutation
 
