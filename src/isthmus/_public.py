@@ -48,4 +48,12 @@ PUBLIC: dict[str, str] = {
     "network": "isthmus.zoo.networks:network",
     "resolve": "isthmus.zoo.models:resolve",
     "train": "isthmus.train.replicas:train",
+    "SLERP": "isthmus.merge.average:SLERP",
+    "GreedySoup": "isthmus.merge.average:GreedySoup",
+    "Mean": "isthmus.merge.average:Mean",
+    "TIES": "isthmus.merge.task_vectors:TIES",
+    "DARE": "isthmus.merge.task_vectors:DARE",
+    "TaskArithmetic": "isthmus.merge.task_vectors:TaskArithmetic",
+    "merge_files": "isthmus.merge.stream:merge_files",
+    "examine": "isthmus.merge.findings:examine",
 }

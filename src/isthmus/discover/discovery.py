@@ -1,0 +1,101 @@
+"""The symmetry of any module: export, interpret, group, prove."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from isthmus.core.errors import SettingError, SymmetryError
+from isthmus.core.randomness import child
+from isthmus.core.symmetry import Kind, Role, Symmetry
+from isthmus.discover.exporting import exported
+from isthmus.discover.forest import grow
+from isthmus.discover.grouping import groups_of
+from isthmus.discover.interpreter import interpret
+from isthmus.discover.proving import proof_of
+from isthmus.discover.rules import Rule
+
+
+def discover(
+    module: nn.Module,
+    example: Any,
+    *,
+    keywords: Mapping[str, Any] | None = None,
+    rules: Mapping[str, Rule] | None = None,
+    kinds: Sequence[Kind] = ("permutation",),
+    verify: bool = True,
+    generator: torch.Generator | None = None,
+    tolerance: float = 1e-9,
+) -> Symmetry:
+    """Every group of hidden units of a module that may be exchanged without changing its function, proved.
+
+    The module is exported in evaluation mode and its graph interpreted with labels instead of numbers; then random
+    permutations of random weights must leave its outputs as they are. What an operation without a rule touches is
+    pinned and named in the result's ``obstacles``.
+
+    Args:
+        module: any module that ``torch.export`` accepts; it is left as it was.
+        example: an input, or a tuple of inputs. Only shapes, types and devices count.
+        keywords: further inputs by name.
+        rules: rules for operations that have none, or other rules: ``{"namespace.operation": rule}``. A rule is called
+            with a :class:`~isthmus.discover.ledger.Ledger` and the operation's own arguments, tensors as
+            :class:`~isthmus.discover.labels.Labels`, and returns the labels of the outputs.
+        kinds: which kinds of groups: ``permutation``.
+        verify: prove the result; without, ``proof`` is None.
+        generator: draws the proof's weights and permutations; a fixed one by default.
+        tolerance: the largest relative change of an output that passes.
+
+    Raises:
+        SymmetryError: the module cannot be exported (with its own file and line), or the proof fails (with the groups).
+
+    Cost: the export, less than as much again, and about 20 network calls in float64 for the proof.
+
+    Example:
+        >>> symmetry = discover(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.zeros(2, 4))
+        >>> [(group.name, group.size) for group in symmetry.groups]
+        [('0', 3)]
+    """
+    if unknown := set(kinds) - {"permutation"}:
+        raise SettingError(f"kinds must be permutation, got {', '.join(sorted(unknown))}")
+    inputs = example if isinstance(example, tuple) else (example,)
+    named = dict(keywords or {})
+    program = exported(module, inputs, named)
+    symmetry = from_program(program, module, rules=rules)
+    if not verify:
+        return symmetry
+    generator = generator if generator is not None else child(0, "discover", "proof")
+    proof = proof_of(symmetry, module, program, inputs, named, generator=generator, tolerance=tolerance)
+    return Symmetry(symmetry.groups, symmetry.tensors, symmetry.obstacles, proof)
+
+
+def from_program(program: ExportedProgram, module: nn.Module, *, rules: Mapping[str, Rule] | None = None) -> Symmetry:
+    """The symmetry of an exported module, not yet proved."""
+    ledger = interpret(program, rules or {})
+    state = module.state_dict(keep_vars=True)
+    groups = groups_of(ledger, grow(ledger), _roles(module, state), _aliases(state))
+    tensors = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    if unknown := [site.tensor for group in groups for site in group.sites if site.tensor not in tensors]:
+        raise SymmetryError(f"units must lie in tensors of the state dict, got {unknown[0]}")
+    return Symmetry(groups, tensors, _joined(ledger.obstacles))
+
+
+def _roles(module: nn.Module, state: Mapping[str, Any]) -> dict[str, Role]:
+    """Trainable tensors count in an alignment; everything else moves along."""
+    return {name: "match" if isinstance(tensor, nn.Parameter) else "carry" for name, tensor in state.items()}
+
+
+def _aliases(state: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Names of one tensor, by each of its names."""
+    by_tensor: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        by_tensor.setdefault(id(tensor), []).append(name)
+    return {name: [n for n in names if n != name] for names in by_tensor.values() for name in names if len(names) > 1}
+
+
+def _joined(obstacles: Sequence[Any]) -> tuple[Any, ...]:
+    """Obstacles without repetitions."""
+    return tuple(dict.fromkeys(obstacles))

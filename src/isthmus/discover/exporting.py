@@ -1,0 +1,112 @@
+"""From a module to a graph, and from a refusal to a line that says where and why."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from isthmus.core.errors import SymmetryError
+
+
+def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> ExportedProgram:
+    """The module's graph in evaluation mode; the module is left as it was.
+
+    Raises:
+        SymmetryError: the module cannot be called or exported; the line names the place in the user's own code.
+    """
+    with evaluating(module), _quiet():
+        try:
+            return torch.export.export(module, example, dict(keywords), strict=False)
+        except Exception as problem:
+            raise SymmetryError(_refusal(module, problem)) from problem
+
+
+def functional(program: ExportedProgram) -> ExportedProgram:
+    """The graph without writes in place."""
+    with _quiet():
+        return program.run_decompositions({})
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without fused inference kernels that hide a layer's parts; undone afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    module.eval()
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    import logging
+
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _refusal(module: nn.Module, problem: Exception) -> str:
+    name = type(module).__name__
+    place = _own_place(problem)
+    text = str(problem).strip()
+    reason = next((line.strip() for line in text.splitlines() if line.strip()), type(problem).__name__)
+    reason = re.sub(r"\s+", " ", reason)[:200].rstrip(".")
+    where = f" at {place}" if place else ""
+    return f"{name} must be exportable by torch.export, but{where}: {type(problem).__name__}: {reason}; {_advice(text)}"
+
+
+def _advice(text: str) -> str:
+    if "data-dependent" in text.lower() or "unbacked" in text.lower() or "GuardOnDataDependent" in text:
+        return "write that branch without looking at values (torch.where, torch.cond), or discover the part around it"
+    if "shape" in text or "size" in text or "mat1" in text:
+        return "give an example input of the shape that the module takes"
+    if "argument" in text or "signature" in text or "positional" in text:
+        return "give all inputs in example (a tuple) and keywords"
+    return "rewrite that line with tensor operations only, or discover the part of the module around it"
+
+
+def _own_place(problem: BaseException) -> str:
+    """The innermost line that is not PyTorch's, from the traceback or from the message."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    for frame in reversed(frames):
+        if is_own(frame.filename):
+            return f"{frame.filename}:{frame.lineno}"
+    found = [(file, line) for file, line in re.findall(r'File "([^"]+)", line (\d+)', str(problem)) if is_own(file)]
+    return f"{found[-1][0]}:{found[-1][1]}" if found else ""
+
+
+def is_own(file: str) -> bool:
+    """Whether a file is the user's: neither PyTorch nor this package nor Python's own machinery."""
+    inside = ("/torch/", "/isthmus/discover/", "/contextlib.py", "/functools.py", "<frozen", "<string>", "<eval")
+    return not any(part in file for part in inside)
+
+
+def place_of(node: torch.fx.Node) -> str:
+    """The user's file and line that made a node."""
+    trace = node.meta.get("stack_trace") or ""
+    found = [(file, line) for file, line in re.findall(r'File "([^"]+)", line (\d+)', trace) if is_own(file)]
+    if found:
+        return f"{found[-1][0]}:{found[-1][1]}"
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [entry[0] for entry in stack.values() if isinstance(entry, tuple) and entry[0]]
+    return names[-1] if names else ""

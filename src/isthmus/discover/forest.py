@@ -1,0 +1,283 @@
+"""From what operations demanded to what may still be exchanged.
+
+Labels that are tied form *nodes*; nodes nest in nodes: a forest. Two nodes under one parent may be exchanged exactly if
+everything in and below them corresponds: the same tensors' axes, tied by the same operations, marked alike, with the same
+nodes inside. That is colour refinement on a forest, done in bulk with 64-bit hashes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from isthmus.discover.ledger import Ledger
+
+_C1, _C2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Forest:
+    """Nodes of tied labels, their parents, and which of them may be exchanged.
+
+    Attributes:
+        node: for each label its node.
+        parent: for each node its parent, -1 at the top.
+        kin: for each node a number shared by exactly those that may be exchanged for it, under the same parent.
+        place: for each node its position in a walk through the forest that is the same in exchangeable nodes.
+        rank: for each label its place among the labels of its node, the same in exchangeable nodes.
+        origin: for each label its family's number.
+    """
+
+    node: np.ndarray
+    parent: np.ndarray
+    kin: np.ndarray
+    place: np.ndarray
+    rank: np.ndarray
+    origin: np.ndarray
+
+
+def grow(ledger: Ledger) -> Forest:
+    """Solve the ledger's demands."""
+    number = ledger.count
+    ties = _joined(ledger.ties, 3)
+    nests = _joined(ledger.nests, 3)
+    marks = _joined(ledger.marks, 2)
+    node, edges, stuck = _close(number, ties, nests)
+    if len(stuck):
+        marks = np.concatenate([marks, np.stack([stuck, stuck])], axis=1)
+    nodes = int(node.max()) + 1 if number else 0
+    parent = np.full(nodes, -1)
+    parent[edges[0]] = edges[1]
+    origin = _origins(ledger)
+    rank, own, lying = _describe(ledger, node, nodes, origin, ties, nests, marks)
+    level = _levels(parent)
+    sibling, inner = _refine(parent, level, own, lying)
+    place = _walk(parent, level, sibling, inner, _first(node, nodes))
+    kin = np.unique(np.stack([parent, sibling.view(np.int64)]), axis=1, return_inverse=True)[1].reshape(-1)
+    return Forest(node, parent, kin, place, rank, origin)
+
+
+def hashed(*columns: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of each row of some integer columns."""
+    result = np.zeros(len(columns[0]), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for column in columns:
+            result = result * _GOLDEN + column.astype(np.uint64) + _GOLDEN
+            result = (result ^ (result >> np.uint64(30))) * _C1
+            result = (result ^ (result >> np.uint64(27))) * _C2
+            result ^= result >> np.uint64(31)
+    return result
+
+
+def summed(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
+    """Sums of 64-bit hashes by index, modulo 2**64."""
+    total = np.zeros(size, dtype=np.uint64)
+    if not len(index):
+        return total
+    order = np.argsort(index, kind="stable")
+    index, values = index[order], values[order]
+    starts = np.flatnonzero(np.r_[True, index[1:] != index[:-1]])
+    total[index[starts]] = np.add.reduceat(values, starts)
+    return total
+
+
+def _joined(columns: list[np.ndarray], rows: int) -> np.ndarray:
+    return np.concatenate(columns, axis=1) if columns else np.zeros((rows, 0), dtype=np.int64)
+
+
+def _origins(ledger: Ledger) -> np.ndarray:
+    starts = np.array([family.start for family in ledger.families], dtype=np.int64)
+    return np.searchsorted(starts, np.arange(ledger.count), side="right") - 1
+
+
+def _close(number: int, ties: np.ndarray, nests: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Nodes and at most one parent for each: parents of a common child are tied, or nested in each other.
+
+    Returns:
+        The node of each label, the edges (child node, parent node), and labels that must be pinned because they lie in
+        two parents that cross.
+    """
+    pairs = [ties[:2]]
+    edges = nests
+    stuck = np.zeros(0, dtype=np.int64)
+    while True:
+        node = _components(number, np.concatenate(pairs, axis=1))
+        lifted = np.stack([node[edges[0]], node[edges[1]], edges[2]])
+        lifted = lifted[:, lifted[0] != lifted[1]]
+        loops = _loops(int(node.max()) + 1 if number else 0, lifted)
+        if loops is not None:
+            pairs.append(_representatives(node, loops))
+            continue
+        lifted = _first_of(lifted)
+        found = _common_parents(lifted)
+        if found is None:
+            return node, lifted, stuck
+        unions, added, removed, crossing = found
+        if len(crossing):
+            stuck = np.concatenate([stuck, np.flatnonzero(np.isin(node, crossing))])
+        if unions.shape[1]:
+            pairs.append(_representatives(node, unions))
+        lifted = np.concatenate([lifted[:, ~removed], added], axis=1)
+        first = _first_label(node)
+        edges = np.stack([first[lifted[0]], first[lifted[1]], lifted[2]])
+
+
+def _components(number: int, pairs: np.ndarray) -> np.ndarray:
+    if not number:
+        return np.zeros(0, dtype=np.int64)
+    graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(number, number))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _loops(nodes: int, edges: np.ndarray) -> np.ndarray | None:
+    """Nodes that lie inside each other are one: pairs of them, or None."""
+    if not edges.shape[1]:
+        return None
+    graph = coo_array((np.ones(edges.shape[1], dtype=np.int8), (edges[0], edges[1])), shape=(nodes, nodes))
+    parts, part = connected_components(graph, directed=True, connection="strong")
+    if parts == nodes:
+        return None
+    first = np.full(parts, -1)
+    first[part[::-1]] = np.arange(nodes)[::-1]
+    joined = np.stack([np.arange(nodes), first[part]])
+    return joined[:, joined[0] != joined[1]]
+
+
+def _first_label(node: np.ndarray) -> np.ndarray:
+    first = np.zeros(int(node.max()) + 1, dtype=np.int64)
+    first[node[::-1]] = np.arange(len(node))[::-1]
+    return first
+
+
+def _first(node: np.ndarray, nodes: int) -> np.ndarray:
+    return _first_label(node) if nodes else np.zeros(0, dtype=np.int64)
+
+
+def _representatives(node: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    return _first_label(node)[pairs]
+
+
+def _first_of(edges: np.ndarray) -> np.ndarray:
+    """Edges with equal ends kept once, the one of the lowest relation."""
+    order = np.lexsort((edges[2], edges[1], edges[0]))
+    edges = edges[:, order]
+    new = np.r_[True, (edges[0, 1:] != edges[0, :-1]) | (edges[1, 1:] != edges[1, :-1])] if edges.shape[1] else []
+    return edges[:, np.asarray(new, dtype=bool)]
+
+
+def _common_parents(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Where a child has two parents, decide how the parents stand to each other; None if no child has two."""
+    child = edges[0]
+    doubled = np.flatnonzero(np.r_[False, child[1:] == child[:-1]]) if len(child) else np.zeros(0, dtype=np.int64)
+    # Only the first two parents of each child: the rest follow in later rounds.
+    doubled = doubled[np.r_[True, child[doubled[1:]] != child[doubled[:-1]]]] if len(doubled) else doubled
+    if not len(doubled):
+        return None
+    one, other = edges[:, doubled - 1], edges[:, doubled]
+    removed = np.zeros(edges.shape[1], dtype=bool)
+    unions, added, crossing = [], [], []
+    kind = np.unique(np.stack([one[2], other[2]]), axis=1, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(kind, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        a, b = one[1, members], other[1, members]
+        pairs = np.unique(np.stack([a, b]), axis=1)
+        n, m, count = len(np.unique(a)), len(np.unique(b)), pairs.shape[1]
+        relation = np.full(count, one[2, members[0]])
+        if count == n == m:
+            unions.append(pairs)
+        elif count == n:  # each a lies in one b
+            added.append(np.stack([pairs[0], pairs[1], relation]))
+            removed[doubled[members]] = True
+        elif count == m:
+            added.append(np.stack([pairs[1], pairs[0], relation]))
+            removed[doubled[members] - 1] = True
+        else:
+            crossing.append(np.concatenate([child[doubled[members]], a, b]))
+            removed[doubled[members]] = True
+    empty = np.zeros((3, 0), dtype=np.int64)
+    return (
+        np.concatenate(unions, axis=1) if unions else empty[:2],
+        np.concatenate(added, axis=1) if added else empty,
+        removed,
+        np.unique(np.concatenate(crossing)) if crossing else empty[0],
+    )
+
+
+def _describe(
+    ledger: Ledger,
+    node: np.ndarray,
+    nodes: int,
+    origin: np.ndarray,
+    ties: np.ndarray,
+    nests: np.ndarray,
+    marks: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ranks of labels in their nodes; for each node a hash of its content; and one of where it lies in split axes."""
+    mark = summed(marks[0], hashed(marks[1]), len(node))
+    order = np.lexsort((np.arange(len(node)), mark, origin, node))
+    starts = np.r_[0, np.flatnonzero(np.diff(node[order])) + 1] if len(node) else np.zeros(0, dtype=np.int64)
+    lengths = np.diff(np.r_[starts, len(node)])
+    rank = np.empty(len(node), dtype=np.int64)
+    rank[order] = np.arange(len(node)) - np.repeat(starts, lengths)
+    own = summed(node, hashed(rank, _kinds(ledger)[origin], mark), nodes)
+    own = own + summed(node[ties[0]], hashed(rank[ties[0]], ties[2], rank[ties[1]]), nodes)
+    own = own + summed(node[nests[0]], hashed(rank[nests[0]], nests[2], rank[nests[1]]), nodes)
+    lying = np.zeros(nodes, dtype=np.uint64)
+    for family in ledger.families:
+        if family.slices is not None and family.positions is not None:
+            labels = np.arange(family.start, family.stop)
+            at = hashed(np.full(len(labels), family.start), family.positions)
+            lying += summed(node[labels], at, nodes)
+    return rank, own, lying
+
+
+def _kinds(ledger: Ledger) -> np.ndarray:
+    """Families as they count in comparisons: each its own."""
+    return np.arange(len(ledger.families))
+
+
+def _levels(parent: np.ndarray) -> np.ndarray:
+    """How many parents lie above each node."""
+    level = np.zeros(len(parent), dtype=np.int64)
+    above = parent.copy()
+    while (inside := above >= 0).any():
+        level[inside] += 1
+        above[inside] = parent[above[inside]]
+    return level
+
+
+def _refine(parent: np.ndarray, level: np.ndarray, own: np.ndarray, lying: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of whole subtrees: as siblings see each other, and as the parent sees them (split positions count)."""
+    sibling, inner = own.copy(), own.copy()
+    for depth in range(int(level.max()) if len(level) else -1, -1, -1):
+        here = np.flatnonzero(level == depth)
+        inner[here] = hashed(sibling[here], lying[here])
+        if depth:
+            total = summed(parent[here], inner[here], len(parent))
+            touched = np.unique(parent[here])
+            sibling[touched] = hashed(sibling[touched], total[touched])
+    return sibling, inner
+
+
+def _walk(
+    parent: np.ndarray, level: np.ndarray, sibling: np.ndarray, inner: np.ndarray, first: np.ndarray
+) -> np.ndarray:
+    """Positions of nodes in a walk from the top: exchangeable nodes' insides are walked in corresponding order."""
+    sizes = np.ones(len(parent), dtype=np.int64)
+    for depth in range(int(level.max()) if len(level) else -1, 0, -1):
+        here = np.flatnonzero(level == depth)
+        np.add.at(sizes, parent[here], sizes[here])
+    place = np.zeros(len(parent), dtype=np.int64)
+    for depth in range(int(level.max()) + 1 if len(level) else 0):
+        here = np.flatnonzero(level == depth)
+        order = here[np.lexsort((first[here], inner[here], sibling[here], parent[here]))]
+        before = np.cumsum(sizes[order]) - sizes[order]
+        starts = np.r_[True, parent[order][1:] != parent[order][:-1]]
+        base = before[starts][np.cumsum(starts) - 1]
+        above = np.where(parent[order] >= 0, place[parent[order]] + 1, 0)
+        place[order] = above + before - base
+    return place

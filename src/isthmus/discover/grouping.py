@@ -1,0 +1,184 @@
+"""From the forest to unit groups: sites, nesting and names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from isthmus.core.symmetry import Parent, Role, Site, UnitGroup
+from isthmus.discover.forest import Forest
+from isthmus.discover.ledger import Family, Ledger
+
+
+def groups_of(
+    ledger: Ledger, forest: Forest, roles: Mapping[str, Role], aliases: Mapping[str, Sequence[str]]
+) -> tuple[UnitGroup, ...]:
+    """The permutation groups.
+
+    Args:
+        roles: what each tensor's sites count as.
+        aliases: further state-dict names of tied tensors.
+    """
+    unit_sets = _exchangeable(forest)
+    owner, unit = _nearest(forest, unit_sets)
+    atoms = _atoms_under(ledger, forest, unit_sets, owner, unit)
+    names: list[str] = []
+    groups = []
+    taken: set[str] = set()
+    slots: dict[tuple[int, int], int] = {}
+    words = [_word(ledger, forest, members) for members in unit_sets]
+    for number, members in enumerate(unit_sets):
+        sites, first = _sites(ledger, forest, members, atoms[number], roles, aliases)
+        above = forest.parent[members[0]]
+        parent = None
+        if above >= 0 and owner[above] >= 0:
+            around, which = int(owner[above]), int(unit[above])
+            slot = slots.get((around, which), 0)
+            slots[around, which] = slot + 1
+            parent = Parent(names[around], which, slot)
+        name = _unique(_title(first, words[number], parent, names), taken)
+        names.append(name)
+        groups.append(UnitGroup(name, len(members), tuple(sites), parent=parent))
+    return tuple(group for group in groups if group.sites)
+
+
+def _exchangeable(forest: Forest) -> list[np.ndarray]:
+    """Sets of two nodes or more that may be exchanged, outer before inner, in the order of the walk."""
+    order = np.lexsort((forest.place, forest.kin))
+    runs = np.split(order, np.flatnonzero(np.diff(forest.kin[order])) + 1) if len(order) else []
+    depth = _depths(forest.parent)
+    sets = [run for run in runs if len(run) > 1]
+    return sorted(sets, key=lambda run: (depth[run[0]], forest.place[run[0]], forest.parent[run[0]]))
+
+
+def _depths(parent: np.ndarray) -> np.ndarray:
+    from isthmus.discover.forest import _levels
+
+    return _levels(parent)
+
+
+def _nearest(forest: Forest, sets: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """For each node the innermost group in which it or something around it is a unit, and which unit."""
+    owner = np.full(len(forest.parent), -1)
+    unit = np.full(len(forest.parent), -1)
+    for number, members in enumerate(sets):
+        owner[members] = number
+        unit[members] = np.arange(len(members))
+    depth = _depths(forest.parent)
+    for level in range(1, int(depth.max()) + 1 if len(depth) else 0):
+        here = np.flatnonzero((depth == level) & (owner < 0))
+        owner[here] = owner[forest.parent[here]]
+        unit[here] = unit[forest.parent[here]]
+    return owner, unit
+
+
+def _atoms_under(
+    ledger: Ledger, forest: Forest, sets: list[np.ndarray], owner: np.ndarray, unit: np.ndarray
+) -> list[np.ndarray]:
+    """For each group, columns (unit, place inside the unit, label) of all positions at or below its units."""
+    is_atom = np.array([family.tensor is not None for family in ledger.families], dtype=bool)
+    labels = np.flatnonzero(is_atom[forest.origin]) if len(forest.origin) else np.zeros(0, dtype=np.int64)
+    collected: list[list[np.ndarray]] = [[] for _ in sets]
+    at = forest.node[labels]
+    while len(at):
+        at, labels = at[owner[at] >= 0], labels[owner[at] >= 0]
+        group, which = owner[at], unit[at]
+        order = np.argsort(group, kind="stable")
+        bounds = np.flatnonzero(np.diff(group[order])) + 1
+        for run in np.split(order, bounds) if len(order) else []:
+            number = int(group[run[0]])
+            tops = sets[number][which[run]]
+            inside = forest.place[forest.node[labels[run]]] - forest.place[tops]
+            collected[number].append(np.stack([which[run], inside, labels[run]]))
+        tops = np.array([sets[g][w] for g, w in zip(group, which, strict=True)], dtype=np.int64)
+        at = forest.parent[tops] if len(tops) else tops
+        labels, at = labels[at >= 0], at[at >= 0]
+    return [np.concatenate(c, axis=1) if c else np.zeros((3, 0), dtype=np.int64) for c in collected]
+
+
+def _sites(
+    ledger: Ledger,
+    forest: Forest,
+    members: np.ndarray,
+    atoms: np.ndarray,
+    roles: Mapping[str, Role],
+    aliases: Mapping[str, Sequence[str]],
+) -> tuple[list[Site], Family | None]:
+    which, inside, labels = atoms
+    order = np.lexsort((forest.rank[labels], inside, which))
+    which, labels = which[order], labels[order]
+    sites: list[Site] = []
+    first: tuple[bool, Family] | None = None
+    origin = forest.origin[labels]
+    for number in np.unique(origin):
+        family = ledger.families[number]
+        mine = origin == number
+        made = _family_sites(family, len(members), which[mine], labels[mine] - family.start)
+        for index, within in made:
+            assert family.tensor is not None
+            written = family.dim == 0
+            if first is None or (written and not first[0]):
+                first = (written, family)
+            role = roles.get(family.tensor, "match")
+            sites.append(Site(family.tensor, family.dim, index, role, within))
+            sites += [Site(alias, family.dim, index, "carry", within) for alias in aliases.get(family.tensor, ())]
+    return sites, first[1] if first else None
+
+
+def _family_sites(
+    family: Family, size: int, which: np.ndarray, offsets: np.ndarray
+) -> list[tuple[torch.Tensor, tuple[tuple[int, torch.Tensor], ...]]]:
+    positions = family.positions
+    assert positions is not None
+    if family.slices is None:
+        return [(_table(positions[offsets], size), ())]
+    axis, starts = family.slices
+    every = np.unique(starts)
+    length = int(np.diff(every).min()) if len(every) > 1 else 1
+    result = []
+    for start in np.unique(starts[offsets]):
+        here = starts[offsets] == start
+        counts = np.bincount(which[here], minlength=size)
+        # A slice that lies in one unit only moves with it as a whole, by the unit's own site along the other axis.
+        if (counts == counts[0]).all() and counts[0]:
+            index = _table(positions[offsets[here]], size)
+            result.append((index, ((axis, torch.arange(int(start), int(start) + length)),)))
+    return result
+
+
+def _table(positions: np.ndarray, size: int) -> torch.Tensor:
+    """Positions as (units, entries), columns in the order of the first unit's positions."""
+    table = torch.from_numpy(positions.reshape(size, -1).copy())
+    return table[:, table[0].argsort()]
+
+
+def _word(ledger: Ledger, forest: Forest, members: np.ndarray) -> str:
+    """What the units are, if an operation made them blocks: the word of the first block label in the first unit."""
+    labels = np.flatnonzero(forest.node == members[0]) if len(members) else []
+    words = [ledger.families[forest.origin[label]].word for label in labels]
+    return next((word for word in words if word), "")
+
+
+def _title(first: Family | None, word: str, parent: Parent | None, names: list[str]) -> str:
+    stem = first.tensor or "" if first is not None else "units"
+    head, _, tail = stem.rpartition(".")
+    base = head if head and tail in ("weight", "bias", "weight_g", "weight_v") else stem
+    if parent is not None:
+        label = f"{parent.group}[{parent.unit}]"
+        return f"{label} {word}".strip() + f" {_inner_name(base, parent.group)}"
+    return f"{base} {word}".strip()
+
+
+def _inner_name(base: str, outer: str) -> str:
+    stem = outer.split(" ", maxsplit=1)[0].rpartition(".")[0]
+    return base.removeprefix(stem + ".") if stem else base
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 2
+    while candidate in taken:
+        candidate, number = f"{name} #{number}", number + 1
+    taken.add(candidate)
+    return candidate

@@ -1,0 +1,104 @@
+"""Which form of the network the proof runs: the module itself, or its graph where the module rounds to float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from isthmus.core.errors import SymmetryError
+from isthmus.core.symmetry import Proof, Symmetry
+from isthmus.core.weights import Weights
+from isthmus.discover.verify import Call, module_call, prove
+
+_ROUNDING = frozenset({torch.float32, torch.float16, torch.bfloat16})
+
+
+def proof_of(
+    symmetry: Symmetry,
+    module: nn.Module,
+    program: ExportedProgram,
+    example: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    *,
+    generator: torch.Generator,
+    tolerance: float,
+) -> Proof:
+    """Prove a symmetry on the module itself in float64, or on its exported graph where the module rounds on its way."""
+    originals = dict(module.state_dict(keep_vars=True))
+    if any(tensor.device.type == "meta" for tensor in originals.values()):
+        raise SymmetryError(
+            "the proof must have numbers to compute with, but the module is on the meta device; pass verify=False, and "
+            "prove a narrow copy of the same architecture"
+        )
+    originals = {name: tensor.detach() if not tensor.requires_grad else tensor for name, tensor in originals.items()}
+
+    def run(call: Call, note: str) -> Proof:
+        return prove(
+            symmetry, call, example, keywords, originals=originals, generator=generator, tolerance=tolerance, note=note
+        )
+
+    if not _rounds(program.graph):
+        try:
+            return run(module_call(module), "")
+        except (RuntimeError, TypeError) as problem:
+            reason = str(problem).splitlines()[0][:120]
+            return run(graph_call(program), f"run as exported graph, because the module refuses float64: {reason}")
+    return run(graph_call(program), "the module rounds to float32 on its way: its exported graph was run in float64")
+
+
+def _rounds(graph: fx.Graph) -> bool:
+    """Whether some operation asks for a type that is narrower than float64."""
+    return any(
+        isinstance(argument, torch.dtype) and argument in _ROUNDING
+        for node in graph.nodes
+        for argument in [*node.args, *node.kwargs.values()]
+    )
+
+
+def graph_call(program: ExportedProgram) -> Call:
+    """Outputs of the exported graph, every floating-point number in it held in float64."""
+
+    def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
+        leaves = [leaf for leaf in pytree.tree_leaves((example, dict(keywords)))]
+        values = iter(leaves)
+        arguments = []
+        for spec in program.graph_signature.input_specs:
+            if spec.target is not None and spec.target in weights:
+                arguments.append(weights[spec.target])
+            elif spec.target is not None and spec.target in program.constants:
+                arguments.append(_wide(program.constants[spec.target]))
+            else:
+                arguments.append(next(values))
+        with torch.no_grad():
+            output = _Wide(program.graph_module).run(*arguments)
+        kinds = program.graph_signature.output_specs
+        kept = [
+            part
+            for part, spec in zip(pytree.tree_leaves(output), kinds, strict=False)
+            if spec.kind.name == "USER_OUTPUT"
+        ]
+        return [part for part in kept if isinstance(part, Tensor)]
+
+    return call
+
+
+def _wide(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+class _Wide(fx.Interpreter):
+    """Runs a graph with float64 wherever it asks for a narrower floating-point type."""
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        args = tuple(torch.float64 if isinstance(a, torch.dtype) and a in _ROUNDING else a for a in args)
+        kwargs = {k: torch.float64 if isinstance(v, torch.dtype) and v in _ROUNDING else v for k, v in kwargs.items()}
+        result = super().call_function(target, args, kwargs)
+        return pytree.tree_map(_wide, result)
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return _wide(super().get_attr(target, args, kwargs))

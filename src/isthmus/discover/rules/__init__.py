@@ -1,0 +1,34 @@
+"""Rules: what each family of operations demands of the units that reach it."""
+
+from isthmus.discover.rules import (
+    attention,
+    contraction,
+    convolution,
+    creation,
+    elementwise,
+    lookup,
+    movement,
+    normalisation,
+    ordering,
+    recurrent,
+    reduction,
+    sampling,
+)
+from isthmus.discover.rules.registry import RULES, Rule
+
+__all__ = [
+    "RULES",
+    "Rule",
+    "attention",
+    "contraction",
+    "convolution",
+    "creation",
+    "elementwise",
+    "lookup",
+    "movement",
+    "normalisation",
+    "ordering",
+    "recurrent",
+    "reduction",
+    "sampling",
+]

@@ -1,0 +1,77 @@
+"""Reductions: symmetric functions of all entries along axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus.discover.labels import Labels
+from isthmus.discover.ledger import Ledger
+from isthmus.discover.rules.registry import rule
+
+
+def _axes(value: Labels, dim: Any) -> list[int]:
+    if dim is None or (isinstance(dim, Sequence) and not dim):
+        return list(range(value.rank))
+    return [dim] if isinstance(dim, int) else list(dim)
+
+
+@rule("sum", "mean", "nansum", "nanmean", "amax", "amin", "any", "all", "prod", "logsumexp", "count_nonzero")
+def reduced(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = False, **_: Any) -> Labels:
+    """Over the axes that ``dim`` names, or all."""
+    return ledger.reduce(value, _axes(value, dim), keepdim=keepdim)
+
+
+@rule("aminmax")
+def extremes(ledger: Ledger, value: Labels, *, dim: int | None = None, keepdim: bool = False) -> tuple[Labels, Labels]:
+    """Both extremes."""
+    result = reduced(ledger, value, dim, keepdim)
+    return result, result
+
+
+@rule("var", "std", "var_mean", "std_mean")
+def spread(
+    ledger: Ledger, value: Labels, dim: Any = None, unbiased: Any = None, keepdim: bool = False, **_: Any
+) -> Any:
+    """Variances; with the mean where the operation returns both."""
+    result = ledger.reduce(value, _axes(value, None if isinstance(dim, bool) else dim), keepdim=keepdim)
+    return (result, result) if ledger.outputs > 1 else result
+
+
+@rule("norm", "linalg_vector_norm", "native_norm")
+def norm(
+    ledger: Ledger, value: Labels, order: Any = 2, dim: Any = None, keepdim: bool = False, *_: Any, **__: Any
+) -> Labels:
+    """Vector norms."""
+    return ledger.reduce(value, _axes(value, dim), keepdim=keepdim)
+
+
+@rule("frobenius_norm")
+def frobenius(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = False, **_: Any) -> Labels:
+    """Matrix norms that are vector norms."""
+    return ledger.reduce(value, _axes(value, dim), keepdim=keepdim)
+
+
+@rule("max", "min", "median", "nanmedian", "mode", "kthvalue")
+def extreme(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = False, *rest: Any) -> Any:
+    """The extreme value; along an axis also its position, which pins the axis."""
+    if isinstance(dim, Labels):
+        return ledger.meet(value, dim)
+    if dim is None:
+        return ledger.reduce(value, range(value.rank))
+    ordered = (
+        ledger.order(value, dim, "tells positions along the axis on which these units lie")
+        if (ledger.used(1))
+        else value
+    )
+    result = ledger.reduce(ordered, [dim], keepdim=bool(keepdim))
+    return result, result
+
+
+@rule("argmax", "argmin")
+def position(ledger: Ledger, value: Labels, dim: int | None = None, keepdim: bool = False) -> Labels:
+    """Positions are told: order matters."""
+    axes = range(value.rank) if dim is None else [dim]
+    for axis in axes:
+        value = ledger.order(value, axis, "tells positions along the axis on which these units lie")
+    return ledger.reduce(value, axes, keepdim=keepdim)

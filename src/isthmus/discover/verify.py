@@ -1,0 +1,173 @@
+"""The proof: permuted random weights must compute the same function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from isthmus.core.errors import SymmetryError, listed
+from isthmus.core.symmetry import Proof, Symmetry
+from isthmus.core.weights import Weights
+from isthmus.discover.exporting import evaluating
+
+Call = Callable[[Weights, tuple[Any, ...], Mapping[str, Any]], list[Tensor]]
+
+_BATCHES = 8  # batches of groups that are permuted together; all groups at once come on top
+
+
+def prove(
+    symmetry: Symmetry,
+    call: Call,
+    example: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    *,
+    originals: Weights,
+    generator: torch.Generator,
+    tolerance: float = 1e-9,
+    inputs: int = 2,
+    dtype: torch.dtype = torch.float64,
+    note: str = "",
+) -> Proof:
+    """Verify a symmetry by random permutations of random weights.
+
+    Args:
+        call: the outputs for weights and inputs.
+        originals: the network's own weights: they tell realistic scales, and integers are kept.
+
+    Raises:
+        SymmetryError: names the groups that change the function.
+
+    Cost: about 2 × 11 network calls.
+    """
+    worst, draws = 0.0, 0
+    for number in range(inputs):
+        weights = random_weights(originals, generator, dtype)
+        example_now = _redrawn(example, generator, dtype, keep=number == 0)
+        keywords_now = _redrawn(dict(keywords), generator, dtype, keep=number == 0)
+        before = call(weights, example_now, keywords_now)
+        if not any(len(output.unique()) > 1 for output in before if output.numel() > 1):
+            note = "; ".join(filter(None, [note, "the outputs are constant for random weights"]))
+        for names in _batches(symmetry, every=number == 0):
+            permutation = symmetry.random(generator, groups=names)
+            after = call(permutation.apply(weights), example_now, keywords_now)
+            error = difference(before, after)
+            draws += 1
+            worst = max(worst, error)
+            if not error <= tolerance:
+                _blame(symmetry, call, weights, (example_now, keywords_now), before, names, tolerance, generator)
+                raise SymmetryError(
+                    f"permutations must not change the network, but together {listed(names)} change it by {error:.1e}; "
+                    "please report the module, or pin them by a rule"
+                )
+    return Proof(worst, tolerance, draws, str(dtype).removeprefix("torch."), note)
+
+
+def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """The largest change of any output, relative to that output's largest entry; infinite for NaN where none was."""
+    worst = 0.0
+    for one, other in zip(before, after, strict=True):
+        if not one.is_floating_point() and not one.is_complex():
+            worst = max(worst, 0.0 if torch.equal(one, other) else math.inf)
+            continue
+        same = (one == other) | (one.isnan() & other.isnan())
+        gap = torch.where(same, 0.0, (one - other).abs())
+        scale = one[one.isfinite()].abs().max() if one.isfinite().any() else torch.tensor(1.0)
+        change = float(gap.max() / scale.clamp_min(torch.finfo(one.dtype).tiny)) if gap.numel() else 0.0
+        worst = max(worst, math.inf if math.isnan(change) else change)
+    return worst
+
+
+def random_weights(originals: Weights, generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Random tensors of a trained network's scale: every entry differs, so that no mistake can hide.
+
+    Matrices and kernels have variance 1 / fan-in; vectors spread around their size in the network; tensors that are
+    positive in the network (variances, gains) stay positive. Integers and booleans are kept. Tied names stay tied.
+    """
+    made: dict[int, Tensor] = {}
+    result = {}
+    for name, tensor in originals.items():
+        if not tensor.is_floating_point():
+            result[name] = tensor
+            continue
+        key = id(tensor)
+        if key not in made:
+            made[key] = _random_like(name, tensor, generator, dtype)
+        result[name] = made[key]
+    return result
+
+
+def _random_like(name: str, tensor: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    shape = tuple(tensor.shape)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+    positive = tensor.numel() > 0 and tensor.device.type != "meta" and bool((tensor > 0).all())
+    if positive or name.endswith(("running_var", "variance")):
+        return (0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)).to(dtype)
+    if tensor.dim() < 2:
+        return (0.5 * noise).to(dtype)
+    fan = max(1, tensor[0].numel())
+    return (noise / math.sqrt(fan)).to(dtype)
+
+
+def _redrawn(values: Any, generator: torch.Generator, dtype: torch.dtype, *, keep: bool) -> Any:
+    """Inputs in the proof's type; other numbers of the same scale where they are floating-point and not kept."""
+
+    def draw(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        if keep and value.numel() and float(value.float().std(correction=0)) > 0:
+            return value.detach().to("cpu", dtype)
+        return torch.randn(value.shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    return pytree.tree_map(draw, values)
+
+
+def _batches(symmetry: Symmetry, *, every: bool) -> list[list[str]]:
+    names = [group.name for group in symmetry.permutable]
+    if not every or len(names) < 2:
+        return [names]
+    step = max(1, math.ceil(len(names) / _BATCHES))
+    return [*(names[start : start + step] for start in range(0, len(names), step)), names]
+
+
+def _blame(
+    symmetry: Symmetry,
+    call: Call,
+    weights: Weights,
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]],
+    before: Sequence[Tensor],
+    names: Sequence[str],
+    tolerance: float,
+    generator: torch.Generator,
+) -> None:
+    """Find the groups that change the function on their own, by halving."""
+    guilty: list[tuple[str, float]] = []
+    waiting = [list(names)]
+    while waiting and len(guilty) < 8:
+        part = waiting.pop()
+        after = call(symmetry.random(generator, groups=part).apply(weights), *arguments)
+        error = difference(before, after)
+        if error <= tolerance:
+            continue
+        if len(part) == 1:
+            guilty.append((part[0], error))
+        else:
+            waiting += [part[: len(part) // 2], part[len(part) // 2 :]]
+    if guilty:
+        found = listed([f"{name} (relative error {error:.1e})" for name, error in guilty])
+        raise SymmetryError(f"permutations must not change the network, but these groups do: {found}")
+
+
+def module_call(module: nn.Module) -> Call:
+    """Outputs of the module itself, in evaluation mode."""
+
+    def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
+        with torch.no_grad(), evaluating(module):
+            output = torch.func.functional_call(module, dict(weights), example, dict(keywords), tie_weights=True)
+        return [part for part in pytree.tree_leaves(output) if isinstance(part, Tensor)]
+
+    return call
