@@ -57,10 +57,10 @@ def refresh(store: Store, *, rebuild: bool = False) -> int:
     """
     target = store.path / "index.sqlite"
     known = {} if rebuild else _stamps(target)
-    present = {key: _stamp(store.folder(key)) for key in store.keys()}
+    present = {key: _stamp(store.folder(key)) for key in store.keys}
     stale = [key for key, stamp in present.items() if known.get(key) != stamp]
     gone = [key for key in known if key not in present]
-    if known is not None and not stale and not gone and target.exists() and not rebuild:
+    if known and not stale and not gone:
         return 0
     with atomic(target) as temporary:
         if known:
@@ -87,13 +87,6 @@ def listing(store: Store) -> list[Listed]:
             "from runs order by created, key"
         ).fetchall()
     return [Listed(key, made, status, json.loads(recipe), sec, rows) for key, made, status, recipe, sec, rows in found]
-
-
-def seconds_for(store: Store, *, network: str) -> list[tuple[dict[str, Any], float]]:
-    """Recipes of one network that were trained before and how long each took, to estimate others."""
-    return [
-        (r.recipe, r.seconds) for r in listing(store) if r.seconds and json.dumps(r.recipe.get("network")) == network
-    ]
 
 
 def _insert(database: sqlite3.Connection, store: Store, key: str, stamp: str) -> None:

@@ -123,8 +123,7 @@ class Store:
         store.complete_groups()
         return store
 
-    # -- reading ---------------------------------------------------------------------------------------------------------
-
+    @property
     def keys(self) -> list[str]:
         """The keys of all runs, sorted."""
         runs = self.path / "runs"
@@ -134,7 +133,7 @@ class Store:
         return isinstance(key, str) and (self.folder(key) / "weights.json").exists()
 
     def __len__(self) -> int:
-        return len(self.keys())
+        return len(self.keys)
 
     def folder(self, key: str) -> Path:
         """The folder of a run."""
@@ -146,7 +145,7 @@ class Store:
         Raises:
             StoreError: none or several do.
         """
-        matches = [key for key in self.keys() if key.startswith(prefix)]
+        matches = [key for key in self.keys if key.startswith(prefix)]
         if len(matches) != 1:
             given = f"{len(matches)} match: {listed([key[:12] for key in matches])}" if matches else "none match"
             raise StoreError(f"{prefix!r} must be the start of exactly one run's key in {self.path}, but {given}")
@@ -163,6 +162,10 @@ class Store:
         recipe, provenance = (_read_json(folder / name) for name in ("recipe.json", "provenance.json"))
         rows = tuple(read_rows(folder / "measures.jsonl"))
         return Run(key, recipe, provenance, place["group"], place["index"], place["moments"], rows)
+
+    def group_of(self, key: str) -> str | None:
+        """The group whose stacked file holds the weights of a run; ``None`` for a network that was trained alone."""
+        return self._place(key)["group"]
 
     def status(self, key: str) -> str:
         """How the training of a run ended: the word of a :class:`isthmus.Status`."""
@@ -190,8 +193,6 @@ class Store:
         if place["group"] is None:
             return checkpoint.load(self.folder(key) / file_name(moment), device=device)
         return read_slice(self.group_folder(place["group"]) / file_name(moment), place["index"], device=device)
-
-    # -- writing ---------------------------------------------------------------------------------------------------------
 
     def add(self, members: Sequence[Trained]) -> None:
         """Keep networks that were trained together; all of them or none are there afterwards. What is there stays.
@@ -224,7 +225,7 @@ class Store:
         append_rows(self.folder(key) / "measures.jsonl", rows)
 
     def claim(self, name: str) -> contextlib.AbstractContextManager[bool]:
-        """Try to reserve a piece of work among all processes that use this store; given back also by a killed process."""
+        """Try to reserve a piece of work among all users of this store; a killed process gives it back."""
         return claimed(self.path / "claims" / f"{name}.lock")
 
     def remember_study(self, name: str, content: Mapping[str, Any]) -> None:
@@ -236,6 +237,17 @@ class Store:
         folder = self.path / "studies"
         return {file.stem: _read_json(file) for file in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
 
+    def members_of(self, study: str) -> tuple[str, ...]:
+        """The keys of a study's runs that are in the store.
+
+        Raises:
+            StoreError: no study of that name used the store.
+        """
+        known = self.studies()
+        if study not in known:
+            raise StoreError(f"study must be one that used {self.path} ({listed(known) or 'none did'}), got {study!r}")
+        return tuple(key for key in known[study]["keys"] if key in self)
+
     def choice(self, kind: str) -> str | None:
         """Which engine trains groups of a kind, if one was chosen before."""
         file = self.path / "engines" / kind
@@ -245,8 +257,6 @@ class Store:
         """Keep the choice of an engine; what was chosen first stays."""
         if self.choice(kind) is None:
             write_text(self.path / "engines" / kind, engine + "\n")
-
-    # -- groups ----------------------------------------------------------------------------------------------------------
 
     def group_folder(self, identity: str) -> Path:
         """The folder of a group of networks that were trained together."""

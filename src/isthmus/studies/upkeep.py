@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 from isthmus.core.errors import IsthmusError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
-from isthmus.studies.rows import read_rows
 from isthmus.studies.stacked import digest
 from isthmus.studies.store import Store
 
@@ -67,7 +65,7 @@ def verify(store: Store, *, progress: Progress = silent) -> Verification:
     Cost: reads every byte of the store once.
     """
     damaged: dict[str, str] = {}
-    rows, groups, keys = 0, set(), store.keys()
+    rows, groups, keys = 0, set(), store.keys
     for index, key in enumerate(keys):
         progress(index, len(keys), key[:12])
         try:
@@ -89,22 +87,20 @@ def collect(store: Store, *, runs: tuple[str, ...] = (), remove: bool = True) ->
         store: the store; others may go on using it.
         runs: keys of runs to remove as well.
         remove: ``False`` only counts.
+
+    Raises:
+        StoreError: a run that stays does not say which group it reads, so that no group may go; verify the store first.
     """
     store.complete_groups()
-    size = 0
-    gone = [store.folder(key) for key in runs if key in store]
+    doomed = set(runs) & set(store.keys)
     leftovers = [path for path in store.path.rglob(".*.part") if _abandoned(path)]
-    size += sum(_size(path) for path in [*gone, *leftovers])
-    if remove:
-        for path in [*gone, *leftovers]:
-            _delete(path)
-    read = {json.loads(path.read_text())["group"] for path in store.path.glob("runs/*/weights.json")}
-    if not remove:
-        read -= {None} if not runs else _read_only_by(store, runs, read)
+    gone = [store.folder(key) for key in sorted(doomed)]
+    read = {store.group_of(key) for key in store.keys if key not in doomed}
     unread = [store.group_folder(name) for name in store.groups() if name not in read]
-    size += sum(_size(path) for path in unread)
+    size = sum(_size(path) for path in [*gone, *leftovers, *unread])
     if remove:
-        for path in unread:
+        # Runs before the groups that they read, so that no run is ever without its weights.
+        for path in [*leftovers, *gone, *unread]:
             _delete(path)
     return Collected(len(leftovers), len(unread), len(gone), size, remove)
 
@@ -112,7 +108,7 @@ def collect(store: Store, *, runs: tuple[str, ...] = (), remove: bool = True) ->
 def unused(store: Store) -> tuple[str, ...]:
     """Keys of runs that belong to no study that the store remembers."""
     used = {key for content in store.studies().values() for key in content.get("keys", ())}
-    return tuple(key for key in store.keys() if key not in used)
+    return tuple(key for key in store.keys if key not in used)
 
 
 def _wrong_content(store: Store, key: str, recipe: Any, moments: Any) -> str | None:
@@ -125,12 +121,6 @@ def _wrong_content(store: Store, key: str, recipe: Any, moments: Any) -> str | N
         if digest(store.weights(key, moment=moment)) != expected:
             return f"the weights at {moment} have changed since they were written"
     return None
-
-
-def _read_only_by(store: Store, runs: tuple[str, ...], read: set[str | None]) -> set[str | None]:
-    """Groups that no run outside ``runs`` reads."""
-    others = [key for key in store.keys() if key not in set(runs)]
-    return read - {json.loads((store.folder(key) / "weights.json").read_text())["group"] for key in others}
 
 
 def _abandoned(path: Path) -> bool:

@@ -1,0 +1,126 @@
+"""``isthmus study``: run what is missing of a factor study and say what came out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs
+
+if TYPE_CHECKING:
+    from isthmus.studies import Engine, Outlook, Study, StudyResult
+
+
+def study(
+    file: Annotated[str, typer.Argument(help="The study: a .toml or .yaml file.")],
+    store: Annotated[str, typer.Option(help="Folder of the store that results are looked for and kept in.")] = (
+        "isthmus-store"
+    ),
+    data_dir: Annotated[str | None, typer.Option(help="Folder with the data's files.")] = None,
+    engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster).")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one for each GPU or core.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of each process.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: all GPUs if there are any.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long it would take.")] = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Also write the results to this .json.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Run what is missing of a study; may be stopped at any moment and goes on from there."""
+    from pathlib import Path
+
+    from isthmus.core.files import write_text
+    from isthmus.core.record import to_json
+    from isthmus.studies import Store, Study, judge, outlook, probe_seconds, read_design, run_study
+
+    design = read_design(file)
+    made = Study.of(design, data_folder=data_dir)
+    place = Path(store)
+    if dry_run:
+        known = Store.open(place) if (place / "store.json").exists() else None
+        running = _local(workers, threads, device, made) if engine == "local" else None
+        slots = running.slots if running else workers or 1
+        found = outlook(made, known, slots=slots)
+        if found.seconds is None and found.steps:
+            found = outlook(made, known, slots=slots, seconds_per_step=probe_seconds(made))
+        console.emit_json(found) if json else _say_outlook(found, made)
+        return
+    kept = Store.open(place, create=True)
+    running = _engine(engine, address, workers, threads, device, made)
+    console.note(f"{design.name}: {len(made.cells)} cells, {len(made.keys)} networks; {running.description}")
+    try:
+        with console.progress(design.name) as told:
+            table = run_study(made, kept, engine=running, progress=told)
+    finally:
+        running.close()
+    result = judge(design, table)
+    if output:
+        write_text(output, to_json(result))
+    console.emit_json(result) if json else _say_result(result)
+
+
+def _engine(name: str, address: str | None, workers: int | None, threads: int, device: str, made: Study) -> Engine:
+    from isthmus.core.errors import SettingError
+
+    if name == "ray":
+        from isthmus.studies.cluster import Cluster
+
+        return Cluster(address=address, threads=threads)
+    if name != "local":
+        raise SettingError(f"engine must be local or ray, got {name}")
+    if address is not None:
+        raise SettingError(f"address is for the ray engine; add --engine ray, got {address} with local")
+    return _local(workers, threads, device, made)
+
+
+def _local(workers: int | None, threads: int, device: str, made: Study) -> Engine:
+    """No more processes than there are groups to train: each costs seconds to start."""
+    from isthmus.studies.local import Local, cores
+
+    devices = None if device == "auto" else (inputs.device(device),)
+    groups = max(1, len(made.plan.trainings))
+    most = workers if workers is not None else None if devices is None and _gpus() else min(cores(), groups)
+    return Local(workers=most, threads=threads, devices=devices)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _say_outlook(found: Outlook, made: Study) -> None:
+    from isthmus.studies import describe
+
+    console.table(
+        ["cell", "networks", "comparisons"],
+        [[cell.name, len(cell.places), len(cell.comparisons)] for cell in made.cells],
+        title=made.design.name,
+    )
+    console.say(f"in the store: {found.trained} of {found.networks} networks")
+    console.say(f"to do: {found.groups} groups of networks to train, {found.measurements} values to measure")
+    if not found.steps:
+        console.say("nothing is missing")
+    elif found.seconds is not None:
+        console.say(f"estimated time: {describe(found.seconds)} (from {found.basis})")
+
+
+def _say_result(result: StudyResult) -> None:
+    found = result.effects
+    measures = list(dict.fromkeys(cell.measure for cell in found.cells))
+    cells: dict[str, dict[str, Any]] = {}
+    for entry in found.cells:
+        name = ", ".join(f"{factor}={level}" for factor, level in entry.levels.items())
+        cells.setdefault(name, {})[entry.measure] = entry.interval
+    rows = [[name, *(str(means[measure]) for measure in measures)] for name, means in cells.items()]
+    console.table(["cell", *measures], rows, title=f"{result.study}: means with 95 % intervals over networks")
+    if found.matching and not found.matching.matched:
+        m = found.matching
+        console.say(
+            f"training loss is not matched: {m.lowest:.3g} at {m.low}, {m.highest:.3g} at {m.high} (tolerance {m.tolerance:g})"
+        )
+    if found.diverged:
+        console.say(f"{found.diverged} of {found.networks} networks diverged; they are kept and left out of the means")
+    for verdict in result.verdicts:
+        console.say(f"{verdict.outcome}: {verdict.words} ({verdict.evidence})")
