@@ -53,9 +53,13 @@ def pair_mean(values: Float[Tensor, "networks networks"]) -> float:
 def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.95) -> Interval:
     """Mean over the pairs of one set of networks, with an interval over networks.
 
-    Delete-one-network jackknife with Student's t (n − 1 degrees of freedom): for a mean over pairs (a U-statistic of
-    degree two) its variance is consistent and slightly conservative, where the percentile bootstrap over networks is
-    too narrow for few networks.
+    Delete-one-network jackknife with Student's t (n − 1 degrees of freedom). Values that are never negative, such as
+    barriers and distances, are skewed: there the interval is made on the logarithm of the mean, or on its square root
+    where one network rules the mean so much that a logarithm would reach over more than a factor of twelve.
+
+    True coverage of a nominal 95 %, by simulation at 6, 10 and 20 networks (``tests/statistics``): random effects
+    .95, .95, .95; log-normal .94, .93, .93; squared distances .96, .95, .94. A percentile bootstrap over networks
+    covers .78 to .93 there, a bootstrap over pairs .28 to .63.
 
     Args:
         values: symmetric; only the upper triangle is read.
@@ -75,14 +79,33 @@ def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.9
     upper = torch.triu(matrix, diagonal=1)
     total, each = upper.sum(), upper.sum(0) + upper.sum(1)
     estimate = float(total / (n * (n - 1) / 2))
-    if n < 4:
-        return Interval(
-            estimate, math.nan, math.nan, level, n, "none: an interval over pairs needs at least 4 networks"
-        )
+    if n < 4 or not math.isfinite(estimate):
+        why = "at least 4 networks" if n < 4 else "finite values"
+        return Interval(estimate, math.nan, math.nan, level, n, f"none: an interval over pairs needs {why}")
     left_out = (total - each) / ((n - 1) * (n - 2) / 2)
-    error = float(((n - 1) / n * (left_out - left_out.mean()).square().sum()).sqrt())
-    reach = student_quantile(0.5 + level / 2, n - 1) * error
-    return Interval(estimate, estimate - reach, estimate + reach, level, n, "jackknife over networks, Student's t")
+    quantile = student_quantile(0.5 + level / 2, n - 1)
+    if float(upper.min()) < 0.0:
+        reach = quantile * _jackknife_error(left_out)
+        return Interval(estimate, estimate - reach, estimate + reach, level, n, "jackknife over networks, Student's t")
+    left_out = left_out.clamp_min(0.0)  # Leaving out what was added leaves rounding behind.
+    if float(left_out.min()) > 1e-12 * estimate:
+        reach = quantile * _jackknife_error(left_out.log())
+        if reach <= _LONGEST_LOG_REACH:
+            low, high = estimate * math.exp(-reach), estimate * math.exp(reach)
+            return Interval(estimate, low, high, level, n, "jackknife over networks of the log mean, Student's t")
+    reach = quantile * _jackknife_error(left_out.sqrt())
+    low, high = max(math.sqrt(estimate) - reach, 0.0) ** 2, (math.sqrt(estimate) + reach) ** 2
+    return Interval(estimate, low, high, level, n, "jackknife over networks of the root mean, Student's t")
+
+
+# exp(2.5) is about 12. Beyond, coverage no longer gains by the logarithm while the interval grows without bound.
+_LONGEST_LOG_REACH = 2.5
+
+
+def _jackknife_error(left_out: Float[Tensor, " networks"]) -> float:
+    """Standard error of a statistic from its values with one network left out at a time."""
+    n = len(left_out)
+    return float(((n - 1) / n * (left_out - left_out.mean()).square().sum()).sqrt())
 
 
 def over_networks(values: Sequence[float] | Tensor, *, level: float = 0.95) -> Interval:
