@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -97,9 +98,12 @@ def recipe(folder: Path, method: str, dtype: str) -> Path:
     return file
 
 
-def watched(command: list[str]) -> tuple[float, float, float]:
-    """Seconds, and the largest anonymous and mapped memory in MB, of a process and its children."""
-    begun = time.perf_counter()
+def watched(command: list[str]) -> tuple[float, float, float, float]:
+    """Seconds, the largest anonymous and mapped memory in MB, and processor seconds of a process.
+
+    Processor seconds are there because wall clocks on a shared machine are not comparable.
+    """
+    begun, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         anonymous = mapped = 0.0
         while process.poll() is None:
@@ -115,7 +119,9 @@ def watched(command: list[str]) -> tuple[float, float, float]:
         errors = process.stderr.read().decode()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{errors[-3000:]}")
-    return time.perf_counter() - begun, anonymous, mapped
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - begun, anonymous, mapped, used
 
 
 def floor(folder: Path) -> float:
@@ -184,7 +190,6 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         folder.mkdir(parents=True, exist_ok=True)
         make(folder, options.parameters)
     size = (folder / "x" / "model.safetensors").stat().st_size
-    isthmus = [sys.executable, "-m", "isthmus"] if shutil.which("isthmus") is None else [shutil.which("isthmus")]
     isthmus = [str(Path(sys.executable).parent / "isthmus")]
     versions = {"isthmus": importlib.metadata.version("isthmus"), "numpy": np.__version__}
     versions["python"] = ".".join(map(str, sys.version_info[:3]))
@@ -217,14 +222,17 @@ def one_method(options: argparse.Namespace, folder: Path, isthmus: list[str], me
     seconds = statistics.median(run[0] for run in runs)
     result: dict[str, object] = {"ours, s": seconds, "ours, anonymous MB": max(run[1] for run in runs)}
     result["ours, mapped MB"] = max(run[2] for run in runs)
-    line = f"{method:10} ours {seconds:6.1f} s, {result['ours, anonymous MB']:.0f} MB anonymous"
+    result["ours, processor s"] = statistics.median(run[3] for run in runs)
+    line = f"{method:10} ours {seconds:6.1f} s ({result['ours, processor s']:.1f} of a processor), "
+    line += f"{result['ours, anonymous MB']:.0f} MB anonymous"
     if options.mergekit:
         shutil.rmtree(theirs, ignore_errors=True)
         command = [options.mergekit, str(file), str(theirs), "--no-copy-tokenizer", "--no-cuda"]
-        their_seconds, their_memory, their_mapped = watched(command)
+        their_seconds, their_memory, their_mapped, their_used = watched(command)
         result |= {"theirs, s": their_seconds, "theirs, anonymous MB": their_memory, "theirs, mapped MB": their_mapped}
-        result["ratio"] = their_seconds / seconds
-        line += f"; theirs {their_seconds:6.1f} s, {their_memory:.0f} MB; {result['ratio']:.1f} times faster"
+        result |= {"theirs, processor s": their_used, "ratio": their_seconds / seconds}
+        line += f"; theirs {their_seconds:6.1f} s ({their_used:.1f}), {their_memory:.0f} MB; "
+        line += f"{result['ratio']:.1f} times faster"
         line += f" (target {TARGETS.get(method, '–')})"
         if not method.startswith("dare"):  # random masks differ by design
             inputs = [folder / part for part in "xy"] + ([folder / "b"] if method not in ("linear", "slerp") else [])

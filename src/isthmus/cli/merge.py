@@ -29,7 +29,7 @@ def merge(
     from isthmus.core.errors import SettingError
     from isthmus.core.record import to_json
     from isthmus.merge.configuration import Configuration
-    from isthmus.merge.stream import stream
+    from isthmus.merge.stream import merge_files
 
     if output is None:
         raise SettingError("a merge needs a place to write to: give --output")
@@ -40,7 +40,7 @@ def merge(
         if config is not None
         else Configuration.of(_content(models or [], method, base, weight, density, t, scale, dtype), what="the options")
     )
-    result = stream(recipe, output, seed=seed, threads=threads)
+    result = merge_files(recipe, output, seed=seed, threads=threads)
     typer.echo(to_json(result) if json else f"wrote {output} ({result.tensors} tensors, {result.seconds:.1f} s)")
 
 

@@ -21,7 +21,7 @@ from isthmus.merge.carry import carry
 from isthmus.merge.configuration import Configuration, layer_of
 from isthmus.merge.fitting import check_fit, check_places, running_statistic
 from isthmus.merge.floats import PRECISIONS, Precision, finite, narrow, precision_of, tobits
-from isthmus.merge.kernels import CHUNK, Operand, Settings, Task, Workspace, all_finite
+from isthmus.merge.kernels import Operand, Settings, Task, Workspace, all_finite
 from isthmus.merge.shards import Shards
 from isthmus.merge.sink import Sink
 
@@ -57,7 +57,7 @@ class Streamed(Record):
     seconds: float
 
 
-def stream(
+def merge_files(
     configuration: Configuration,
     output: str | Path,
     *,
@@ -88,7 +88,7 @@ def stream(
     Example:
         >>> recipe = Configuration.of({"merge_method": "linear", "parameters": {"weight": 1}, "models": [
         ...     {"model": "a.safetensors"}, {"model": "b.safetensors"}]})
-        >>> stream(recipe, "merged.safetensors").tensors  # doctest: +SKIP
+        >>> merge_files(recipe, "merged.safetensors").tensors  # doctest: +SKIP
         290
     """
     begun = time.perf_counter()
@@ -279,6 +279,3 @@ def _blame(plan: _Plan, name: str, first: int, last: int, space: Workspace) -> C
         f"the merged {name} must be finite, but leaves the range of {_FLOATING[code].name}; "
         "use smaller weights or set out_dtype to bfloat16 or float32"
     )
-
-
-__all__ = ["CHUNK", "Streamed", "stream"]

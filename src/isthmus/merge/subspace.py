@@ -1,0 +1,72 @@
+"""Merging in a common basis: the singular vectors of all task vectors of a layer together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from isthmus.core.errors import SettingError
+from isthmus.core.weights import Weights
+from isthmus.merge.kernels import kept_of
+from isthmus.merge.merger import check_share, check_solutions, check_weights, merge_tensors
+from isthmus.merge.task_vectors import _largest, _sum, elect
+
+
+@dataclasses.dataclass(frozen=True)
+class KnOTS:
+    """Write the changes of a matrix as U·[Σ V₁ᵀ | Σ V₂ᵀ | …] and merge the parts Σ Vᵢᵀ, which share their basis U, as TIES does.
+
+    With ``density`` 1 and ``elect`` off the basis has no effect and the result is task arithmetic.
+
+    Attributes:
+        density: share of each part's entries that is kept, the largest by magnitude.
+        elect: average only entries that agree with the elected sign; otherwise add all up.
+        rank: keep only so many singular directions; all by default.
+        scale: factor of the merged task vector (λ).
+        weights: one for each solution; all 1 by default.
+
+    Vectors and scalars are merged in their own basis.
+
+    Reference: Stoica et al., "Model merging with SVD to tie the KnOTS" (2410.19735), equations 2 to 4.
+
+    Cost: one singular value decomposition of outputs × (solutions · inputs) for each matrix.
+    """
+
+    density: float = 1.0
+    elect: bool = True
+    rank: int | None = None
+    scale: float = 1.0
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_share("density", self.density)
+        if self.rank is not None and self.rank < 1:
+            raise SettingError(f"rank must be at least 1, got {self.rank}")
+
+    def __call__(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
+        """Merge."""
+        check_solutions(solutions, base=base)
+        shares = check_weights(self.weights, solutions, normalized=False)
+
+        def rule(_: str, tensors: list[Tensor]) -> Tensor:
+            *wide, origin = tensors
+            vectors = [tensor - origin for tensor in wide]
+            if origin.dim() < 2 or origin.numel() == 0:
+                return origin + self.scale * self._mix(vectors, shares)
+            joined = torch.cat([vector.flatten(1) for vector in vectors], dim=1)
+            basis, values, right = torch.linalg.svd(joined, full_matrices=False)
+            kept = min(self.rank or len(values), len(values))
+            parts = (values[:kept, None] * right[:kept]).split(origin.flatten(1).shape[1], dim=1)
+            merged = basis[:, :kept] @ self._mix([part.clone() for part in parts], shares)
+            return origin + self.scale * merged.reshape(origin.shape)
+
+        return merge_tensors(solutions, rule, base=base)
+
+    def _mix(self, parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+        if self.density < 1:
+            for part in parts:
+                part.mul_(_largest(part.abs().flatten(), kept_of(part.numel(), self.density)).view_as(part))
+        return elect(parts, shares) if self.elect else _sum(parts, shares)
