@@ -7,27 +7,21 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli import console, inputs
+from isthmus.cli import console, inputs, options
 
 
 def align(
-    checkpoints: Annotated[list[str], typer.Argument(help="The fixed checkpoint, then those to permute.")],
-    model: Annotated[
-        str, typer.Option(help="package.module:function, file.py:function, torchvision:NAME or a zoo name.")
-    ],
+    checkpoints: options.Checkpoints,
+    model: options.Model,
     method: Annotated[str, typer.Option(help="weights, or activations (needs --data).")] = "weights",
-    data: Annotated[
-        str | None, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")
-    ] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the data's files.")] = None,
-    shape: Annotated[str | None, typer.Option("--input", help="Shape of an example, such as 1x3x224x224.")] = None,
+    data: options.MaybeData = None,
+    data_dir: options.DataDir = None,
+    shape: options.Shape = None,
     check: Annotated[bool, typer.Option("--check", help="Evaluate that the function did not change.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the alignment.")] = 0,
-    unsafe_pickle: Annotated[
-        bool, typer.Option("--unsafe-pickle", help="Run pickles in full: they can execute any code. Own files only.")
-    ] = False,
+    seed: options.Seed = 0,
+    unsafe_pickle: options.UnsafePickle = False,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the aligned checkpoints.")] = "aligned",
-    json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Write permuted checkpoints, their permutations as JSON, and a card of what was done."""
     from isthmus.core.errors import SettingError
@@ -39,7 +33,6 @@ def align(
     folder = inputs.output_folder(output)
     with console.progress("align") as told:
         import isthmus.discover as discovery
-        from isthmus.cli.symmetry import _example, parsed_shapes
         from isthmus.core.checkpoint import save
         from isthmus.core.files import write_text
         from isthmus.core.network import Network
@@ -49,12 +42,12 @@ def align(
         from isthmus.core.symmetry_file import save_permutation
         from isthmus.studies.comparison import matcher
 
-        found = inputs.data(data, data_dir) if data else None
-        shapes = parsed_shapes(shape)
+        found = inputs.found_data(data, data_dir) if data else None
+        shapes = inputs.shapes(shape)
         module = inputs.module(model, data=found, shape=shapes[0][1:] if shapes else None)
         network = Network.of(module)
-        solutions = inputs.solutions(checkpoints, network, unsafe_pickle=unsafe_pickle)
-        example = (found.train_inputs[:2],) if found is not None else _example(shapes, module, tokens=False, seed=seed)
+        solutions = inputs.found_solutions(checkpoints, network, unsafe_pickle=unsafe_pickle)
+        example = (found.train_inputs[:2],) if found is not None else inputs.example(shape, module, seed=seed)
         symmetry = discovery.discover(module, example)
         matching = matcher(method, network, found.train_inputs if found is not None else None)
         rows = []

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from isthmus.core.progress import Progress
@@ -45,13 +45,39 @@ def _lines(what: str) -> Progress:
     def say(done: float, total: float, label: str = "") -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < 10 or not total or not done:
+        if now - last < 10 or not total or done < 0.03 * total:  # before that an estimate says nothing
             return
         last = now
         left = (now - began) * (total - done) / done
         print(f"{what}{': ' + label if label else ''} {done / total:.0%}, about {left:.0f} s left", file=sys.stderr)
 
     return say
+
+
+def deliver(
+    values: dict[str, Any],
+    *,
+    output: str | None,
+    report: str | None,
+    json: bool,
+    show: Callable[[dict[str, Any]], None],
+) -> None:
+    """Hand over a result: into files where asked, then as JSON or for people."""
+    from isthmus.core.files import write_text
+    from isthmus.core.record import to_json
+
+    if output:
+        write_text(output, to_json(values))
+    if report:
+        from isthmus.report.assemble import page_of_results
+        from isthmus.report.page import write_page
+
+        write_page(page_of_results([(values["kind"], values)]), report)
+        note(f"{report} has the figures")
+    if json:
+        emit_json(values)
+    else:
+        show(values)
 
 
 def emit_json(value: Any) -> None:

@@ -6,21 +6,19 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli import console, inputs
+from isthmus.cli import console, inputs, options
 
 
 def demo(
-    data: Annotated[
-        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")
-    ] = "digits",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the data's files.")] = None,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
     model: Annotated[str, typer.Option(help="mlp, resnet20, vit, or your own module:function.")] = "mlp",
     widths: Annotated[str | None, typer.Option(help="Widths, separated by commas, such as 32,128,512.")] = None,
     solutions: Annotated[int | None, typer.Option(help="Networks of each width; 4 or more for intervals.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
     examples: Annotated[int | None, typer.Option(help="Use at most so many training and test examples.")] = None,
     points: Annotated[int | None, typer.Option(help="Points on each path.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the alignment; trainings are numbered from 0.")] = 0,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the report and results.")] = "isthmus-demo",
     language: Annotated[str, typer.Option("--lang", help="Language of the page: en or ja.")] = "en",
@@ -50,7 +48,9 @@ def demo(
             examples=examples or small.get("examples"),
             points=points or small.get("points"),
         )
-        found, kept = demonstrate(settings, folder=data_dir, seed=seed, device=inputs.device(device), progress=told)
+        found, kept = demonstrate(
+            settings, folder=data_dir, seed=seed, device=inputs.found_device(device), progress=told
+        )
         values = found.to_dict()
         write_text(folder / "results.json", to_json(values))
         for name, weights in kept.items():

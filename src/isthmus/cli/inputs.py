@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,107 @@ if TYPE_CHECKING:
     from isthmus.core.objective import Objective
     from isthmus.core.weights import Weights
     from isthmus.zoo.data import Data
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """Checkpoints of one model with the data they are measured on, all on one device."""
+
+    module: torch.nn.Module
+    network: Network
+    names: tuple[str, ...]
+    solutions: list[Weights]
+    data: Data
+    objective: Objective
+
+
+def case(
+    checkpoints: Sequence[str],
+    *,
+    model: str,
+    data: str,
+    data_dir: str | None = None,
+    examples: int | None = None,
+    split: str = "test",
+    device: str = "auto",
+    unsafe_pickle: bool = False,
+    least: int = 1,
+) -> Case:
+    """Everything that a command measures on, checked before the work begins.
+
+    Raises:
+        IsthmusError: the first thing that is wrong.
+    """
+    from isthmus.core.errors import SettingError
+    from isthmus.core.network import Network
+    from isthmus.core.weights import to
+
+    if split not in ("test", "train"):
+        raise SettingError(f"split must be test or train, got {split}")
+    if len(checkpoints) < least:
+        raise SettingError(f"this needs at least {least} checkpoints, got {len(checkpoints)}")
+    where = found_device(device)
+    found = found_data(data, data_dir, examples=examples)
+    made = module(model, data=found)
+    solutions = found_solutions(checkpoints, Network.of(made), unsafe_pickle=unsafe_pickle)
+    network = Network.of(made.to(where))
+    found = found.to(where)
+    return Case(
+        module=made,
+        network=network,
+        names=shortened(checkpoints),
+        solutions=[to(weights, device=where) for weights in solutions],
+        data=found,
+        objective=objective(network, found, split=split),
+    )
+
+
+def shortened(paths: Sequence[str]) -> tuple[str, ...]:
+    """File names where they tell the checkpoints apart, else the whole paths."""
+    names = tuple(Path(path).name for path in paths)
+    return names if len(set(names)) == len(names) else tuple(paths)
+
+
+def example(
+    spec: str | None, made: torch.nn.Module, *, tokens: bool = False, seed: int = 0
+) -> tuple[torch.Tensor, ...]:
+    """Random inputs of the wanted shapes; by default an image batch, or token numbers for a language model.
+
+    Raises:
+        SettingError: the shapes cannot be read.
+    """
+    import torch
+
+    from isthmus.core.randomness import child
+
+    generator = child(seed, "example")
+    wanted = shapes(spec)
+    vocabulary = getattr(getattr(made, "config", None), "vocab_size", None)
+    if not wanted:
+        tokens = tokens or bool(vocabulary)
+        wanted = [(2, 16)] if tokens else [(2, *getattr(made, "input_shape", (3, 224, 224)))]
+    if tokens:
+        return tuple(torch.randint(vocabulary or 100, shape, generator=generator) for shape in wanted)
+    return tuple(torch.randn(shape, generator=generator) for shape in wanted)
+
+
+def shapes(spec: str | None) -> list[tuple[int, ...]]:
+    """``1x3x224x224`` as a tuple; several shapes are separated by commas.
+
+    Raises:
+        SettingError: something else.
+    """
+    from isthmus.core.errors import SettingError
+
+    if not spec:
+        return []
+    try:
+        found = [tuple(int(part) for part in one.lower().split("x")) for one in spec.split(",")]
+    except ValueError:
+        raise SettingError(f"input must be a shape such as 1x3x224x224, got {spec!r}") from None
+    if any(size < 1 for one in found for size in one):
+        raise SettingError(f"input must have sizes of at least 1, got {spec!r}")
+    return found
 
 
 def module(spec: str, *, data: Data | None = None, shape: Sequence[int] | None = None) -> torch.nn.Module:
@@ -31,7 +132,9 @@ def module(spec: str, *, data: Data | None = None, shape: Sequence[int] | None =
     return resolve(spec, **settings)
 
 
-def solutions(paths: Sequence[str], network: Network, *, unsafe_pickle: bool, device: str = "cpu") -> list[Weights]:
+def found_solutions(
+    paths: Sequence[str], network: Network, *, unsafe_pickle: bool, device: str = "cpu"
+) -> list[Weights]:
     """Checkpoints matched to the network; every misfit is named."""
     from isthmus.core.checkpoint import fit, load
 
@@ -40,7 +143,7 @@ def solutions(paths: Sequence[str], network: Network, *, unsafe_pickle: bool, de
     ]
 
 
-def data(spec: str, folder: str | None, *, examples: int | None = None) -> Data:
+def found_data(spec: str, folder: str | None, *, examples: int | None = None) -> Data:
     """The data that ``--data`` names, limited to the first ``examples``."""
     from isthmus.zoo.data import load
 
@@ -72,7 +175,7 @@ def objective(network: Network, found: Data, *, split: str, batch_size: int = 50
     return made
 
 
-def device(wanted: str) -> str:
+def found_device(wanted: str) -> str:
     """``auto`` is a GPU if there is one.
 
     Raises:
@@ -108,8 +211,3 @@ def output_folder(path: str) -> Path:
     except OSError as problem:
         raise unwritable(folder, problem) from problem
     return folder
-
-
-def interactive() -> bool:
-    """Whether a person sits at the terminal."""
-    return sys.stdout.isatty()

@@ -6,17 +6,15 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli import console, inputs
+from isthmus.cli import console, inputs, options
 
 
 def train(
     model: Annotated[
         str, typer.Option(help="mlp-128x2, resnet20, vit, torchvision:NAME or module:function.")
     ] = "mlp-128x2",
-    data: Annotated[
-        str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")
-    ] = "digits",
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the data's files.")] = None,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
     solutions: Annotated[int, typer.Option(help="How many networks.")] = 4,
     vary: Annotated[
         str, typer.Option(help="Which seeds differ: initialisation, order, augmentation, label_noise, subset, mask.")
@@ -26,7 +24,7 @@ def train(
     ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 10,
     engine: Annotated[str, typer.Option(help="auto, sequential, vectorised or compiled.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: options.Device = "auto",
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the checkpoints.")] = "isthmus-replicas",
     json: Annotated[bool, typer.Option("--json", help="Print what was trained as JSON.")] = False,
 ) -> None:
@@ -45,7 +43,7 @@ def train(
 
         if solutions < 1:
             raise SettingError(f"solutions must be at least 1, got {solutions}")
-        found = inputs.data(data, data_dir)
+        found = inputs.found_data(data, data_dir)
         settings = {"inputs": list(found.shape), "classes": found.classes} if is_network(model) else {}
         fields = _fields(recipe)
         base = Recipe.from_dict(
@@ -59,7 +57,7 @@ def train(
         )
         recipes = base.replicates(solutions, vary=[name.strip() for name in vary.split(",") if name.strip()])
         replicas = train_replicas(
-            recipes, data=found, module=build, engine=engine, device=inputs.device(device), progress=told
+            recipes, data=found, module=build, engine=engine, device=inputs.found_device(device), progress=told
         )
         rows = []
         for index, replica in enumerate(replicas):
@@ -74,7 +72,13 @@ def train(
     console.table(
         ["file", "status", "training loss", "test error", "engine"],
         [
-            [row["file"], row["status"], replica.train and replica.train.loss, replica.test and replica.test.error, row["engine"]]
+            [
+                row["file"],
+                row["status"],
+                replica.train and replica.train.loss,
+                replica.test and replica.test.error,
+                row["engine"],
+            ]
             for row, replica in zip(rows, replicas, strict=True)
         ],
     )

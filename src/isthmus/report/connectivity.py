@@ -9,12 +9,12 @@ from isthmus.report import figures
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
-_CONVENTIONS = ("loss_barrier", "loss_barrier_over_mean", "error_barrier", "error_barrier_over_mean", "midpoint")
+CONVENTIONS = ("loss_barrier", "loss_barrier_over_mean", "error_barrier", "error_barrier_over_mean", "midpoint")
 
 
 def definitions(words: Words) -> list[tuple[str, str]]:
     """What the barrier's conventions mean."""
-    return [(words(f"convention.{name}"), words(f"convention.{name}.meaning")) for name in _CONVENTIONS]
+    return [(words(f"convention.{name}"), words(f"convention.{name}.meaning")) for name in CONVENTIONS]
 
 
 def curve_figures(curves: Mapping[str, Mapping[str, Any]], words: Words, *, where: str = "") -> list[Figure]:
@@ -64,7 +64,7 @@ def interval_text(interval: Mapping[str, Any]) -> str:
 def barrier_section(values: Mapping[str, Any], words: Words) -> Section:
     """One barrier: curves, heights, policy."""
     name = values.get("label") or words("curve.line")
-    heights = [[words(f"convention.{kind}"), values.get(kind)] for kind in _CONVENTIONS]
+    heights = [[words(f"convention.{kind}"), values.get(kind)] for kind in CONVENTIONS]
     rows = [[t, *(_values(values, m)[i] for m in ("loss", "error"))] for i, t in enumerate(values["positions"])]
     return Section(
         words("barrier.title"),
@@ -82,7 +82,7 @@ def pair_barriers_section(values: Mapping[str, Any], words: Words) -> Section:
     """The barriers of all pairs of a set."""
     names, matrix = values["names"], values["heights"]["loss_barrier"]
     high = max((entry or 0.0) for row in matrix for entry in row) or 1.0
-    rows = [[words(f"convention.{kind}"), interval_text(values["intervals"][kind])] for kind in _CONVENTIONS]
+    rows = [[words(f"convention.{kind}"), interval_text(values["intervals"][kind])] for kind in CONVENTIONS]
     return Section(
         words("pairs.title"),
         text=[words("pairs.text", n=len(names), policy=values["normalisation"])],
@@ -109,7 +109,7 @@ def comparison_section(values: Mapping[str, Any], words: Words) -> Section:
         ]
     rows = [
         [words(f"convention.{kind}"), *(interval_text(b["intervals"][kind]) for b in found.values())]
-        for kind in _CONVENTIONS
+        for kind in CONVENTIONS
     ]
     columns = [words("table.convention"), *(words(f"method.{name}") for name in found)]
     policy = next(iter(found.values()))["normalisation"]

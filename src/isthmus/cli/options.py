@@ -1,0 +1,32 @@
+"""The options that many commands share, each with one name, one meaning and one help text."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Checkpoints = Annotated[list[str], typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin or folders.")]
+Model = Annotated[str, typer.Option(help="package.module:function, file.py:function, torchvision:NAME or a zoo name.")]
+Data = Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")]
+MaybeData = Annotated[
+    str | None, typer.Option("--data", help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")
+]
+DataDir = Annotated[str | None, typer.Option(help="Folder with the data's files.")]
+Split = Annotated[str, typer.Option(help="Measure on the test or the train split.")]
+Examples = Annotated[int | None, typer.Option(help="Use at most so many examples of each split.")]
+Points = Annotated[int, typer.Option(help="Points on each path, at least 3.")]
+Normalisation = Annotated[
+    str, typer.Option(help="Statistics between the ends: reestimate, interpolate, repair or rescale.")
+]
+Shape = Annotated[
+    str | None, typer.Option("--input", help="Shape of an example, such as 1x3x224x224; several with commas.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of what is drawn at random.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
+UnsafePickle = Annotated[
+    bool, typer.Option("--unsafe-pickle", help="Run pickles in full: they can execute any code. Own files only.")
+]
+Report = Annotated[str | None, typer.Option(help="Also write a page with figures here (.html).")]
+Output = Annotated[str | None, typer.Option("--output", "-o", help="Also write the results here, as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
