@@ -21,7 +21,7 @@ from isthmus.core.symmetry import Permutation, UnitGroup
 _NOISE = 1e-12
 """Gains below this share of ‖moving‖·‖fixed‖ are rounding: taking them could make the ascent run in circles."""
 _ROUNDING = 1e-6
-"""A gain in single precision above this share of ‖moving‖·‖fixed‖ is no rounding; smaller ones are checked in float64."""
+"""A single-precision gain above this share of ‖moving‖·‖fixed‖ is no rounding; smaller ones are checked in float64."""
 _DAMPING = (0.25, 1.0, 4.0)
 """How much staying is favoured when a full step does not gain: in units of the mean absolute diagonal similarity."""
 
@@ -157,7 +157,7 @@ class Ascent:
         return True
 
     def _damped(self, tree: Tree) -> bool:
-        """Steps that favour staying: for a group on two axes of a tensor the similarities hold only near the identity."""
+        """Steps that favour staying: for a group on two axes of a tensor, similarities hold only near the identity."""
         full = self.landscape.similarity(self.current)([tree.root], [tree.root])[0, 0]
         reach = float(full.diagonal().abs().mean())
         for damping in _DAMPING:

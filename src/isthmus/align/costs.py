@@ -1,5 +1,4 @@
-"""Similarity matrices that are kept between visits: after a neighbour's move only the features that it moved are
-redone.
+"""Similarity matrices kept between visits: after a neighbour's move only the features that it moved are redone.
 
 Late in an ascent a neighbour moves a few units, so most columns of a product stay as they were. What a tensor looked
 like before the move is read off the tensor as it is now: a permutation only moves features among the places that it

@@ -1,5 +1,4 @@
-"""Unit groups as they are solved: a group and all that is nested in it make one tree, solved inside first, then
-outside.
+"""Unit groups as they are solved: a group and all that is nested in it make one tree, inside first, then outside.
 
 The value of putting unit u where unit v is, is the value of the best arrangement of what is inside of it. Similarities
 come from the caller, so weights and activations share this.

@@ -26,6 +26,7 @@ class View:
     moments: Moments
 
     def add(self, fixed: Tensor, moving: Tensor) -> None:
+        """Take what passed the port in both networks, as (samples, features)."""
         chosen = []
         for features in (fixed, moving):
             part = features.index_select(1, self.positions.reshape(-1).to(features.device))
@@ -51,8 +52,7 @@ def views_of(symmetry: Symmetry, tree: Tree, network: Network, when: str) -> lis
                 indices = shown.setdefault(at, {}).setdefault(group.name, [])
                 if not any(torch.equal(index + port.offset, other) for other in indices):
                     indices.append(index + port.offset)
-    for port in _preferred(list(shown), when):
-        indices = shown[port]
+    for port, indices in _chosen(shown, when).items():
         if not tree.nested:
             for index in indices[tree.name]:
                 own = {tree.name: [torch.arange(len(index)).unsqueeze(1)]}
@@ -62,6 +62,15 @@ def views_of(symmetry: Symmetry, tree: Tree, network: Network, when: str) -> lis
         own = {name: [torch.searchsorted(positions, i) for i in entries] for name, entries in indices.items()}
         found[port, ()] = View(port, positions, False, own, Moments())
     return list(found.values())
+
+
+def _chosen(shown: Mapping[Port, dict[str, list[Tensor]]], when: str) -> dict[Port, dict[str, list[Tensor]]]:
+    """The ports that each group prefers: queries and keys, say, are only ever seen where they are written."""
+    chosen: dict[Port, dict[str, list[Tensor]]] = {}
+    for name in dict.fromkeys(name for indices in shown.values() for name in indices):
+        for port in _preferred([port for port, indices in shown.items() if name in indices], when):
+            chosen.setdefault(port, {})[name] = shown[port][name]
+    return chosen
 
 
 def _preferred(ports: list[Port], when: str) -> list[Port]:
@@ -105,6 +114,7 @@ class ActivationSimilarity:
         self._matrices = [view.moments.similarity(normalised=normalised, centred=centred) for view in views]
 
     def __call__(self, fixed: Sequence[UnitGroup], moving: Sequence[UnitGroup]) -> Tensor:
+        """Unit by unit, summed over the views; (peers of the fixed network, of the moving one, units, units)."""
         units = fixed[0].size
         total = torch.zeros(len(fixed) * units, len(moving) * units, dtype=torch.float64)
         for view, matrix in zip(self._views, self._matrices, strict=True):
