@@ -6,11 +6,12 @@ A checkpoint is untrusted input. Pickles that need more than tensors are refused
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,20 @@ def save(weights: Weights, path: str | Path, *, metadata: Mapping[str, str] | No
     """Write weights atomically in their own precision; the suffix decides between safetensors and torch's format.
 
     Views are written as what they show, not as the storage behind them.
+
+    Raises:
+        CheckpointError: another suffix, or the disk is full.
     """
     file = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        with atomic(file) as temporary:
+        with atomic(file) as temporary, _full_disk_is_named(file, SafetensorError):
             save_file(_unshared(tensors), temporary, metadata=dict(metadata or {}))
     elif file.suffix in _TORCH_SUFFIXES:
-        with atomic(file) as temporary:
+        with atomic(file) as temporary, _full_disk_is_named(file, RuntimeError):
             torch.save({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
     else:
         raise CheckpointError(
@@ -112,6 +117,18 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
     if finite:
         check_finite(ordered, what=what)
     return ordered
+
+
+@contextlib.contextmanager
+def _full_disk_is_named(file: Path, kind: type[Exception]) -> Iterator[None]:
+    """Both formats' writers report a full disk as an error of their own, not as the system's."""
+    try:
+        yield
+    except kind as problem:
+        reason = _first_line(problem)
+        raise CheckpointError(
+            f"{file} must be writable, but: {reason}; choose another output or free some space"
+        ) from problem
 
 
 def _locate(path: Path) -> Path:
