@@ -30,6 +30,9 @@ class Forest:
         place: for each node its position in a walk through the forest that is the same in exchangeable nodes.
         rank: for each label its place among the labels of its node, the same in exchangeable nodes.
         origin: for each label its family's number.
+        size: for each node how many nodes lie in and below it.
+        cells: columns (node, one parent, other parent) of nodes that lie where two families of nodes cross, as the
+            channels of grouped queries do: they move with both and are no units themselves.
     """
 
     node: np.ndarray
@@ -38,27 +41,59 @@ class Forest:
     place: np.ndarray
     rank: np.ndarray
     origin: np.ndarray
+    size: np.ndarray
+    cells: np.ndarray
 
 
 def grow(ledger: Ledger) -> Forest:
     """Solve the ledger's demands."""
-    number = ledger.count
     ties = _joined(ledger.ties, 3)
     nests = _joined(ledger.nests, 3)
     marks = _joined(ledger.marks, 2)
-    node, edges, stuck = _close(number, ties, nests)
-    if len(stuck):
-        marks = np.concatenate([marks, np.stack([stuck, stuck])], axis=1)
-    nodes = int(node.max()) + 1 if number else 0
+    closed = _close(ledger.count, ties, nests)
+    if closed.number > ledger.count:
+        ledger.blocks(closed.number - ledger.count)
+    marks = np.concatenate([marks, *closed.marks], axis=1)
+    node = closed.node
+    nodes = int(node.max()) + 1 if len(node) else 0
     parent = np.full(nodes, -1)
-    parent[edges[0]] = edges[1]
+    parent[closed.edges[0]] = closed.edges[1]
+    cells = node[closed.cells]
+    parent[cells[0]] = -1
     origin = _origins(ledger)
     rank, own, lying = _describe(ledger, node, nodes, origin, ties, nests, marks)
+    _settle_cells(cells, own, lying)
     level = _levels(parent)
     sibling, inner = _refine(parent, level, own, lying)
-    place = _walk(parent, level, sibling, inner, _first(node, nodes))
+    place, size = _walk(parent, level, sibling, inner, _first(node, nodes))
     kin = np.unique(np.stack([parent, sibling.view(np.int64)]), axis=1, return_inverse=True)[1].reshape(-1)
-    return Forest(node, parent, kin, place, rank, origin)
+    kin[cells[0]] = int(kin.max(initial=0)) + 1 + np.arange(cells.shape[1])
+    return Forest(node, parent, kin, place, rank, origin, size, cells)
+
+
+def _settle_cells(cells: np.ndarray, own: np.ndarray, lying: np.ndarray) -> None:
+    """What tells cells apart is said of the parent that determines it; where neither does, both stand still."""
+    node, one, other = cells
+    for side, opposite in ((other, one), (one, other)):
+        open_ = np.ones(len(node), dtype=bool)
+        # A whole crossing is decided together: its parents on one side are joined through the other side.
+        part = _components(len(own), np.stack([one, other]))[one]
+        bad = _undetermined(part, side, own[node]) | _undetermined(part, side, lying[node])
+        if side is one:
+            open_ = left
+        good = open_ & ~bad
+        own += summed(side[good], hashed(own[node[good]].view(np.int64)), len(own))
+        left = open_ & bad
+    for stuck in (one[left], other[left]):
+        stuck = np.unique(stuck)
+        own[stuck] += hashed(stuck, stuck)
+
+
+def _undetermined(part: np.ndarray, side: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each cell whether somewhere in its crossing the values differ between cells of one parent."""
+    pairs = np.unique(np.stack([side, values.view(np.int64)]), axis=1)
+    several = pairs[0][1:][pairs[0][1:] == pairs[0][:-1]]
+    return np.isin(part, part[np.isin(side, several)])
 
 
 def hashed(*columns: np.ndarray) -> np.ndarray:
@@ -94,36 +129,107 @@ def _origins(ledger: Ledger) -> np.ndarray:
     return np.searchsorted(starts, np.arange(ledger.count), side="right") - 1
 
 
-def _close(number: int, ties: np.ndarray, nests: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nodes and at most one parent for each: parents of a common child are tied, or nested in each other.
+@dataclasses.dataclass(eq=False)
+class _Closure:
+    """The state of closing the demands: labels (some made on the way), ties, nests as edges, marks and cells."""
 
-    Returns:
-        The node of each label, the edges (child node, parent node), and labels that must be pinned because they lie in
-        two parents that cross.
-    """
-    pairs = [ties[:2]]
-    edges = nests
-    stuck = np.zeros(0, dtype=np.int64)
+    number: int
+    pairs: list[np.ndarray]
+    edges: np.ndarray
+    marks: list[np.ndarray]
+    cells: np.ndarray
+    node: np.ndarray
+
+
+def _close(number: int, ties: np.ndarray, nests: np.ndarray) -> _Closure:
+    """Nodes and at most one parent for each: parents of a common child are tied, nested in each other, or cross."""
+    none = np.zeros((3, 0), dtype=np.int64)
+    state = _Closure(number, [ties[:2]], nests, [], none, none[0])
     while True:
-        node = _components(number, np.concatenate(pairs, axis=1))
-        lifted = np.stack([node[edges[0]], node[edges[1]], edges[2]])
+        node = state.node = _components(state.number, np.concatenate(state.pairs, axis=1))
+        lifted = np.stack([node[state.edges[0]], node[state.edges[1]], state.edges[2]])
         lifted = lifted[:, lifted[0] != lifted[1]]
-        loops = _loops(int(node.max()) + 1 if number else 0, lifted)
+        loops = _loops(int(node.max()) + 1 if len(node) else 0, lifted)
         if loops is not None:
-            pairs.append(_representatives(node, loops))
+            state.pairs.append(_representatives(node, loops))
             continue
         lifted = _first_of(lifted)
-        found = _common_parents(lifted)
-        if found is None:
-            return node, lifted, stuck
-        unions, added, removed, crossing = found
-        if len(crossing):
-            stuck = np.concatenate([stuck, np.flatnonzero(np.isin(node, crossing))])
-        if unions.shape[1]:
-            pairs.append(_representatives(node, unions))
-        lifted = np.concatenate([lifted[:, ~removed], added], axis=1)
-        first = _first_label(node)
-        edges = np.stack([first[lifted[0]], first[lifted[1]], lifted[2]])
+        if not _resolve(state, lifted):
+            state.edges = lifted
+            return state
+
+
+def _resolve(state: _Closure, edges: np.ndarray) -> bool:
+    """Decide for children with two parents how the parents stand to each other; whether there were any."""
+    child = edges[0]
+    cells = state.node[state.cells[0]]
+    doubled = np.flatnonzero(np.r_[False, child[1:] == child[:-1]]) if len(child) else np.zeros(0, dtype=np.int64)
+    # Only the first two parents of each child: the rest follow in later rounds.
+    doubled = doubled[np.r_[True, child[doubled[1:]] != child[doubled[:-1]]]] if len(doubled) else doubled
+    if not len(doubled):
+        return False
+    first = _first_label(state.node)
+    one, other = edges[:, doubled - 1], edges[:, doubled]
+    keep = np.ones(edges.shape[1], dtype=bool)
+    added: list[np.ndarray] = []
+    kind = np.unique(np.stack([one[2], other[2]]), axis=1, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(kind, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        a, b, at = one[1, members], other[1, members], doubled[members]
+        pairs = np.unique(np.stack([a, b]), axis=1)
+        n, m, count = len(np.unique(a)), len(np.unique(b)), pairs.shape[1]
+        relation = np.full(count, one[2, members[0]])
+        if count == n == m:
+            state.pairs.append(first[pairs])
+        elif count == n:  # each a lies in one b
+            added.append(np.stack([pairs[0], pairs[1], relation]))
+            keep[at] = False
+        elif count == m:
+            added.append(np.stack([pairs[1], pairs[0], relation]))
+            keep[at - 1] = False
+        else:
+            keep[at] = keep[at - 1] = False
+            leaves = not np.isin(child[at], edges[1]).any() and not np.isin(child[at], cells).any()
+            made = _cross(state, first, np.stack([child[at], a, b, relation[:1].repeat(len(at))]), leaves=leaves)
+            added.append(made)
+    old = np.stack([first[edges[0]], first[edges[1]], edges[2]])[:, keep]
+    new = [np.stack([_label(first, e[0]), _label(first, e[1]), e[2]]) for e in added]
+    state.edges = np.concatenate([old, *new], axis=1)
+    return True
+
+
+def _label(first: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """A label of each node; negative numbers are labels made on the way."""
+    return np.where(nodes < 0, -nodes - 1, first[np.maximum(nodes, 0)])
+
+
+def _cross(state: _Closure, first: np.ndarray, crossing: np.ndarray, *, leaves: bool) -> np.ndarray:
+    """Parents that cross: a full grid with one leaf in each cell moves with both; otherwise the parents stand still.
+
+    Returns:
+        Edges from parents to what encloses their grid; ends that are new labels as -label - 1.
+    """
+    child, a, b, relation = crossing
+    pairs, counts = np.unique(np.stack([a, b]), axis=1, return_counts=True)
+    part = _components(int(max(a.max(), b.max())) + 1, pairs)
+    of_pair = part[pairs[0]]
+    wide = [np.bincount(part[np.unique(side)], minlength=int(part.max()) + 1) for side in (a, b)]
+    whole = (wide[0] * wide[1])[of_pair] == np.bincount(of_pair)[of_pair]
+    if not leaves or not whole.all() or (counts > 1).any() or np.isin(a, b).any():
+        for side in (a, b):
+            names = first[np.unique(side)]
+            state.marks.append(np.stack([names, hashed(names, relation[0] + 0 * names).view(np.int64)]))
+        state.marks.append(np.stack([first[child], hashed(a, b).view(np.int64)]))
+        return np.zeros((3, 0), dtype=np.int64)
+    state.cells = np.concatenate([state.cells, np.stack([first[child], first[a], first[b]])], axis=1)
+    parts = np.unique(of_pair)
+    if len(parts) == 1:
+        return np.zeros((3, 0), dtype=np.int64)
+    labels = np.zeros(int(part.max()) + 1, dtype=np.int64)
+    labels[parts] = state.number + np.arange(len(parts))
+    state.number += len(parts)
+    inner = np.concatenate([np.unique(a), np.unique(b)])
+    return np.stack([inner, -labels[part[inner]] - 1, np.full(len(inner), relation[0])])
 
 
 def _components(number: int, pairs: np.ndarray) -> np.ndarray:
@@ -167,44 +273,6 @@ def _first_of(edges: np.ndarray) -> np.ndarray:
     edges = edges[:, order]
     new = np.r_[True, (edges[0, 1:] != edges[0, :-1]) | (edges[1, 1:] != edges[1, :-1])] if edges.shape[1] else []
     return edges[:, np.asarray(new, dtype=bool)]
-
-
-def _common_parents(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Where a child has two parents, decide how the parents stand to each other; None if no child has two."""
-    child = edges[0]
-    doubled = np.flatnonzero(np.r_[False, child[1:] == child[:-1]]) if len(child) else np.zeros(0, dtype=np.int64)
-    # Only the first two parents of each child: the rest follow in later rounds.
-    doubled = doubled[np.r_[True, child[doubled[1:]] != child[doubled[:-1]]]] if len(doubled) else doubled
-    if not len(doubled):
-        return None
-    one, other = edges[:, doubled - 1], edges[:, doubled]
-    removed = np.zeros(edges.shape[1], dtype=bool)
-    unions, added, crossing = [], [], []
-    kind = np.unique(np.stack([one[2], other[2]]), axis=1, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(kind, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
-        a, b = one[1, members], other[1, members]
-        pairs = np.unique(np.stack([a, b]), axis=1)
-        n, m, count = len(np.unique(a)), len(np.unique(b)), pairs.shape[1]
-        relation = np.full(count, one[2, members[0]])
-        if count == n == m:
-            unions.append(pairs)
-        elif count == n:  # each a lies in one b
-            added.append(np.stack([pairs[0], pairs[1], relation]))
-            removed[doubled[members]] = True
-        elif count == m:
-            added.append(np.stack([pairs[1], pairs[0], relation]))
-            removed[doubled[members] - 1] = True
-        else:
-            crossing.append(np.concatenate([child[doubled[members]], a, b]))
-            removed[doubled[members]] = True
-    empty = np.zeros((3, 0), dtype=np.int64)
-    return (
-        np.concatenate(unions, axis=1) if unions else empty[:2],
-        np.concatenate(added, axis=1) if added else empty,
-        removed,
-        np.unique(np.concatenate(crossing)) if crossing else empty[0],
-    )
 
 
 def _describe(
@@ -265,8 +333,8 @@ def _refine(parent: np.ndarray, level: np.ndarray, own: np.ndarray, lying: np.nd
 
 def _walk(
     parent: np.ndarray, level: np.ndarray, sibling: np.ndarray, inner: np.ndarray, first: np.ndarray
-) -> np.ndarray:
-    """Positions of nodes in a walk from the top: exchangeable nodes' insides are walked in corresponding order."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of nodes in a walk from the top, exchangeable nodes' insides in corresponding order; subtree sizes."""
     sizes = np.ones(len(parent), dtype=np.int64)
     for depth in range(int(level.max()) if len(level) else -1, 0, -1):
         here = np.flatnonzero(level == depth)
@@ -280,4 +348,4 @@ def _walk(
         base = before[starts][np.cumsum(starts) - 1]
         above = np.where(parent[order] >= 0, place[parent[order]] + 1, 0)
         place[order] = above + before - base
-    return place
+    return place, sizes

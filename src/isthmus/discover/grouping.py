@@ -81,21 +81,52 @@ def _atoms_under(
     is_atom = np.array([family.tensor is not None for family in ledger.families], dtype=bool)
     labels = np.flatnonzero(is_atom[forest.origin]) if len(forest.origin) else np.zeros(0, dtype=np.int64)
     collected: list[list[np.ndarray]] = [[] for _ in sets]
-    at = forest.node[labels]
-    while len(at):
-        at, labels = at[owner[at] >= 0], labels[owner[at] >= 0]
-        group, which = owner[at], unit[at]
-        order = np.argsort(group, kind="stable")
-        bounds = np.flatnonzero(np.diff(group[order])) + 1
-        for run in np.split(order, bounds) if len(order) else []:
-            number = int(group[run[0]])
-            tops = sets[number][which[run]]
-            inside = forest.place[forest.node[labels[run]]] - forest.place[tops]
-            collected[number].append(np.stack([which[run], inside, labels[run]]))
-        tops = np.array([sets[g][w] for g, w in zip(group, which, strict=True)], dtype=np.int64)
-        at = forest.parent[tops] if len(tops) else tops
-        labels, at = labels[at >= 0], at[at >= 0]
-    return [np.concatenate(c, axis=1) if c else np.zeros((3, 0), dtype=np.int64) for c in collected]
+    start = forest.node[labels]
+    across = {int(cell): (int(one), int(other)) for cell, one, other in forest.cells.T}
+    crossing = np.isin(start, forest.cells[0])
+    none = np.full(int((~crossing).sum()), -1)
+    walks = [(labels[~crossing], start[~crossing], none)]
+    pairs = np.array([across[int(cell)] for cell in start[crossing]], dtype=np.int64).reshape(-1, 2)
+    walks += [(labels[crossing], pairs[:, side], pairs[:, 1 - side]) for side in (0, 1)]
+    sizes = [len(members) for members in sets]
+    flat = np.concatenate(sets) if sets else np.zeros(0, dtype=np.int64)
+    offset = np.r_[0, np.cumsum(sizes)].astype(np.int64)
+    for walk in walks:
+        names, at, other = walk
+        at = at.copy()
+        bottom = at
+        while len(at):
+            inside = owner[at] >= 0
+            at, names, other, bottom = at[inside], names[inside], other[inside], bottom[inside]
+            group, which = owner[at], unit[at]
+            tops = flat[offset[group] + which]
+            first = forest.place[bottom] - forest.place[tops]
+            second = _place_inside(forest, other, tops)
+            rows = np.stack([which, first, second, names])
+            order = np.argsort(group, kind="stable")
+            bounds = np.flatnonzero(np.diff(group[order])) + 1
+            for run in np.split(order, bounds) if len(order) else []:
+                collected[int(group[run[0]])].append(rows[:, run])
+            at = forest.parent[tops]
+            inside = at >= 0
+            at, names, other, bottom = at[inside], names[inside], other[inside], bottom[inside]
+    return [_once(c) for c in collected]
+
+
+def _place_inside(forest: Forest, other: np.ndarray, tops: np.ndarray) -> np.ndarray:
+    """Where a cell's other parent lies: counted from the unit if it is inside the unit, else from the top."""
+    place = np.where(other >= 0, forest.place[other], 0)
+    base = forest.place[tops]
+    inside = (other >= 0) & (place >= base) & (place < base + forest.size[tops])
+    return np.where(inside, place - base, place)
+
+
+def _once(columns: list[np.ndarray]) -> np.ndarray:
+    """Rows of one group, each label once: a group around a whole crossing meets its cells on both ways."""
+    if not columns:
+        return np.zeros((4, 0), dtype=np.int64)
+    rows = np.concatenate(columns, axis=1)
+    return rows[:, np.unique(rows[3], return_index=True)[1]]
 
 
 def _sites(
@@ -106,8 +137,8 @@ def _sites(
     roles: Mapping[str, Role],
     aliases: Mapping[str, Sequence[str]],
 ) -> tuple[list[Site], Family | None]:
-    which, inside, labels = atoms
-    order = np.lexsort((forest.rank[labels], inside, which))
+    which, inside, across, labels = atoms
+    order = np.lexsort((forest.rank[labels], across, inside, which))
     which, labels = which[order], labels[order]
     sites: list[Site] = []
     first: tuple[bool, Family] | None = None
@@ -145,6 +176,8 @@ def _family_sites(
         if (counts == counts[0]).all() and counts[0]:
             index = _table(positions[offsets[here]], size)
             result.append((index, ((axis, torch.arange(int(start), int(start) + length)),)))
+    if len(result) == len(every) and all(torch.equal(index, result[0][0]) for index, _ in result):
+        return [(result[0][0], ())]
     return result
 
 

@@ -386,20 +386,23 @@ class Ledger:
         return self.reduce(product, range(len(output), len(letters)))
 
     def _want_splits(self, values: Sequence[Labels], kept: int) -> None:
-        """A batch of weight matrices: each has columns of its own, which whole-axis labels cannot say."""
+        """A batch of weight matrices: each has rows and columns of its own, which whole-axis labels cannot say."""
         for value in values:
             others = [other for other in values if other is not value]
-            batch = [
-                axis
-                for axis in range(kept)
-                if value.varies(axis) and any(o.shape[axis] > 1 and o.varies(axis) for o in others)
-            ]
-            for layer in value.movable:
-                for axis in batch:
-                    if layer.ids.shape[axis] == 1:
-                        self._want_split(value, layer, axis)
+            for axis in range(value.rank):
+                if not value.varies(axis):
+                    continue
+                batch = axis < kept and any(other.varies(axis) for other in others)
+                for layer in value.movable:
+                    if layer.ids.shape[axis] > 1:
+                        continue
+                    finer = any(
+                        axis in there.axes and layer.axes <= there.axes for other in others for there in other.movable
+                    )
+                    if batch or finer:
+                        self._want_split(value, layer, axis, inner_only=not batch)
 
-    def _want_split(self, value: Labels, layer: Layer, axis: int) -> None:
+    def _want_split(self, value: Labels, layer: Layer, axis: int, *, inner_only: bool) -> None:
         family = self.family(int(layer.ids.min()))
         if family.tensor is None or family.slices is not None or int(layer.ids.max()) >= family.stop:
             return
@@ -408,6 +411,9 @@ class Ledger:
                 continue
             owner = self.family(int(other.ids.min()))
             if owner.tensor != family.tensor or owner.dim == family.dim or int(other.ids.max()) >= owner.stop:
+                continue
+            # Of two axes that could each be split by the other, the later one is: heads come before their channels.
+            if inner_only and owner.dim > family.dim:
                 continue
             if owner.slices is None and owner.stop - owner.start >= value.shape[axis]:
                 self.wanted.add(Split(family.tensor, family.dim, owner.dim, value.shape[axis]))

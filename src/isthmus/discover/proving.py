@@ -56,6 +56,7 @@ def _rounds(graph: fx.Graph) -> bool:
     return any(
         isinstance(argument, torch.dtype) and argument in _ROUNDING
         for node in graph.nodes
+        if node.all_input_nodes and str(node.target).split(".")[1:2] != ["new_zeros"]
         for argument in [*node.args, *node.kwargs.values()]
     )
 

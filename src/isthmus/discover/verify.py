@@ -162,10 +162,22 @@ def _blame(
         raise SymmetryError(f"permutations must not change the network, but these groups do: {found}")
 
 
+def check_tied(weights: Weights, tied: Mapping[str, str]) -> None:
+    """Names of one tensor must still hold the same numbers."""
+    if parted := [name for name, first in tied.items() if not torch.equal(weights[name], weights[first])]:
+        raise SymmetryError(f"tied tensors must be permuted alike, but these come apart: {listed(parted)}")
+
+
 def module_call(module: nn.Module) -> Call:
     """Outputs of the module itself, in evaluation mode."""
 
+    state = module.state_dict(keep_vars=True)
+    first: dict[int, str] = {}
+    tied = {name: first[id(tensor)] for name, tensor in state.items() if first.setdefault(id(tensor), name) != name}
+
     def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
+        check_tied(weights, tied)
+        weights = {name: tensor for name, tensor in weights.items() if name not in tied}
         with torch.no_grad(), evaluating(module):
             output = torch.func.functional_call(module, dict(weights), example, dict(keywords), tie_weights=True)
         return [part for part in pytree.tree_leaves(output) if isinstance(part, Tensor)]
