@@ -36,7 +36,10 @@ def page_of_results(results: Sequence[tuple[str, Mapping[str, Any]]], *, languag
             raise SettingError(f"{name} must hold a whole result, but something is missing: {problem}") from problem
     names = ", ".join(Path(name).name for name, _ in results)
     first: Mapping[str, Any] = next((v["provenance"] for _, v in results if v.get("provenance")), {})
-    return Page(title=names, verdict=words("page.collected", n=len(results)), sections=sections, provenance=first)
+    verdict = sections[0].headline if len(sections) == 1 else ""
+    return Page(
+        title=names, verdict=verdict or words("page.collected", n=len(results)), sections=sections, provenance=first
+    )
 
 
 def _read(file: Path) -> Mapping[str, Any]:

@@ -119,7 +119,19 @@ def comparison_section(values: Mapping[str, Any], words: Words) -> Section:
         figures=drawn,
         tables=[Table(words("table.interval"), columns, rows)],
         definitions=definitions(words),
+        headline=_headline(found, words),
     )
+
+
+def _headline(found: Mapping[str, Mapping[str, Any]], words: Words) -> str:
+    """The mean loss barrier as the solutions are, and the lowest after an alignment."""
+    naive = interval_text(found["naive"]["intervals"]["loss_barrier"])
+    aligned = [name for name in found if name != "naive"]
+    if not aligned:
+        return words("pairs.headline", naive=naive)
+    best = min(aligned, key=lambda name: found[name]["intervals"]["loss_barrier"]["estimate"])
+    after = interval_text(found[best]["intervals"]["loss_barrier"])
+    return words("pairs.headline.aligned", naive=naive, aligned=after, method=words(f"method.{best}"))
 
 
 def _values(curve: Mapping[str, Any], measure: str) -> list[float | None]:

@@ -103,6 +103,48 @@ def matrix(
     return _finished(layers.properties(width=size, height=size))
 
 
+def plane(rows: Sequence[Row], marks: Sequence[Row], *, x_title: str, y_title: str, title: str) -> dict[str, Any]:
+    """Values on an even grid of a plane as coloured cells, with marked and named points."""
+    alt = _altair()
+    steps = {name: _step(sorted({row[name] for row in rows})) for name in ("x", "y")}
+    cells = [
+        {**row, **{f"{n}{end}": row[n] + sign * steps[n] / 2 for n in ("x", "y") for end, sign in ((1, -1), (2, 1))}}
+        for row in rows
+    ]
+    low, high = min(row["loss"] for row in rows), max(row["loss"] for row in rows)
+    # Landscapes rise steeply off the basin: a logarithm shows both, where the values allow it.
+    kind = {"type": "log"} if low > 0 and high > 20 * low else {}
+    scale = alt.Scale(scheme="viridis", reverse=True, **kind)
+    base = alt.Chart(alt.Data(values=cells)).mark_rect().encode(
+        x=alt.X("x1:Q", title=x_title, scale=alt.Scale(nice=False, zero=False)), x2="x2:Q",
+        y=alt.Y("y1:Q", title=y_title, scale=alt.Scale(nice=False, zero=False)), y2="y2:Q",
+        color=alt.Color("loss:Q", title=title, scale=scale),
+        tooltip=[alt.Tooltip(f"{n}:Q", format=".4g") for n in ("x", "y", "loss")],
+    )  # fmt: skip
+    points = alt.Chart(alt.Data(values=list(marks))).encode(x="x:Q", y="y:Q", tooltip=["name:N"])
+    dots = points.mark_point(filled=True, size=90, color="#D55E00", stroke="white", strokeWidth=1.5, opacity=1)
+    names = points.mark_text(dy=-12, color="#D55E00", fontWeight="bold").encode(text="name:N")
+    return _finished((base + dots + names).properties(width=_WIDTH, height=_WIDTH))
+
+
+def strips(rows: Sequence[Row], *, x: str, y: str, value: str, x_title: str, title: str) -> dict[str, Any]:
+    """One strip of coloured cells for each name, along a common axis."""
+    alt = _altair()
+    names = list(dict.fromkeys(str(row[y]) for row in rows))
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_rect()
+        .encode(
+            x=alt.X(f"{x}:O", title=x_title, axis=alt.Axis(format=".2f", labelOverlap=True, labelAngle=0)),
+            y=alt.Y(f"{y}:N", title=None, sort=names),
+            color=alt.Color(f"{value}:Q", title=title, scale=alt.Scale(scheme="viridis", domainMin=0)),
+            tooltip=[f"{y}:N", alt.Tooltip(f"{x}:Q", format=".3f"), alt.Tooltip(f"{value}:Q", format=".4g")],
+        )
+        .properties(width=_WIDTH, height=max(60, 18 * len(names)))
+    )
+    return _finished(chart)
+
+
 def bars(
     rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -114,6 +156,7 @@ def bars(
         .encode(
             x=alt.X(f"{x}:Q", title=x_title),
             y=alt.Y(f"{y}:N", title=None, sort=list(dict.fromkeys(str(entry[y]) for entry in rows))),
+            yOffset=alt.YOffset(f"{series}:N", sort=list(order) or None),
             color=_colour(series, order),
             tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
         )
@@ -147,6 +190,11 @@ def write_picture(spec: Mapping[str, Any], path: str | Path) -> Path:
     with atomic(target) as temporary:
         temporary.write_bytes(content)
     return target
+
+
+def _step(values: Sequence[float]) -> float:
+    """The distance between neighbours of an even grid."""
+    return (values[-1] - values[0]) / (len(values) - 1) if len(values) > 1 else 1.0
 
 
 def _altair() -> Any:

@@ -42,13 +42,17 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """One answer: a heading, a few sentences, figures, the numbers under them, and the definitions used."""
+    """One answer: a heading, a few sentences, figures, the numbers under them, and the definitions used.
+
+    ``headline`` is the answer in one sentence, for a page that holds this section alone.
+    """
 
     title: str
     text: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
     definitions: Sequence[tuple[str, str]] = ()
+    headline: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,87 @@
+"""``isthmus plane``: the loss on a plane through checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+
+def plane(
+    checkpoints: options.Checkpoints,
+    model: options.Model,
+    data: options.Data,
+    data_dir: options.DataDir = None,
+    side: Annotated[int, typer.Option(help="Grid points along each axis.")] = 15,
+    margin: Annotated[float, typer.Option(help="Around the marked points, as a share of their extent.")] = 0.2,
+    split: options.Split = "test",
+    examples: options.Examples = None,
+    normalisation: Annotated[
+        str, typer.Option(help="Statistics off the solutions: reestimate or interpolate.")
+    ] = "reestimate",
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    unsafe_pickle: options.UnsafePickle = False,
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Draw the loss around one checkpoint (random filter-normalised directions), or on the plane through three.
+
+    With more than three checkpoints, given in order, the plane of the trajectory's two principal directions is drawn.
+    """
+    from isthmus.core.errors import SettingError
+
+    if len(checkpoints) == 2:
+        raise SettingError(
+            "a plane needs 1 checkpoint (random directions), 3, or a trajectory of more; got 2: use path"
+        )
+    if normalisation not in ("reestimate", "interpolate"):
+        raise SettingError(f"normalisation must be reestimate or interpolate, got {normalisation}")
+    with console.progress("plane") as told:
+        from isthmus.connect import plane_through, principal_plane, random_plane, surface
+        from isthmus.core.provenance import provenance
+        from isthmus.core.randomness import child
+
+        case = inputs.case(
+            checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
+            unsafe_pickle=unsafe_pickle,
+        )  # fmt: skip
+        names = case.network.parameter_names
+        if len(checkpoints) == 1:
+            marked = random_plane(case.solutions[0], generator=child(seed, "directions"), names=names)
+        elif len(checkpoints) == 3:
+            marked = plane_through(*case.solutions, names=names)
+        else:
+            marked = principal_plane(case.solutions, names=names)
+        found = surface(
+            marked,
+            case.objective,
+            points=side,
+            margin=margin,
+            normalisation=normalisation,  # type: ignore[arg-type]
+            data=case.data.train_inputs,
+            progress=told,
+        )
+        values = {
+            **found.to_dict(),
+            "names": list(case.names),
+            "provenance": {**provenance(), "data": case.data.fingerprint},
+        }
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _show(values: dict[str, Any]) -> None:
+    losses = [loss for column in values["loss"] for loss in column if loss is not None]
+    rows = [
+        [name, f"({x:.4g}, {y:.4g})", score["loss"], score["metrics"].get("error")]
+        for name, (x, y), score in zip(values["names"], values["points"], values["scores"], strict=False)
+    ]
+    title = f"{len(values['x'])} × {len(values['y'])} points, loss {min(losses):.4g} … {max(losses):.4g}"
+    console.table(["solution", "at", "loss", "error"], rows, title=title)
+    if values["explained"]:
+        shares = ", ".join(f"{share:.1%}" for share in values["explained"])
+        console.say(f"The axes explain {shares} of the trajectory's variance.")
+    console.say("--report page.html draws it.")

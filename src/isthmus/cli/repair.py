@@ -1,0 +1,77 @@
+"""``isthmus repair``: average two checkpoints and repair the average's hidden statistics."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+
+def repair(
+    checkpoints: options.Checkpoints,
+    model: options.Model,
+    data: options.Data,
+    data_dir: options.DataDir = None,
+    t: Annotated[float, typer.Option("--t", help="Position of the average between the two, inside (0, 1).")] = 0.5,
+    align: Annotated[
+        str, typer.Option(help="First permute the second checkpoint: none, weights or activations.")
+    ] = "none",
+    rescale_only: Annotated[bool, typer.Option("--rescale-only", help="Correct deviations only, not means.")] = False,
+    split: options.Split = "test",
+    examples: options.Examples = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    unsafe_pickle: options.UnsafePickle = False,
+    save: Annotated[str | None, typer.Option(help="Write the repaired checkpoint here.")] = None,
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Average two checkpoints, repair the average (REPAIR), and say by layer why a plain average collapses."""
+    from isthmus.core.errors import SettingError
+
+    if len(checkpoints) != 2:
+        raise SettingError(f"a repair takes exactly 2 checkpoints, got {len(checkpoints)}")
+    if align not in ("none", "weights", "activations"):
+        raise SettingError(f"align must be none, weights or activations, got {align}")
+    with console.progress("repair"):
+        import isthmus.discover as discovery
+        from isthmus.core.checkpoint import save as save_weights
+        from isthmus.core.provenance import provenance
+        from isthmus.core.randomness import child
+        from isthmus.studies.between import repaired_average
+        from isthmus.studies.comparison import matcher
+
+        case = inputs.case(
+            checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
+            unsafe_pickle=unsafe_pickle, least=2,
+        )  # fmt: skip
+        start, end = case.solutions
+        if align != "none":
+            symmetry = discovery.discover(case.module, case.data.train_inputs[:2])
+            matching = matcher(align, case.network, case.data.train_inputs)
+            match = matching(symmetry, end, start, generator=child(seed, "alignment", align, 0, 1))
+            end = match.permutation.apply(end)
+        found, weights = repaired_average(
+            start, end, case.objective, case.data.train_inputs, t=t, rescale_only=rescale_only,
+            names=case.names,  # type: ignore[arg-type]
+        )  # fmt: skip
+        made_by = {**provenance(), "data": case.data.fingerprint, "align": align}
+        values = dataclasses.replace(found, provenance=made_by).to_dict()
+        if save:
+            save_weights(weights, save, metadata={"made_by": "isthmus repair", "sources": ", ".join(checkpoints)})
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    rows = [[words(f"repair.{name}"), s["loss"], 1 - s["metrics"]["error"]] for name, s in values["scores"].items()]
+    console.table(["network", "loss", "accuracy"], rows, title=f"{' – '.join(values['names'])}, t = {values['t']:g}")
+    before, after = values["variance"]["average"], values["variance"]["repaired"]
+    rows = [list(row) for row in zip(before["layers"], before["ratio"], after["ratio"], strict=True)]
+    console.table(["layer", "variance kept by the average", "after repair"], rows, title=words("repair.variance"))
