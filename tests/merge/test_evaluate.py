@@ -1,0 +1,78 @@
+"""Verdicts against numbers worked out by hand."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from isthmus.core.errors import WeightsError
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective, squared_error
+from isthmus.merge import appraise
+
+
+def setting(**keywords):
+    module = nn.Linear(1, 2, bias=False)
+    inputs, targets = torch.tensor([[1.0], [1.0], [-1.0]]), torch.tensor([0, 0, 1])
+    return Objective(Network.of(module), inputs, targets, batch_size=2, **keywords)
+
+
+def scores(slope: float) -> dict[str, torch.Tensor]:
+    """A network with logits (slope·x, 0)."""
+    return {"weight": torch.tensor([[slope], [0.0]])}
+
+
+def test_ensemble_is_the_mean_of_probabilities():
+    right, wrong = 3.0, -1.0
+    found = appraise(scores(1.0), {"right": scores(right), "wrong": scores(wrong)}, setting())
+    sigmoid = [1 / (1 + math.exp(-slope)) for slope in (right, wrong)]
+    assert found.ensemble.loss == pytest.approx(-math.log(sum(sigmoid) / 2), rel=1e-6)
+    assert found.merged.loss == pytest.approx(-math.log(1 / (1 + math.exp(-1.0))), rel=1e-6)
+    assert [score.error for score in found.ends.values()] == [0.0, 1.0]
+    assert found.gain == 0.0
+    assert found.gain_over_mean == 0.5
+
+
+def test_other_losses_average_outputs():
+    objective = Objective(
+        Network.of(nn.Linear(1, 1, bias=False)), torch.ones(3, 1), torch.full((3, 1), 2.0), squared_error, {}, 2
+    )
+    ends = [{"weight": torch.tensor([[slope]])} for slope in (1.0, 4.0)]
+    found = appraise({"weight": torch.tensor([[2.0]])}, ends, objective)
+    assert found.metric == "loss"
+    assert found.ensemble.loss == pytest.approx(0.25)
+    assert found.gain == pytest.approx(1.0)
+    assert "pays" in found.verdict
+    assert "not" not in found.verdict
+
+
+def test_a_loss_is_called_one():
+    found = appraise(scores(-2.0), [scores(1.0), scores(2.0)], setting(), by="loss")
+    assert found.gain < 0
+    assert "does not pay" in found.verdict
+
+
+def test_a_small_difference_of_errors_is_noise():
+    found = appraise(scores(1.0), [scores(2.0)], setting())
+    assert "within the noise" in found.verdict
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_card_is_written_beside_the_output(tmp_path, folder):
+    output = tmp_path if folder else tmp_path / "merged.safetensors"
+    found = appraise(scores(1.0), {"a": scores(3.0), "b": scores(-1.0)}, setting())
+    data, card = found.save(output)
+    assert data.parent == card.parent == tmp_path
+    assert json.loads(data.read_text())["merged"]["loss"] == pytest.approx(found.merged.loss)
+    text = card.read_text()
+    assert f"| **merged** | {found.merged.loss:.4f} | {found.merged.error:.4f} |" in text
+    assert "| ensemble of 2 |" in text
+
+
+def test_unknown_metrics_and_no_ends_are_refused():
+    with pytest.raises(WeightsError, match="by must be loss or one of error"):
+        appraise(scores(1.0), [scores(1.0)], setting(), by="accuracy")
+    with pytest.raises(WeightsError, match="got none"):
+        appraise(scores(1.0), [], setting())
