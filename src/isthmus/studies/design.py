@@ -168,9 +168,9 @@ def read_design(path: str | Path) -> Design:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
-        reason = getattr(problem, "strerror", None) or "not UTF-8 text"
+        reason = problem.strerror.lower() if isinstance(problem, OSError) and problem.strerror else "not UTF-8 text"
         raise StudyError(
-            f"a study must be a TOML or YAML file, but {file} cannot be read: {reason.lower()}"
+            f"a study must be a TOML or YAML file, but {file} cannot be read: {reason}"
         ) from problem
     return parse_design(_parsed(text, file), where=str(file))
 

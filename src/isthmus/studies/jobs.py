@@ -143,10 +143,13 @@ def pack(weights: Weights) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, Any]:
-    """The inverse of :func:`pack`."""
+    """The inverse of :func:`pack`, with the names sorted."""
     from safetensors.torch import load
 
-    return load(content)
+    # The reader gives names in an order of its own that changes from process to process, and tensors at any address; sums
+    # over names and vectorised sums over entries would round differently each time.
+    found = load(content)
+    return {name: found[name].clone() for name in sorted(found)}
 
 
 def _trained(replica: Replica, made: Mapping[str, Any], fingerprint: str, device: str) -> Trained:

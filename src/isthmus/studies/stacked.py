@@ -75,7 +75,7 @@ def read_slice(path: Path, index: int, *, device: str | torch.device = "cpu") ->
 
     try:
         with safe_open(path, framework="pt") as handle:  # type: ignore[no-untyped-call]
-            names = list(handle.keys())
+            names = sorted(handle.keys())
             return {name: handle.get_slice(name)[index : index + 1].squeeze(0).to(device) for name in names}
     except (SafetensorError, OSError, IndexError, RuntimeError) as problem:
         reason = (str(problem) or type(problem).__name__).splitlines()[0][:200]

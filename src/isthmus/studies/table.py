@@ -138,25 +138,21 @@ def label(levels: Mapping[str, Level]) -> str:
 
 
 def _pairwise(chosen: list[Observation], usable: list[Observation]) -> Sample:
-    """A matrix over the units that no unusable value touches."""
-    spoiled = {unit for o in chosen if o not in usable for unit in o.units if o.diverged}
+    """A matrix over units that have every pair; units are dropped, those with most missing pairs first, until it is whole."""
     units = sorted({unit for o in chosen for unit in o.units})
     sums, counts = torch.zeros(len(units), len(units)).double(), torch.zeros(len(units), len(units)).double()
     for o in usable:
-        i, j = sorted((units.index(o.units[0]), units.index(o.units[-1])))
+        i, j = units.index(o.units[0]), units.index(o.units[-1])
         for row, column in {(i, j), (j, i)}:
             sums[row, column] += float(o.value or 0.0)
             counts[row, column] += 1
-    full = counts.max()
-    keep = [k for k, unit in enumerate(units) if unit not in spoiled and _row_whole(counts, k, units, spoiled, full)]
-    places = torch.tensor(keep, dtype=torch.long)
-    means = (sums / counts.clamp(min=1))[places][:, places]
-    return Sample(tuple(units[k] for k in keep), means, len(chosen) - len(usable))
-
-
-def _row_whole(counts: Tensor, row: int, units: list[int], spoiled: set[int], full: Tensor) -> bool:
-    others = [k for k, unit in enumerate(units) if k != row and unit not in spoiled]
-    return all(bool(counts[row, k] == full) for k in others)
+    lacking = (counts < counts.max()).fill_diagonal_(False)
+    keep = torch.arange(len(units))
+    while bool(lacking[keep][:, keep].any()):
+        worst = int(lacking[keep][:, keep].sum(0).argmax())
+        keep = torch.cat([keep[:worst], keep[worst + 1 :]])
+    means = (sums / counts.clamp(min=1))[keep][:, keep]
+    return Sample(tuple(units[k] for k in keep.tolist()), means, len(chosen) - len(usable))
 
 
 def _fits(levels: Mapping[str, Level], wanted: Mapping[str, Level]) -> bool:
