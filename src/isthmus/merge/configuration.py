@@ -304,7 +304,9 @@ def _check_range(what: str, name: str, setting: Any) -> None:
 
 def _sentence(problem: ValidationError) -> str:
     """The first thing that is wrong, in one sentence."""
-    first = problem.errors()[0]
+    errors = problem.errors()
+    # An unknown key explains a missing one better than the other way round.
+    first = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])

@@ -141,8 +141,9 @@ class _Plan:
         if configuration.tokenizer_source not in (None, "base"):
             keeper = Shards.open(str(configuration.tokenizer_source))
         plan = cls(configuration, output, seed, solutions, base, keeper, tensors, layers)
-        for name in tensors:  # parameters that are missing are found before anything is written
-            plan.settings(name)
+        for name, (code, _) in tensors.items():  # parameters that are missing are found before anything is written
+            if code in _FLOATING:
+                plan.settings(name)
         return plan
 
     @property
