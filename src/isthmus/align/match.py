@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from isthmus.align.ascent import Ascent
+from isthmus.align.landscape import Landscape
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
 from isthmus.core.status import Status
@@ -86,3 +88,33 @@ def settings_of(method: Any) -> dict[str, Any]:
         elif dataclasses.is_dataclass(entry) and field.metadata.get("settings", False):
             kept[field.name] = {"method": type(entry).__name__, **settings_of(entry)}
     return kept
+
+
+def finished(
+    landscape: Landscape,
+    ascents: Sequence[Ascent],
+    *,
+    bound: float,
+    measure: str,
+    method: str,
+    settings: dict[str, Any],
+) -> Match:
+    """The result of climbs on one landscape: the best of them, or the identity if none came above it."""
+    best = max(ascents, key=lambda ascent: ascent.history[-1])
+    identity = landscape.objective(landscape.moving)
+    kept = best.history[-1] >= identity
+    return Match(
+        permutation=best.permutation if kept else landscape.symmetry.identity(),
+        objective=max(best.history[-1], identity),
+        identity_objective=identity,
+        upper_bound=bound,
+        measure=measure,
+        sweeps=len(best.history) - 1,
+        status=best.status,
+        unsettled=tuple(sorted(best.unsettled)),
+        history=tuple(best.history),
+        seconds={name: sum(ascent.seconds[name] for ascent in ascents) for name in best.seconds},
+        method=method,
+        settings=settings,
+        notes=() if kept else ("no ascent came above the identity, which is returned",),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from isthmus.align import relaxation
 from isthmus.align.ascent import Ascent
 from isthmus.align.landscape import Landscape
 from isthmus.align.trees import Tree, solve
@@ -39,6 +40,13 @@ def anchored(landscape: Landscape, *, generator: torch.Generator) -> Permutation
             ascent.take(tree, indices)
         known.add(tree.name)
     return ascent.permutation
+
+
+def relaxed(landscape: Landscape, *, annealed: bool) -> Permutation:
+    """All groups at once, from no permutation in particular: by annealed Sinkhorn steps or by Frank and Wolfe's."""
+    if annealed:
+        return relaxation.annealed(landscape)
+    return relaxation.relaxed(landscape, start="barycentre", iterations=50, tolerance=1e-4)
 
 
 def _evidence(landscape: Landscape, tree: Tree, known: set[str]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -11,14 +11,14 @@ from isthmus.align import starts
 from isthmus.align.ascent import Ascent
 from isthmus.align.bound import upper_bound
 from isthmus.align.landscape import Landscape
-from isthmus.align.match import Match, settings_of
+from isthmus.align.match import Match, finished, settings_of
 from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.symmetry import Permutation, Symmetry
 from isthmus.core.weights import Weights
 
 Kernel = Literal["linear", "cosine"]
-Start = Literal["anchored", "identity", "random"]
+Start = Literal["anchored", "identity", "random", "frank_wolfe", "sinkhorn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,9 @@ class WeightMatching:
             scaled to length one first, so that units with small weights have the same say.
         biases: whether one-dimensional tensors count.
         start: ``anchored``: groups are first solved one after the other from what inputs and outputs hold in place;
-            ``identity``: from where the units are; ``random``.
+            ``identity``: from where the units are; ``random``; ``frank_wolfe`` and ``sinkhorn``: from a relaxation to
+            doubly stochastic matrices that treats all groups at once, climbed by Frank and Wolfe's method or by
+            annealed Sinkhorn steps.
         restarts: further ascents from random permutations; the best is kept.
         sweeps: the most passes over all groups in one ascent.
         tolerance: a pass that raises the objective by no more than this share of it ends the ascent; 0 goes on until no
@@ -65,8 +67,8 @@ class WeightMatching:
     def __post_init__(self) -> None:
         if self.kernel not in ("linear", "cosine"):
             raise SettingError(f"kernel must be linear or cosine, got {self.kernel}")
-        if self.start not in ("anchored", "identity", "random"):
-            raise SettingError(f"start must be anchored, identity or random, got {self.start}")
+        if self.start not in (names := get_args(Start)):
+            raise SettingError(f"start must be one of {', '.join(names)}, got {self.start}")
         if self.restarts < 0 or self.sweeps < 1 or self.tolerance < 0:
             given = f"{self.restarts}, {self.sweeps} and {self.tolerance}"
             raise SettingError(f"restarts must be ≥ 0, sweeps ≥ 1 and tolerance ≥ 0, got {given}")
@@ -102,23 +104,13 @@ class WeightMatching:
             ascent = Ascent.at(landscape, self._begin(landscape, attempt, generator), generator=generator)
             ascent.climb(sweeps=self.sweeps, tolerance=self.tolerance, progress=progress)
             ascents.append(ascent)
-        best = max(ascents, key=lambda ascent: ascent.history[-1])
-        identity = landscape.objective(landscape.moving)
-        kept = best.history[-1] >= identity
-        return Match(
-            permutation=best.permutation if kept else symmetry.identity(),
-            objective=max(best.history[-1], identity),
-            identity_objective=identity,
-            upper_bound=upper_bound(landscape),
+        return finished(
+            landscape,
+            ascents,
+            bound=upper_bound(landscape),
             measure=f"{self.kernel} similarity of weights",
-            sweeps=len(best.history) - 1,
-            status=best.status,
-            unsettled=tuple(sorted(best.unsettled)),
-            history=tuple(best.history),
-            seconds={name: sum(ascent.seconds[name] for ascent in ascents) for name in best.seconds},
             method="weight matching",
             settings=settings_of(self),
-            notes=() if kept else ("no ascent came above the identity, which is returned",),
         )
 
     def _begin(self, landscape: Landscape, attempt: int, generator: torch.Generator) -> Permutation:
@@ -126,4 +118,6 @@ class WeightMatching:
             return landscape.symmetry.random(generator)
         if self.start == "anchored":
             return starts.anchored(landscape, generator=generator)
+        if self.start in ("frank_wolfe", "sinkhorn"):
+            return starts.relaxed(landscape, annealed=self.start == "sinkhorn")
         return landscape.symmetry.identity()
