@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
 from isthmus.core.errors import SettingError, listed
 from isthmus.train.engines import Engine, Sequential, Stretch, Vectorised
+from isthmus.train.graphs import Graph, Graphs
 from isthmus.train.task import State, Task
 
-ENGINES = ("auto", "sequential", "vectorised", "compiled")
+CPU_ENGINES = ("vectorised", "compiled")
+CUDA_ENGINES = ("graph", "graphs", "compiled graph", "compiled graphs")
+ENGINES = ("auto", "sequential", *CPU_ENGINES, *CUDA_ENGINES)
 
 _MARGIN = 1.05  # another engine must beat the plain loop by this, more than the probe's own noise
 _WORTH_PROBING = 0.5  # seconds of plain training below which nothing else is tried
-_WORTH_COMPILING = 60.0  # seconds; compiling takes 5 to 34 s on a CPU
+_WORTH_CAPTURING = 3.0  # seconds; capturing a graph takes about one for each shape
+_WORTH_COMPILING = 90.0  # seconds; compiling takes 5 to 60 s
 _PROBE_SECONDS = 0.15
+_MOST_GRAPHS = 32  # replicas with a graph of their own; each holds its own activations
 
 
 def choose(task: Task, state: State, stretch: Stretch, *, steps: int, engine: str) -> tuple[Engine, tuple[str, ...]]:
@@ -31,53 +36,93 @@ def choose(task: Task, state: State, stretch: Stretch, *, steps: int, engine: st
 
     Returns:
         The engine and what a user should know about the choice, such as why a module could not be vectorised.
+
+    Raises:
+        SettingError: the engine's name is unknown, or needs a CUDA device.
     """
-    if engine not in ENGINES:
-        raise SettingError(f"engine must be one of {listed(ENGINES, 10)}, got {engine}")
+    _check(engine, task.device)
     plain = Sequential(task)
-    if engine == "sequential":
+    if engine == "sequential" or stretch.last == stretch.first:
         return plain, ()
     if task.stochastic:
         return plain, ("the module draws random numbers (dropout), so replicas are trained one after the other",)
-    if stretch.last == stretch.first or (engine == "auto" and state.count == 1):
+    if engine == "auto" and state.count == 1 and task.device.type == "cpu":
         return plain, ()
-    probe = _Probe(state, stretch)
+    probe = _Probe(task, state, stretch)
+    if engine != "auto":
+        return _wanted(task, probe, engine)
     single = probe.seconds(plain, replicas=1) * state.count
-    if engine == "auto" and single * steps < _WORTH_PROBING:
+    if single * steps < _WORTH_PROBING:
         return plain, ()
-    return _fastest(task, probe, single=single, steps=steps, engine=engine)
+    return _fastest(task, probe, single=single, steps=steps)
 
 
-def _fastest(task: Task, probe: _Probe, *, single: float, steps: int, engine: str) -> tuple[Engine, tuple[str, ...]]:
+def _check(engine: str, device: torch.device) -> None:
+    if engine not in ENGINES:
+        raise SettingError(f"engine must be one of {listed(ENGINES, 10)}, got {engine}")
+    if engine in CUDA_ENGINES and device.type != "cuda":
+        raise SettingError(f"engine {engine} needs a CUDA device, got {device.type}; use auto")
+
+
+def _wanted(task: Task, probe: _Probe, engine: str) -> tuple[Engine, tuple[str, ...]]:
+    """The engine that was asked for, or the plain loop and the reason why not."""
+    candidate = _ALL[engine](task)
+    try:
+        probe.check(candidate)
+    except Exception as problem:  # whatever vmap, the tracer or a compiler raises: the plain loop still works
+        return Sequential(task), (_note(candidate, problem),)
+    return candidate, ()
+
+
+def _fastest(task: Task, probe: _Probe, *, single: float, steps: int) -> tuple[Engine, tuple[str, ...]]:
     best: Engine = Sequential(task)
-    least, notes = single / _MARGIN, []
-    for name, make in _candidates(task).items():
-        if engine not in ("auto", name):
+    fastest, notes = single / _MARGIN, []
+    for name in _candidates(task, probe.state.count):
+        ahead = fastest * steps
+        if ahead < (_WORTH_COMPILING if "compiled" in name else _WORTH_CAPTURING if "graph" in name else 0):
             continue
-        if engine == "auto" and name == "compiled" and min(least, single) * steps < _WORTH_COMPILING:
-            continue
-        candidate = make()
+        candidate = _ALL[name](task)
         try:
-            probe.check(candidate, best_known=Sequential(task))
+            probe.check(candidate)
             taken = probe.seconds(candidate)
-        except Exception as problem:  # whatever vmap, the tracer or a compiler raises: the plain loop still works
-            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-            notes.append(f"the module cannot be trained {candidate.name}: {reason[:200]}")
+        except Exception as problem:  # as above
+            notes.append(_note(candidate, problem))
             continue
-        if taken < least or engine == name:
-            best, least = candidate, taken
+        if taken < fastest:
+            best, fastest = candidate, taken
     return best, tuple(notes)
 
 
-def _candidates(task: Task) -> dict[str, Callable[[], Engine]]:
-    return {"vectorised": lambda: Vectorised(task), "compiled": lambda: Vectorised(task, compiled=True)}
+def _candidates(task: Task, count: int) -> list[str]:
+    """Engines worth a probe, the cheapest to set up first."""
+    if task.device.type != "cuda":
+        return list(CPU_ENGINES)
+    many = ["graphs", "compiled graphs"] if count <= _MOST_GRAPHS else []
+    if task.convolutional and many:
+        return many  # convolutions under vmap become grouped ones, several times slower
+    return ["vectorised", "graph", *many[:1], "compiled graph", *many[1:]]
+
+
+_ALL: Mapping[str, Callable[[Task], Engine]] = {
+    "vectorised": Vectorised,
+    "compiled": lambda task: Vectorised(task, compiled=True),
+    "graph": Graph,
+    "graphs": Graphs,
+    "compiled graph": lambda task: Graph(task, compiled=True),
+    "compiled graphs": lambda task: Graphs(task, compiled=True),
+}
+
+
+def _note(engine: Engine, problem: Exception) -> str:
+    reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+    return f"the module cannot be trained {engine.name}: {reason[:200]}"
 
 
 class _Probe:
     """Times engines on copies of a group's state."""
 
-    def __init__(self, state: State, stretch: Stretch) -> None:
-        self.state, self.stretch = state, stretch
+    def __init__(self, task: Task, state: State, stretch: Stretch) -> None:
+        self.task, self.state, self.stretch = task, state, stretch
 
     def seconds(self, engine: Engine, *, replicas: int | None = None) -> float:
         """Seconds for a step of ``replicas`` (all, if not said)."""
@@ -86,51 +131,42 @@ class _Probe:
         if count < self.state.count:
             stretch = stretch.part(0, count)
         first = stretch.first
-        self._advance(engine, state, stretch, first + 1)  # warm
-        taken = self._advance(engine, state, stretch, first + 1)
+        self._advance(engine, state, stretch.to(first + 1))  # warm
+        taken = self._advance(engine, state, stretch.to(first + 1))
         length = int(min(stretch.last - first, max(1, _PROBE_SECONDS / 2 // max(taken, 1e-9))))
-        return min(self._advance(engine, state, stretch, first + length) / length for _ in range(2))
+        return min(self._advance(engine, state, stretch.to(first + length)) / length for _ in range(2))
 
-    def check(self, engine: Engine, *, best_known: Engine) -> None:
-        """Refuse an engine whose first step differs from the plain loop's."""
-        import dataclasses
-
-        step = dataclasses.replace(self.stretch, last=self.stretch.first + 1)
-        right, tried = self.state.part(0, 1).clone(), self.state.clone()
-        best_known.advance(right, step.part(0, 1))
+    def check(self, engine: Engine) -> None:
+        """Refuse an engine whose first step differs from the plain loop's, for the first and the last replica."""
+        step, last = self.stretch.to(self.stretch.first + 1), self.state.count - 1
+        tried = self.state.clone()
         engine.advance(tried, step)
-        start, moved, other = (
-            torch.cat([t[0].flatten().double() for t in [*s.parameters, *_floating(s.buffers)]])
-            for s in (self.state, right, tried)
-        )
-        error = float((moved - other).norm() / (moved - start).norm().clamp_min(1e-30))
-        allowed = {torch.float64: 1e-6, torch.float32: 1e-2}[moved_dtype(right)]
-        if right.parameters and self.bfloat16:
-            allowed = 0.2
-        if not error <= allowed:
-            raise RuntimeError(f"its first step differs from the plain loop's by {error:.1e} of the step")
+        for index in {0, last}:
+            start = self.state.part(index, index + 1)
+            right = start.clone()
+            Sequential(self.task).advance(right, step.part(index, index + 1))
+            before, wanted, got = (_vector(state) for state in (start, right, tried.part(index, index + 1)))
+            error = float((wanted - got).norm() / (wanted - before).norm().clamp_min(1e-30))
+            if not error <= self._allowed and bool(torch.isfinite(wanted).all()):
+                raise RuntimeError(f"its first step differs from the plain loop's by {error:.1e} of the step")
 
     @property
-    def bfloat16(self) -> bool:
-        """Whether activations are rounded to eight bits, which differs between kernels."""
-        return self.stretch.batches.recipes[0].precision == "bfloat16"
+    def _allowed(self) -> float:
+        """Rounding, with room; bfloat16 keeps eight bits of every activation, so kernels differ visibly."""
+        return {"float64": 1e-6, "float32": 1e-2, "bfloat16": 0.3}[self.task.recipe.precision]
 
-    def _advance(self, engine: Engine, state: State, stretch: Stretch, last: int) -> float:
-        import dataclasses
-
+    def _advance(self, engine: Engine, state: State, stretch: Stretch) -> float:
         _synchronise(state)
         begin = time.perf_counter()
-        engine.advance(state, dataclasses.replace(stretch, last=last))
+        engine.advance(state, stretch)
         _synchronise(state)
         return time.perf_counter() - begin
 
 
-def moved_dtype(state: State) -> torch.dtype:
-    return state.parameters[0].dtype
-
-
-def _floating(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [tensor for tensor in tensors if tensor.is_floating_point()]
+def _vector(state: State) -> torch.Tensor:
+    """Everything that a step moves, as one vector."""
+    tensors = [*state.parameters, *(buffer for buffer in state.buffers if buffer.is_floating_point())]
+    return torch.cat([tensor.flatten().double() for tensor in tensors])
 
 
 def _synchronise(state: State) -> None:

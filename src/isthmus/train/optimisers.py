@@ -20,15 +20,12 @@ Slots = Sequence[Sequence[Tensor]]
 
 def slots(recipe: Recipe, parameters: Tensors) -> list[list[Tensor]]:
     """What the optimiser remembers at the start: nothing, a momentum, or two moments; one list of tensors each."""
-    if recipe.optimiser in ("adam", "adamw"):
-        count = 2
-    else:
-        count = 1 if recipe.momentum else 0
+    count = 2 if recipe.optimiser in ("adam", "adamw") else int(recipe.momentum > 0)
     return [[torch.zeros_like(parameter) for parameter in parameters] for _ in range(count)]
 
 
 def stepped(
-    recipe: Recipe, parameters: Tensors, gradients: Tensors, memory: Slots, *, rate: Tensor, step: Tensor
+    recipe: Recipe, parameters: Tensors, gradients: Tensors, memory: Slots, *, rate: Tensor | float, step: Tensor
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     """New parameters and memory after one step.
 
@@ -57,7 +54,7 @@ def stepped(
 
 
 def _adam(
-    recipe: Recipe, parameters: Tensors, gradients: Tensors, memory: Slots, *, rate: Tensor, step: Tensor
+    recipe: Recipe, parameters: Tensors, gradients: Tensors, memory: Slots, *, rate: Tensor | float, step: Tensor
 ) -> tuple[list[Tensor], list[list[Tensor]]]:
     (first, second), new, means, squares = recipe.betas, [], [], []
     after = step.double() + 1  # float32 would lose seven digits of the correction
@@ -79,7 +76,7 @@ def _adam(
 
 @torch.no_grad()
 def step_(
-    recipe: Recipe, parameters: Tensors, gradients: Tensors, memory: Slots, *, rate: Tensor, step: Tensor
+    recipe: Recipe, parameters: Tensors, gradients: Tensors, memory: Slots, *, rate: Tensor | float, step: Tensor
 ) -> None:
     """Take one step in place, by one fused kernel for all tensors where torch has one for them.
 
@@ -112,8 +109,9 @@ def step_(
 def _fused(parameters: Tensors) -> bool:
     """Whether torch's fused kernels take these tensors."""
     first = parameters[0]
+    known = (torch.float32, torch.float64) if first.device.type == "cpu" else (torch.float32,)  # CUDA's rate is float32
     return first.device.type in ("cpu", "cuda") and all(
-        tensor.dtype is first.dtype and tensor.dtype in (torch.float32, torch.float64) for tensor in parameters
+        tensor.dtype is first.dtype and tensor.dtype in known for tensor in parameters
     )
 
 

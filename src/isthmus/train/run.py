@@ -82,6 +82,7 @@ class Run:
                 engine = self._chosen(state, stretch, until - self._step)
             engine.advance(state, stretch)
             self._step += last - first
+            state.steps += last - first
             self._seen += last - first
             self._keep(state)
             if last == length or self._step == self.total:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Task:
         network: the module as a function of its weights.
         parameters: names of the trainable tensors.
         buffers: names of everything else that belongs to one replica: running statistics, counters, frozen parameters.
+        counters: how many batches BatchNorm layers had seen at the start; counted by the steps, not by the module.
         stochastic: whether a forward pass draws random numbers (dropout), so that it must run one replica at a time.
         classes: how many classes the labels have.
     """
@@ -38,6 +39,7 @@ class Task:
     network: Network
     parameters: tuple[str, ...]
     buffers: tuple[str, ...]
+    counters: Mapping[str, Tensor]
     stochastic: bool
     classes: int
     device: torch.device
@@ -51,6 +53,10 @@ class Task:
     def convolutional(self) -> bool:
         """Whether the module convolves, which is slow when vectorised."""
         return any(isinstance(layer, nn.modules.conv._ConvNd) for layer in self.module.modules())
+
+    def copy(self) -> Task:
+        """The same task with a module of its own, for an engine that binds tensors to it for good."""
+        return dataclasses.replace(self, module=copy.deepcopy(self.module))
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
@@ -67,7 +73,8 @@ class Task:
             zip(self.buffers, state.buffers, strict=True)
         )
         names = {name: self.network.tied.get(name, name) for name in self.network.names}
-        copies = {name: own[name][index].detach().to(device=device, copy=True) for name in set(names.values())}
+        copies = {name: tensor[index].detach().to(device=device, copy=True) for name, tensor in own.items()}
+        copies |= {name: (start + state.steps).to(device) for name, start in self.counters.items()}
         return {name: copies[source] for name, source in names.items()}
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, " replicas"]:
@@ -100,6 +107,7 @@ class State:
         memory: the optimiser's, lists like ``parameters``.
         masks: 1 where a parameter may be non-zero; empty without pruning.
         losses: sums of the batch losses since they were last read.
+        steps: how many were taken.
     """
 
     parameters: list[Tensor]
@@ -107,6 +115,7 @@ class State:
     memory: list[list[Tensor]]
     masks: list[Tensor]
     losses: Float[Tensor, " replicas"]
+    steps: int = 0
 
     @property
     def count(self) -> int:
@@ -118,7 +127,7 @@ class State:
         lists = ([change(t) for t in part] for part in (self.parameters, self.buffers, self.masks))
         parameters, buffers, masks = lists
         memory = [[change(tensor) for tensor in part] for part in self.memory]
-        return State(parameters, buffers, memory, masks, change(self.losses))
+        return State(parameters, buffers, memory, masks, change(self.losses), self.steps)
 
     def clone(self) -> State:
         """A copy that shares nothing."""
@@ -136,6 +145,10 @@ class State:
     def tensors(self) -> list[Tensor]:
         """Every tensor that training writes to."""
         return [*self.parameters, *self.buffers, *(t for part in self.memory for t in part), self.losses]
+
+    def inputs(self) -> list[Tensor]:
+        """What a forward and backward pass reads."""
+        return [*self.parameters, *self.buffers, *self.masks]
 
     def copy_(self, other: State) -> None:
         """Take over another state's values."""
@@ -163,13 +176,14 @@ def prepare(
     modules = [module if isinstance(module, nn.Module) else module(recipe) for recipe in recipes]
     dtype = torch.float64 if recipes[0].precision == "float64" else torch.float32
     skeleton = copy.deepcopy(modules[0]).to(device=device, dtype=dtype).train()
+    counters = _without_counters(skeleton)
     trainable = tuple(name for name, parameter in skeleton.named_parameters() if parameter.requires_grad)
     named = [{**dict(one.named_parameters()), **dict(one.named_buffers())} for one in modules]
     for other in named[1:]:
         check_alike(named[0], other, what="replicas of one group")
     if not trainable:
         raise SettingError("a module must have at least one trainable parameter, got none")
-    others = tuple(name for name in named[0] if name not in trainable)
+    others = tuple(name for name in named[0] if name not in trainable and name not in counters)
 
     def stacked(names: Sequence[str]) -> list[Tensor]:
         parts = ([one[name].detach().to(device) for one in named] for name in names)
@@ -185,8 +199,19 @@ def prepare(
         torch.zeros(len(recipes), dtype=torch.float64 if dtype is torch.float64 else torch.float32, device=device),
     )
     network = Network.of(copy.deepcopy(modules[0]).to(device=device, dtype=dtype))
-    task = Task(recipes[0], skeleton, network, trainable, others, False, classes, device)
+    task = Task(recipes[0], skeleton, network, trainable, others, counters, False, classes, device)
     return dataclasses.replace(task, stochastic=_draws(task, state, example)), state
+
+
+def _without_counters(module: nn.Module) -> dict[str, Tensor]:
+    """Take the batch counters out of BatchNorm layers that do not need them: one kernel less in every layer and step."""
+    counters = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum is not None:
+            if layer.num_batches_tracked is not None:
+                counters[f"{name}.num_batches_tracked".lstrip(".")] = layer.num_batches_tracked.cpu()
+            layer.num_batches_tracked = None
+    return counters
 
 
 def _draws(task: Task, state: State, example: Tensor) -> bool:

@@ -1,0 +1,217 @@
+"""Training steps captured as CUDA graphs: one for all replicas, or one for each on a stream of its own.
+
+A small network's step is hundreds of short kernels, and launching them one by one from Python leaves the GPU idle. A graph
+launches them all at once. Everything a step needs to know is read from device memory (position in the epoch, learning
+rate, optimiser step), so that replaying the same graph takes the next step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from isthmus.train import optimisers
+from isthmus.train.batches import Batches
+from isthmus.train.engines import Sequential, Stretch
+from isthmus.train.steps import Function, Layout, gradients
+from isthmus.train.task import State, Task
+
+_WARM = 3  # eager steps before a capture, so that libraries have set up their workspaces
+
+
+class _Tape:
+    """A captured step: the graph, and every tensor that it reads or writes, which must live as long as it does.
+
+    Attributes:
+        state: weights that the graph trains.
+        place: the step within the epoch, on the device.
+        step: the step within the whole training, on the device.
+    """
+
+    def __init__(self, state: State, stretch: Stretch, stream: torch.cuda.Stream) -> None:
+        self.state, self.batches, self.stream = state, stretch.batches, stream
+        self.order = stretch.plan.order.clone()
+        alterations = stretch.plan.alterations
+        self.alterations = None if alterations is None else alterations.clone()
+        self.rates = stretch.rates.clone()
+        device = state.losses.device
+        self.place = torch.zeros((), dtype=torch.int64, device=device)
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def load(self, state: State, stretch: Stretch) -> None:
+        """Set the graph's memory to where a stretch begins."""
+        self.state.copy_(state)
+        if self.state.masks:
+            torch._foreach_copy_(self.state.masks, state.masks)  # another round of pruning has others
+        self.order.copy_(stretch.plan.order)
+        if self.alterations is not None and stretch.plan.alterations is not None:
+            self.alterations.copy_(stretch.plan.alterations)
+        self.rates.copy_(stretch.rates)
+        self.place.fill_(stretch.first)
+        self.step.fill_(stretch.start)
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor]:
+        """The batch at the present place."""
+        positions = self.place * self.batches.batch_size + torch.arange(size, device=self.place.device)
+        order = self.order.index_select(1, positions)
+        alterations = None if self.alterations is None else self.alterations.index_select(1, positions)
+        return self.batches.fetch(order, alterations)
+
+    def rate(self) -> Tensor:
+        """The learning rate at the present step."""
+        return self.rates.index_select(0, self.step.view(1)).squeeze(0)
+
+    def replay(self, size: int) -> None:
+        """Take one step."""
+        self.graphs[size].replay()
+
+
+class _Graphs:
+    """What both engines share: tapes, captured when first needed."""
+
+    name = "graphs"
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._tapes: list[_Tape] = []
+        self._batches: Batches | None = None
+
+    def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
+        raise NotImplementedError
+
+    def _step(self, tape: _Tape, size: int) -> None:
+        raise NotImplementedError
+
+    def advance(self, state: State, stretch: Stretch) -> None:
+        """See :class:`isthmus.train.engines.Engine`."""
+        if self._batches is not stretch.batches:
+            self._tapes, self._batches = self._new(state, stretch), stretch.batches
+        parts = self._parts(state, stretch)
+        for tape, (part, piece) in zip(self._tapes, parts, strict=True):
+            tape.load(part, piece)
+        sizes = [stretch.size(index) for index in range(stretch.first, stretch.last)]
+        for size in dict.fromkeys(sizes):
+            for tape in self._tapes:
+                if size not in tape.graphs:
+                    self._capture(tape, size)
+        with _beside([tape.stream for tape in self._tapes]):
+            for size in sizes:
+                for tape in self._tapes:
+                    with torch.cuda.stream(tape.stream):
+                        tape.replay(size)
+        for tape, (part, _) in zip(self._tapes, parts, strict=True):
+            part.copy_(tape.state)
+
+    def _parts(self, state: State, stretch: Stretch) -> list[tuple[State, Stretch]]:
+        if len(self._tapes) == 1:
+            return [(state, stretch)]
+        count = range(state.count)
+        return [(state.part(index, index + 1), stretch.part(index, index + 1)) for index in count]
+
+    def _capture(self, tape: _Tape, size: int) -> None:
+        """Warm up and record one step; the tape's state is put back to where it was."""
+        before = tape.state.clone()
+        marks = (tape.place.clone(), tape.step.clone())
+        graph = torch.cuda.CUDAGraph()
+        with torch.backends.cudnn.flags(benchmark=True), _beside([tape.stream]):
+            with torch.cuda.stream(tape.stream):
+                for _ in range(_WARM):
+                    self._step(tape, size)
+                    self._return(tape, marks)
+            torch.cuda.synchronize(self.task.device)
+            with torch.cuda.graph(graph, stream=tape.stream):
+                self._step(tape, size)
+        tape.graphs[size] = graph
+        tape.state.copy_(before)
+        self._return(tape, marks)
+
+    @staticmethod
+    def _return(tape: _Tape, marks: tuple[Tensor, Tensor]) -> None:
+        tape.place.copy_(marks[0])
+        tape.step.copy_(marks[1])
+
+    def _update(
+        self, tape: _Tape, state: State, losses: Tensor, slopes: Sequence[Tensor], buffers: Sequence[Tensor]
+    ) -> None:
+        """The optimiser's part of a step, and the counters; ``state`` is the tape's, or a view of it."""
+        optimisers.step_(
+            self.task.recipe, state.parameters, slopes, state.memory, rate=tape.rate(), step=tape.step.float()
+        )
+        if buffers:
+            torch._foreach_copy_(state.buffers, list(buffers))
+        state.losses.add_(losses)
+        tape.place.add_(1)
+        tape.step.add_(1)
+
+
+class Graph(_Graphs):
+    """One graph of the vectorised step of all replicas: for networks whose kernels are small, such as perceptrons."""
+
+    def __init__(self, task: Task, *, compiled: bool = False) -> None:
+        super().__init__(task)
+        self.name = "one captured graph" + (", compiled" if compiled else "")
+        self._slopes = Function(task, gradients, compiled=compiled)
+
+    def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
+        return [_Tape(state.clone(), stretch, torch.cuda.Stream(self.task.device))]
+
+    def _step(self, tape: _Tape, size: int) -> None:
+        layout = Layout.of(tape.state)
+        results = self._slopes(layout, [*tape.state.inputs(), *tape.batch(size)])
+        self._update(tape, tape.state, *layout.split(results))
+
+
+class Graphs(_Graphs):
+    """A graph for each replica, on streams of their own: for convolutions, which are slow when vectorised."""
+
+    def __init__(self, task: Task, *, compiled: bool = False) -> None:
+        super().__init__(task)
+        self.name = "a captured graph for each replica" + (", compiled" if compiled else "")
+        self._plain = Sequential(task.copy())
+        self._slopes = Function(task, gradients, compiled=True) if compiled else None
+
+    def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
+        tapes = []
+        for index in range(state.count):
+            one = state.part(index, index + 1).map(self._laid_out)
+            tapes.append(_Tape(one, stretch.part(index, index + 1), torch.cuda.Stream(self.task.device)))
+        return tapes
+
+    def _laid_out(self, tensor: Tensor) -> Tensor:
+        """A copy; kernels of convolutions channels-last, as tensor cores want them in bfloat16."""
+        if self._channels_last and tensor.dim() == 5:
+            return tensor[0].clone(memory_format=torch.channels_last)[None]
+        return tensor.clone()
+
+    @property
+    def _channels_last(self) -> bool:
+        return self.task.recipe.precision == "bfloat16"
+
+    def _step(self, tape: _Tape, size: int) -> None:
+        inputs, targets = (part[0] for part in tape.batch(size))
+        if self._channels_last and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        one = tape.state.map(lambda tensor: tensor[0])  # views, in the kernels' own layout
+        if self._slopes is None:
+            self._plain.bind(one)
+            self._update(tape, one, *self._plain.differentiate(one, inputs, targets), [])
+        else:
+            layout = Layout.of(one, stacked=False)
+            self._update(tape, one, *layout.split(self._slopes(layout, [*one.inputs(), inputs, targets])))
+
+
+@contextlib.contextmanager
+def _beside(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
+    """Side streams begin after what the current stream has been given, and it goes on after they are done."""
+    current = torch.cuda.current_stream(streams[0].device)
+    for stream in streams:
+        stream.wait_stream(current)
+    try:
+        yield
+    finally:
+        for stream in streams:
+            current.wait_stream(stream)
