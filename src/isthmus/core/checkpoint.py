@@ -104,6 +104,7 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
     best = max(_without_prefixes(weights), key=lambda candidate: sum(name in like for name in candidate))
     # A counter of batches is bookkeeping that old checkpoints lack; it changes no output in evaluation.
     best = {**{n: t for n, t in like.items() if n.endswith("num_batches_tracked")}, **best}
+    best = {**_tied(best, like), **best}
     if missing := [name for name in like if name not in best]:
         hint = f" (it has {listed(best, 3)})" if len(missing) == len(like) else ""
         raise CheckpointError(f"{what} must hold every tensor of the model; missing: {listed(missing)}{hint}")
@@ -117,6 +118,17 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
     if finite:
         check_finite(ordered, what=what)
     return ordered
+
+
+def _tied(weights: Weights, like: Weights) -> dict[str, Tensor]:
+    """Tensors that a file leaves out because the model ties them to one that it holds, as safetensors files do."""
+    held = {_place(like[name]): tensor for name, tensor in weights.items() if name in like}
+    return {name: held[_place(t)] for name, t in like.items() if name not in weights and _place(t) in held}
+
+
+def _place(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Where a tensor's entries lie: equal for tied tensors only. An empty tensor lies nowhere."""
+    return tensor.data_ptr() or id(tensor), tuple(tensor.shape), tensor.stride()
 
 
 @contextlib.contextmanager
@@ -160,6 +172,8 @@ def _load_shards(index: Path, device: str | torch.device) -> dict[str, Tensor]:
         table: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise CheckpointError(f"{index} must be JSON with a weight_map, but: {_first_line(problem)}") from problem
+    if not isinstance(table, dict) or not all(isinstance(shard, str) for shard in table.values()):
+        raise CheckpointError(f"{index} must map tensor names to shards in its weight_map, and does not")
     weights: dict[str, Tensor] = {}
     for shard in sorted(set(table.values())):
         file = index.parent / shard

@@ -255,8 +255,9 @@ class Permutation:
 
     def after(self, first: Permutation) -> Permutation:
         """The one permutation that does ``first`` and then this: ``self.apply(first.apply(w))``."""
-        if first.symmetry.tensors.keys() != self.symmetry.tensors.keys():
-            raise SymmetryError("permutations must be of one symmetry to follow each other")
+        sizes = [{group.name: group.size for group in p.symmetry.permutable} for p in (first, self)]
+        if sizes[0] != sizes[1]:
+            raise SymmetryError("permutations must be of one symmetry to follow each other; these have other groups")
         return Permutation(
             self.symmetry,
             {name: index[self.indices[first._image(name)]] for name, index in first.indices.items()},

@@ -1,0 +1,229 @@
+"""Checkpoints: saved is what is loaded, half files never show, hostile or broken ones are one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from isthmus.core.checkpoint import fit, load, metadata_of, save
+from isthmus.core.errors import CheckpointError, IsthmusError, WeightsError
+from isthmus.core.network import Network
+
+WEIGHTS = {
+    "a.weight": torch.arange(6.0).view(2, 3),
+    "a.bias": torch.tensor([1.5, -2.5], dtype=torch.bfloat16),
+    "half": torch.tensor([0.1], dtype=torch.float16),
+    "double": torch.tensor(0.1, dtype=torch.float64),
+    "count": torch.tensor(7),
+    "mask": torch.tensor([True, False]),
+}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype for name in first
+    )
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".bin", ".ckpt"])
+def test_what_is_saved_is_loaded_in_its_own_precision(tmp_path, suffix):
+    file = save(WEIGHTS, tmp_path / f"deep/er/w{suffix}", metadata={"made_by": "test"})
+    assert same(load(file), WEIGHTS)
+    assert metadata_of(file) == ({"made_by": "test"} if suffix == ".safetensors" else {})
+    assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_views_are_saved_as_what_they_show(tmp_path, suffix):
+    stack = torch.randn(64, 1000)
+    views = {"row": stack[3], "turned": stack.T[:5], "tied": stack[3]}
+    file = save(views, tmp_path / f"w{suffix}")
+    assert file.stat().st_size < 70_000
+    assert same(load(file), views)
+
+
+@pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "model", "params", "module", "net"])
+def test_nested_state_dicts_are_found(tmp_path, nest):
+    torch.save({nest: WEIGHTS, "epoch": 3, "optimizer": {"state": {}, "lr": 0.1}}, tmp_path / "w.pt")
+    assert same(load(tmp_path / "w.pt"), WEIGHTS)
+    torch.save({"state_dict": {"model": WEIGHTS, "note": "x"}}, tmp_path / "twice.pt")
+    assert same(load(tmp_path / "twice.pt"), WEIGHTS)
+
+
+def shards(folder, table, missing=()):
+    for name in set(table.values()) - set(missing):
+        save_file({key: WEIGHTS[key] for key, file in table.items() if file == name}, folder / name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
+
+
+def test_shards_are_joined_in_the_order_of_the_index(tmp_path):
+    table = {name: f"part-{index % 2}.safetensors" for index, name in enumerate(WEIGHTS)}
+    shards(tmp_path, table)
+    for path in (tmp_path, tmp_path / "model.safetensors.index.json"):
+        found = load(path)
+        assert same(found, WEIGHTS)
+        assert list(found) == list(WEIGHTS)
+
+
+def test_broken_shards_are_named(tmp_path):
+    table = {name: f"part-{index % 2}.safetensors" for index, name in enumerate(WEIGHTS)}
+    shards(tmp_path, table, missing=["part-1.safetensors"])
+    with pytest.raises(CheckpointError, match=r"needs the shard part-1\.safetensors, which is missing"):
+        load(tmp_path)
+    shards(tmp_path, {**table, "a.bias": "../elsewhere.safetensors"}, missing=["../elsewhere.safetensors"])
+    with pytest.raises(CheckpointError, match="in its own folder"):
+        load(tmp_path)
+    shards(tmp_path, table)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {**table, "ghost": "part-0.safetensors"}}))
+    with pytest.raises(CheckpointError, match="missing: ghost"):
+        load(tmp_path)
+    for text in ("{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
+        index.write_text(text)
+        with pytest.raises(IsthmusError, match=r"must be JSON with a weight_map|must map tensor names"):
+            load(tmp_path)
+
+
+def test_a_folder_must_hold_one_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="found none"):
+        load(tmp_path)
+    save(WEIGHTS, tmp_path / "a.pt")
+    assert same(load(tmp_path), WEIGHTS)
+    save(WEIGHTS, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"found a\.pt, b\.pt; name the file"):
+        load(tmp_path)
+
+
+class Runs:
+    """A pickle that would run code."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_pickles_that_run_code_are_refused_and_do_not_run(tmp_path, new):
+    trap = tmp_path / "trap"
+    torch.save({"w": torch.ones(2), "x": Runs(str(trap))}, tmp_path / "w.pt", _use_new_zipfile_serialization=new)
+    with pytest.raises(CheckpointError, match=r"--unsafe-pickle") as caught:
+        load(tmp_path / "w.pt")
+    assert "\n" not in str(caught.value)
+    assert not trap.exists()
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Runs(str(trap))))
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "plain.pt")
+    assert not trap.exists()
+
+
+def test_a_whole_module_needs_the_unsafe_way(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match="unsafe_pickle"):
+        load(tmp_path / "w.pt")
+    assert set(load(tmp_path / "w.pt", unsafe_pickle=True)) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("keep", [0, 7, 100, 0.5])
+def test_truncated_files_are_one_line(tmp_path, suffix, keep):
+    file = save({"w": torch.randn(500)}, tmp_path / f"w{suffix}")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(CheckpointError) as caught:
+        load(file)
+    assert "\n" not in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_missing_unknown_and_empty_files(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing at"):
+        load(tmp_path / "none.pt")
+    (tmp_path / "w.txt").write_text("hello")
+    with pytest.raises(CheckpointError, match="must be one of"):
+        load(tmp_path / "w.txt")
+    with pytest.raises(CheckpointError, match="is written as"):
+        save(WEIGHTS, tmp_path / "w.npz")
+    for content in ({"epoch": 3}, [1, 2], {"state_dict": {"a": 1}}):
+        torch.save(content, tmp_path / "other.pt")
+        with pytest.raises(CheckpointError, match="must hold a state_dict"):
+            load(tmp_path / "other.pt")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    file = save(WEIGHTS, tmp_path / "w.safetensors")
+    with pytest.raises(Exception, match=r"metadata|str"):
+        save(WEIGHTS, file, metadata={"number": 3})  # type: ignore[dict-item]
+    assert same(load(file), WEIGHTS)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(4)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.", "module.model."])
+def test_wrappers_of_names_are_taken_off(prefix):
+    like = Network.of(Net()).weights
+    found = fit({prefix + name: tensor for name, tensor in reversed(list(like.items()))}, like)
+    assert list(found) == list(like)
+    assert all(found[name] is like[name] for name in like)
+
+
+def test_a_prefix_of_the_model_itself_stays():
+    like = {"model.a": torch.zeros(1), "model.b": torch.zeros(1)}
+    assert list(fit(like, like)) == list(like)
+    assert list(fit({"module.model.a": torch.ones(1), "module.model.b": torch.ones(1)}, like)) == list(like)
+
+
+def test_a_missing_counter_is_no_fault():
+    like = Network.of(Net()).weights
+    old = {name: tensor for name, tensor in like.items() if "num_batches" not in name}
+    assert int(fit(old, like)["norm.num_batches_tracked"]) == 0
+
+
+def test_tensors_left_out_because_they_are_tied_are_filled_in():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding(5, 3)
+            self.head = nn.Linear(3, 5, bias=False)
+            self.head.weight = self.embedding.weight
+
+    like = Network.of(Tied()).weights
+    for kept in ("embedding.weight", "head.weight"):
+        found = fit({kept: torch.full((5, 3), 2.0)}, like)
+        assert list(found) == ["embedding.weight", "head.weight"]
+        assert found["head.weight"] is found["embedding.weight"]
+    with pytest.raises(CheckpointError, match="missing"):
+        fit(
+            {"embedding.weight": torch.zeros(5, 3)},
+            {"embedding.weight": torch.zeros(5, 3), "head.weight": torch.zeros(5, 3)},
+        )
+
+
+def test_what_does_not_fit_is_named():
+    like = Network.of(Net()).weights
+    lacking = {name: tensor for name, tensor in like.items() if name != "first.bias"}
+    with pytest.raises(CheckpointError, match=r"the second must hold every tensor of the model; missing: first\.bias"):
+        fit(lacking, like, what="the second")
+    with pytest.raises(CheckpointError, match=r"extra: further"):
+        fit({**like, "further": torch.zeros(1)}, like)
+    with pytest.raises(CheckpointError, match=r"first\.bias is \(4,\) in the model, \(5,\) in the file"):
+        fit({**like, "first.bias": torch.zeros(5)}, like)
+    with pytest.raises(CheckpointError, match=r"it has x, y"):
+        fit({"x": torch.zeros(1), "y": torch.zeros(1)}, {"a": torch.zeros(1), "b": torch.zeros(1)})
+    broken = {**like, "first.bias": torch.full((4,), float("nan"))}
+    with pytest.raises(WeightsError, match=r"NaN or Inf in first\.bias"):
+        fit(broken, like)
+    assert fit(broken, like, finite=False)["first.bias"].isnan().all()
