@@ -98,6 +98,7 @@ def class_structure(
     )
 
 
+@torch.enable_grad()
 def _rival_sums(point: Point) -> tuple[Tensor, Tensor, int]:
     """Σ p·g by true class and rival (classes, classes, size), Σ p (classes, classes), and the number of examples."""
     sums = mass = torch.zeros(())

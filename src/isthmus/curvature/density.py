@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
@@ -29,7 +29,8 @@ class Density(Record):
         outliers: eigenvalues that were taken out, each with the exact share 1/size.
         at: every place where the density has weight, ascending.
         cumulative: the share of eigenvalues at or below each place.
-        low: lower end of its probe-to-probe interval.
+        low: lower end of its interval: Student's t from probe to probe, widened by what the quadrature leaves open
+            inside each probe's measure (the share of the next node, unless that is an eigenvalue already found).
         high: upper end.
         level: nominal coverage, point by point.
         size: the number of eigenvalues.
@@ -118,7 +119,8 @@ def density(
         raise SettingError(f"a density needs at least 2 probes and 2 steps, got {probes} and {steps}")
     if operator.size <= (probes + 1) * steps:
         values = torch.linalg.eigvalsh(operator.dense().double()).cpu()[None]
-        return _measured(values, torch.full_like(values, 1 / operator.size), values[0, :0], operator.size, level)
+        weights, settled = torch.full_like(values, 1 / operator.size), torch.ones_like(values, dtype=torch.bool)
+        return _measured(values, weights, settled, outliers=values[0, :0], size=operator.size, level=level)
     spent = 0
     if outliers is not None:
         known, values = torch.linalg.qr(outliers.vectors.to(operator.device, operator.dtype)).Q, outliers.values
@@ -134,8 +136,9 @@ def density(
         starts = _gaussian(operator, min(together, probes - first), generator)
         rows.append(quadrature(operator, starts, steps, orthogonal_to=known))
     progress(probes, probes, "density")
-    nodes, weights = (torch.cat(parts) for parts in zip(*rows, strict=True))
-    result = _measured(nodes, weights * (rest / operator.size), values.double().cpu(), operator.size, level)
+    nodes, weights, settled = (torch.cat(parts) for parts in zip(*rows, strict=True))
+    weights = weights * (rest / operator.size)
+    result = _measured(nodes, weights, settled, outliers=values.double().cpu(), size=operator.size, level=level)
     return dataclasses.replace(result, products=result.products + spent)
 
 
@@ -143,9 +146,8 @@ def _scouted(operator: Operator, steps: int, generator: torch.Generator) -> tupl
     """The eigenpairs to which one Krylov space has converged: the outliers, for the price of one probe."""
     krylov = _lanczos(operator, _gaussian(operator, 1, generator), steps, None)
     values, vectors = torch.linalg.eigh(krylov.tridiagonal[0])
-    residuals = (krylov.last[0] * vectors[-1]).abs()
-    # A residual of a thousandth leaves the value right to about a millionth; more than half the space is never settled.
-    settled = (residuals <= 1e-3 * values.abs()) & (values.abs() > 0)
+    # More than half the space is never settled to use.
+    settled = _settled(values, vectors, krylov.last[0]) & (values.abs() > 0)
     chosen = sorted(settled.nonzero().flatten().tolist(), key=lambda place: -abs(float(values[place])))[: steps // 2]
     ritz = krylov.basis[0].T @ vectors[:, chosen].to(operator.device, operator.dtype)
     return torch.linalg.qr(ritz).Q, values[chosen]
@@ -153,10 +155,20 @@ def _scouted(operator: Operator, steps: int, generator: torch.Generator) -> tupl
 
 def quadrature(
     operator: Operator, starts: Float[Tensor, "size probes"], steps: int, *, orthogonal_to: Float[Tensor, "size known"]
-) -> tuple[Float[Tensor, "probes steps"], Float[Tensor, "probes steps"]]:
-    """Gauss quadrature nodes and weights of every start's spectral measure; each row of weights adds up to 1."""
-    nodes, vectors = torch.linalg.eigh(_lanczos(operator, starts, steps, orthogonal_to).tridiagonal)
-    return nodes, vectors[:, 0, :].square()
+) -> tuple[Float[Tensor, "probes steps"], Float[Tensor, "probes steps"], Bool[Tensor, "probes steps"]]:
+    """Gauss quadrature of every start's spectral measure.
+
+    Returns:
+        Nodes; weights, each row adding up to 1; which nodes are eigenvalues already.
+    """
+    krylov = _lanczos(operator, starts, steps, orthogonal_to)
+    nodes, vectors = torch.linalg.eigh(krylov.tridiagonal)
+    return nodes, vectors[:, 0, :].square(), _settled(nodes, vectors, krylov.last[:, None])
+
+
+def _settled(values: Tensor, vectors: Tensor, last: Tensor) -> Tensor:
+    """Ritz values whose residual is below a thousandth: they are right to about a millionth."""
+    return (last * vectors[..., -1, :]).abs() <= 1e-3 * values.abs().clamp(min=1e-9 * float(values.abs().max()))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -208,16 +220,27 @@ def _gaussian(operator: Operator, count: int, generator: torch.Generator) -> Ten
     return drawn.to(device=operator.device, dtype=operator.dtype)
 
 
-def _measured(nodes: Tensor, weights: Tensor, outliers: Tensor, size: int, level: float) -> Density:
-    """Put the cumulative density and its interval beside the nodes."""
+def _measured(nodes: Tensor, weights: Tensor, settled: Tensor, *, outliers: Tensor, size: int, level: float) -> Density:
+    """Put the cumulative density and its interval beside the nodes.
+
+    Inside one probe's measure the true cumulative density at a place lies between the steps on either side of it
+    (Chebyshev, Markov, Stieltjes); a node that is an eigenvalue is a true step and leaves nothing open.
+    """
     at = torch.cat([nodes.flatten(), outliers]).sort().values
     fixed = torch.searchsorted(outliers.sort().values, at, right=True).double() / size
-    each = torch.stack([_steps(row, share.cumsum(0), at) for row, share in zip(nodes, weights, strict=True)]) + fixed
-    probes = len(nodes)
-    mean, reach = each.mean(0), torch.zeros_like(at)
+    each, below, above = [], [], []
+    for row, share, found in zip(nodes, weights, settled, strict=True):
+        index = torch.searchsorted(row, at, right=True)
+        loose = torch.cat([share.new_zeros(1), share.masked_fill(found, 0.0), share.new_zeros(1)])
+        each.append(_steps(row, share.cumsum(0), at) + fixed)
+        below.append(loose[index])
+        above.append(loose[index + 1])
+    sample, probes = torch.stack(each), len(nodes)
+    mean, reach = sample.mean(0), torch.zeros_like(at)
     if probes > 1:
-        reach = student_quantile(0.5 + level / 2, probes - 1) * each.std(0) / math.sqrt(probes)
-    low, high = (mean - reach).clamp(0, 1), (mean + reach).clamp(0, 1)
+        reach = student_quantile(0.5 + level / 2, probes - 1) * sample.std(0) / math.sqrt(probes)
+    low = (mean - reach - torch.stack(below).mean(0)).clamp(0, 1)
+    high = (mean + reach + torch.stack(above).mean(0)).clamp(0, 1)
     return Density(nodes, weights, outliers, at, mean, low, high, level, size, nodes.numel())
 
 

@@ -17,7 +17,7 @@ from isthmus.core.record import Record
 from isthmus.core.status import Status
 
 Which = Literal["largest", "smallest", "both"]
-_ENDS = {"largest": "LA", "smallest": "SA", "both": "BE"}
+_ENDS = {"largest": "LA", "smallest": "SA"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ def eigenpairs(
     *,
     tolerance: float = 1e-4,
     start: Float[Tensor, " size"] | None = None,
-    limit: int | None = None,
+    limit: int = 100,
 ) -> EigenPairs:
     """The ``k`` algebraically largest or smallest eigenpairs, or ``k`` at each end.
 
@@ -60,11 +60,11 @@ def eigenpairs(
         operator: a symmetric matrix.
         k: how many, at least 1.
         which: the end; ``both`` gives ``k`` of each.
-        tolerance: largest residual relative to its eigenvalue. A Ritz value is quadratically better than its vector:
-            1e-4 leaves eigenvalues right to about 1e-8 over their relative gap. A float32 operator reaches no less than
-            1e-6.
+        tolerance: largest residual, relative to the eigenvalue at the upper end and to about the norm at the lower
+            (which may be zero). A Ritz value is quadratically better than its vector: 1e-4 leaves eigenvalues right to
+            about 1e-8 over their relative gap. A float32 operator reaches no less than 1e-6.
         start: the first Krylov vector, such as an eigenvector at a nearby point; a fixed random one by default.
-        limit: most restarts; ten for each unknown by default (ARPACK's own).
+        limit: most restarts at each end, of about 20 products each.
 
     Raises:
         SettingError: ``k`` is not between 1 and the size.
@@ -80,8 +80,8 @@ def eigenpairs(
         >>> [round(float(value), 3) for value in pairs.values]
         [49.0, 48.0]
     """
-    if which not in _ENDS:
-        raise SettingError(f"which must be one of {', '.join(_ENDS)}, got {which}")
+    if which not in (*_ENDS, "both"):
+        raise SettingError(f"which must be one of largest, smallest, both, got {which}")
     if not 1 <= k <= operator.size:
         raise SettingError(f"k must be between 1 and the operator's size {operator.size}, got {k}")
     wanted = min(operator.size, 2 * k if which == "both" else k)
@@ -90,8 +90,12 @@ def eigenpairs(
         keep = _ends(operator.size, k, which)
         values, vectors, count, status = values[keep], vectors[:, keep], operator.size, Status.CONVERGED
     else:
-        end = _ENDS[which]
-        values, vectors, count, status = _arpack(operator, wanted, end, tolerance=tolerance, start=start, limit=limit)
+        ends = ("largest", "smallest") if which == "both" else (which,)
+        parts = [_arpack(operator, k, end, tolerance=tolerance, start=start, limit=limit) for end in ends]
+        values = torch.cat([part[0] for part in parts])
+        vectors = torch.cat([part[1] for part in parts], 1)
+        count = sum(part[2] for part in parts)
+        status = Status.CONVERGED if len(values) == wanted else Status.STOPPED
     order = values.argsort(descending=True)
     values, vectors = values[order], vectors[:, order].to(device=operator.device, dtype=operator.dtype)
     residuals = torch.zeros(0, dtype=torch.float64)
@@ -102,11 +106,15 @@ def eigenpairs(
 
 
 def _arpack(
-    operator: Operator, wanted: int, end: str, *, tolerance: float, start: Tensor | None, limit: int | None
-) -> tuple[Tensor, Tensor, int, Status]:
+    operator: Operator, k: int, end: Which, *, tolerance: float, start: Tensor | None, limit: int
+) -> tuple[Tensor, Tensor, int]:
+    """Values, vectors and the number of products; fewer than ``k`` pairs if the limit came first."""
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-    count = 0
+    first = torch.randn(operator.size, generator=child(0, "eigenpairs"), dtype=torch.float64).numpy()
+    if start is not None:
+        first = start.detach().double().cpu().numpy()
+    count, shift = 0, 0.0
 
     def product(vector: np.ndarray) -> np.ndarray:
         nonlocal count
@@ -115,19 +123,26 @@ def _arpack(
         image = operator @ column.to(device=operator.device, dtype=operator.dtype)
         if not bool(torch.isfinite(image).all()):
             raise SettingError("products with the operator must be finite; the weights or the data hold NaN or Inf")
-        return image.detach().double().cpu().numpy()
+        return image.detach().double().cpu().numpy() - shift * vector.reshape(-1)
 
-    first = torch.randn(operator.size, generator=child(0, "eigenpairs"), dtype=torch.float64)
-    if start is not None:
-        first = start.detach().double().cpu()
+    scale, probe = 0.0, torch.randn(operator.size, generator=child(1, "eigenpairs"), dtype=torch.float64).numpy()
+    for _ in range(1 if end == "largest" else 4):
+        probe = product(probe / np.linalg.norm(probe))
+        scale = float(np.linalg.norm(probe))
+        if scale == 0.0:  # a random vector with no image: the matrix is zero
+            return torch.zeros(k, dtype=torch.float64), torch.eye(operator.size, k, dtype=torch.float64), count
+    if end == "smallest":
+        # ARPACK asks for a residual relative to the value itself, which a value near zero never reaches. Moved by about
+        # the norm, the smallest values are the largest in size, and the residual is relative to the norm.
+        shift = scale
     matrix = LinearOperator((operator.size,) * 2, matvec=product, dtype=np.float64)  # type: ignore[call-arg]
-    status = Status.CONVERGED
     try:
         # SciPy's stubs call the tolerance an int.
-        values, vectors = eigsh(matrix, k=wanted, which=end, tol=tolerance, v0=first.numpy(), maxiter=limit)  # pyright: ignore
+        options = {"which": _ENDS[end], "tol": tolerance, "v0": first, "maxiter": limit}
+        values, vectors = eigsh(matrix, k=k, **options)  # pyright: ignore[reportArgumentType]
     except ArpackNoConvergence as problem:
-        values, vectors, status = problem.eigenvalues, problem.eigenvectors, Status.STOPPED
-    return torch.from_numpy(values), torch.from_numpy(vectors), count, status
+        values, vectors = problem.eigenvalues, problem.eigenvectors
+    return torch.from_numpy(values + shift), torch.from_numpy(vectors), count
 
 
 def _ends(size: int, k: int, which: Which) -> list[int]:

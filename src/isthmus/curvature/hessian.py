@@ -95,10 +95,7 @@ def _gauss_newton_of_batch(point: Point, inputs: tuple[Tensor, ...], targets: Te
     slope = _slope(values.sum(), (seam,))
     # J·v by two transposed products: the image of a dummy under Jᵀ is linear in the dummy, and its own transpose is J.
     dummy = torch.zeros_like(outputs, requires_grad=True)
-    with torch.enable_grad():
-        back = flat(
-            torch.autograd.grad(outputs, point.leaves, dummy, create_graph=True, allow_unused=True), point.leaves
-        )
+    back = flat(torch.autograd.grad(outputs, point.leaves, dummy, create_graph=True, allow_unused=True), point.leaves)
 
     def images(rows: Tensor) -> Tensor:
         pushed = pulled(back, (dummy,), rows)
@@ -120,12 +117,11 @@ def split(outputs: Any) -> tuple[Tensor, Tensor, Any]:
     varying = [place for place, part in enumerate(parts) if isinstance(part, Tensor) and part.requires_grad]
     if not varying:
         return torch.empty(0), torch.empty(0), outputs
-    with torch.enable_grad():
-        vector = torch.cat([parts[place].reshape(-1) for place in varying])
-        seam = vector.detach().requires_grad_()
-        pieces = seam.split([parts[place].numel() for place in varying])
-        for place, piece in zip(varying, pieces, strict=True):
-            parts[place] = piece.view(parts[place].shape)
+    vector = torch.cat([parts[place].reshape(-1) for place in varying])
+    seam = vector.detach().requires_grad_()
+    pieces = seam.split([parts[place].numel() for place in varying])
+    for place, piece in zip(varying, pieces, strict=True):
+        parts[place] = piece.view(parts[place].shape)
     return vector, seam, pytree.tree_unflatten(parts, structure)
 
 

@@ -73,13 +73,12 @@ class Point:
         """The network's output with a graph that can be differentiated twice."""
         cast = tuple(part.to(self.dtype) if part.is_floating_point() else part for part in inputs)
         weights = {**self.fixed, **dict(zip(self.names, self.leaves, strict=True))}
-        with torch.enable_grad(), _twice_differentiable(self.objective):
+        with _twice_differentiable(self.objective):
             return self.objective.network(weights, *cast)
 
     def values(self, outputs: Any, targets: Tensor) -> Tensor:
         """The loss of every example."""
-        with torch.enable_grad():
-            values = self.objective.loss(outputs, targets)
+        values = self.objective.loss(outputs, targets)
         if values.dim() == 0:
             raise DataError("a loss must give one value for each example, got a single number; use reduction='none'")
         return values
@@ -118,6 +117,7 @@ def products(point: Point, build: Build, *, memory: int | None) -> Callable[[Ten
     kept: list[tuple[Images, int]] = []
     plan: list[tuple[int, int]] = []
 
+    @torch.enable_grad()
     def image(columns: Tensor) -> Tensor:
         if not plan:
             plan.append(_plan(point, build, memory))
@@ -201,12 +201,11 @@ def _graph_bytes(point: Point, build: Build) -> int:
 
 @contextlib.contextmanager
 def _twice_differentiable(objective: Objective) -> Iterator[None]:
-    """Kernels whose backward pass has a derivative: plain attention, and recurrent cells without cuDNN or oneDNN."""
+    """Kernels whose backward pass has a derivative: plain attention, and recurrent cells without cuDNN."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(layer, nn.RNNBase) for layer in objective.network.modules().values()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         yield

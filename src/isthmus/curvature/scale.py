@@ -99,7 +99,7 @@ def _unit_length(weights: Weights, group: UnitGroup) -> Float[Tensor, " units"]:
         tensor = weights[site.tensor]
         for axis, positions in site.within:
             tensor = tensor.index_select(axis, positions.to(tensor.device))
-        rows = tensor.double().square().movedim(site.dim, 0).flatten(1).sum(1).cpu()
+        rows = tensor.double().square().movedim(site.dim, 0).reshape(tensor.shape[site.dim], -1).sum(1).cpu()
         square += rows[site.index].sum(1)
     return torch.where(square > 0, square, 1.0) ** (-0.5 / powers.pop())
 

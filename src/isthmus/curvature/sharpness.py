@@ -18,7 +18,7 @@ from isthmus.core.statistics import Interval, over_networks
 from isthmus.core.weights import Weights
 from isthmus.curvature.kept import chosen_names, working_precision
 
-Kind = Literal["filter-normalised random", "worst case in a ball", "adaptive worst case"]
+Perturbation = Literal["filter-normalised random", "worst case in a ball", "adaptive worst case"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Sharpness(Record):
     """How much the loss rises.
 
     Attributes:
-        kind: which perturbation; numbers of different kinds cannot be compared.
+        perturbation: which kind; numbers of different kinds cannot be compared.
         rise: loss after less loss before: the mean over directions, or the largest that was found (a lower bound of the
             true maximum).
         interval: of the mean over directions; ``None`` for a worst case.
@@ -35,7 +35,7 @@ class Sharpness(Record):
         radius: how far, in the measure of the kind.
     """
 
-    kind: Kind
+    perturbation: Perturbation
     rise: float
     interval: Interval | None
     rises: Float[Tensor, " trials"]
@@ -127,7 +127,7 @@ def worst_case(
     Reference: Foret et al., "Sharpness-aware minimization" (ICLR 2021), equation 2, repeated.
     """
     settings: dict[str, Any] = {"radius": radius, "steps": steps, "start": start, "names": names, "progress": progress}
-    return _ascent(objective, weights, torch.ones_like, kind="worst case in a ball", **settings)
+    return _ascent(objective, weights, torch.ones_like, perturbation="worst case in a ball", **settings)
 
 
 def adaptive_worst_case(
@@ -148,7 +148,7 @@ def adaptive_worst_case(
     Reference: Kwon et al., "ASAM" (ICML 2021), definition 2 with the element-wise operator |w|, repeated.
     """
     settings: dict[str, Any] = {"radius": radius, "steps": steps, "start": start, "names": names, "progress": progress}
-    return _ascent(objective, weights, torch.abs, kind="adaptive worst case", **settings)
+    return _ascent(objective, weights, torch.abs, perturbation="adaptive worst case", **settings)
 
 
 def _ascent(
@@ -156,7 +156,7 @@ def _ascent(
     weights: Weights,
     length: Callable[[Tensor], Tensor],
     *,
-    kind: Kind,
+    perturbation: Perturbation,
     radius: float,
     steps: int,
     start: Tensor | None,
@@ -181,7 +181,7 @@ def _ascent(
         here = _on_sphere(centre, lengths, {name: lengths[name] * gradient[name] for name in chosen}, radius)
     best = max(best, objective(here).loss - loss)
     progress(steps, steps, "ascent")
-    return Sharpness(kind, best, None, torch.tensor([*rises, best], dtype=torch.float64), loss, radius)
+    return Sharpness(perturbation, best, None, torch.tensor([*rises, best], dtype=torch.float64), loss, radius)
 
 
 def _on_sphere(
