@@ -118,7 +118,7 @@ METHODS: dict[str, Callable[[Case], Matcher]] = {
     "swaps": lambda case: SwapRefinement(case.objective, trials=5),
 }
 BY_LOSS = [name for name in METHODS if name.startswith(("straight", "Sinkhorn, midpoint", "Sinkhorn, random", "swaps"))]
-"""On untrained networks the loss between copies can fall below the copies' own, so these need not return the planted one."""
+"""On untrained networks the loss between copies can fall below the copies' own: these need not find the planted one."""
 BY_SIMILARITY = [name for name in METHODS if name not in BY_LOSS]
 
 
