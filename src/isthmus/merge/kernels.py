@@ -20,6 +20,8 @@ Numbers = NDArray[np.floating]
 # Entries worked on at once: a handful of float32 buffers of this length stay in a core's second-level cache, and each
 # NumPy call is long enough that threads do not fight for the interpreter.
 CHUNK = 1 << 16
+# Bytes of magnitudes that one thread keeps between its two passes over a tensor.
+REMEMBERED = 128 << 20
 # Above this cosine the arc is a straight line within rounding, and its formula divides by nearly zero.
 PARALLEL = 0.9995
 
@@ -151,7 +153,8 @@ class Task:
 
     def _task_vectors(self, emit: Emit) -> None:
         assert self.base is not None
-        bands = self._bands() if self.settings.trims else [None] * len(self.solutions)
+        remembered = self._memory()
+        bands = self._bands(remembered) if self.settings.trims else [None] * len(self.solutions)
         masks = self._masks()
         for first, last in self._chunks():
             length = last - first
@@ -162,7 +165,9 @@ class Task:
                 delta = self._delta(solution, base, first, last, f"delta {place}")
                 band = bands[place]
                 if band is not None:
-                    np.multiply(delta, self._kept(band, delta), out=delta)
+                    known = remembered[place]
+                    magnitudes = known[first:last] if known is not None else self._magnitudes(delta)
+                    np.multiply(delta, self._kept(band, magnitudes), out=delta)
                 elif masks:
                     mask, probability = next(masks[place])
                     np.multiply(delta, mask, out=delta)
@@ -186,20 +191,29 @@ class Task:
         narrow(delta, self.working, bits, self.space("scratch", np.uint32, len(delta)))
         return np.bitwise_and(bits, self.working.magnitude_mask, out=bits)
 
-    def _kept(self, band: Band, delta: Numbers) -> NDArray[np.bool_]:
-        kept, equal = self.space("kept", np.bool_, len(delta)), self.space("equal", np.bool_, len(delta))
-        return band.keep(self._magnitudes(delta), kept, equal)
+    def _kept(self, band: Band, magnitudes: Array) -> NDArray[np.bool_]:
+        kept, equal = (self.space(name, np.bool_, len(magnitudes)) for name in ("kept", "equal"))
+        return band.keep(magnitudes, kept, equal)
 
-    def _bands(self) -> list[Band | None]:
+    def _memory(self) -> list[Array | None]:
+        """Room for each solution's magnitudes, so that they are worked out once; none for tensors too large for that."""
+        enough = self.settings.trims and self.size * self.working.size * len(self.solutions) <= REMEMBERED
+        return [np.empty(self.size, self.working.bits) if enough else None for _ in self.solutions]
+
+    def _bands(self, remembered: Sequence[Array | None]) -> list[Band | None]:
         """For each solution, which magnitudes its task vector keeps."""
         bands: list[Band | None] = []
         width = 8 * self.working.size
         for place, (solution, density) in enumerate(zip(self.solutions, self.settings.densities, strict=True)):
+            known = remembered[place]
 
-            def magnitudes(solution: Operand = solution) -> Iterator[Array]:
+            def magnitudes(solution: Operand = solution, known: Array | None = known) -> Iterator[Array]:
                 for first, last in self._chunks():
                     base = self._wide(self.base, first, last, "base")  # type: ignore[arg-type]
-                    yield self._magnitudes(self._delta(solution, base, first, last, "delta 0"))
+                    found = self._magnitudes(self._delta(solution, base, first, last, "delta 0"))
+                    if known is not None:
+                        known[first:last] = found
+                    yield found
 
             if density >= 1:
                 bands.append(None)
