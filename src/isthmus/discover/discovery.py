@@ -15,7 +15,7 @@ from isthmus.core.symmetry import Kind, Role, Symmetry
 from isthmus.discover.exporting import exported
 from isthmus.discover.forest import grow
 from isthmus.discover.grouping import groups_of
-from isthmus.discover.interpreter import interpret
+from isthmus.discover.interpreter import interpret, interpretable
 from isthmus.discover.proving import proof_of
 from isthmus.discover.rules import Rule
 
@@ -63,7 +63,7 @@ def discover(
         raise SettingError(f"kinds must be permutation, got {', '.join(sorted(unknown))}")
     inputs = example if isinstance(example, tuple) else (example,)
     named = dict(keywords or {})
-    program = exported(module, inputs, named)
+    program = interpretable(exported(module, inputs, named))
     symmetry = from_program(program, module, rules=rules)
     if not verify:
         return symmetry

@@ -50,7 +50,7 @@ def grow(ledger: Ledger) -> Forest:
     ties = _joined(ledger.ties, 3)
     nests = _joined(ledger.nests, 3)
     marks = _joined(ledger.marks, 2)
-    closed = _close(ledger.count, ties, nests)
+    closed = _close(ledger.count, ties, nests, marks)
     if closed.number > ledger.count:
         ledger.blocks(closed.number - ledger.count)
     marks = np.concatenate([marks, *closed.marks], axis=1)
@@ -59,16 +59,36 @@ def grow(ledger: Ledger) -> Forest:
     parent = np.full(nodes, -1)
     parent[closed.edges[0]] = closed.edges[1]
     cells = node[closed.cells]
+    stuck = _third_parents(parent, cells)
+    if len(stuck):
+        named = _first_label(node)[stuck]
+        marks = np.concatenate([marks, np.stack([named, hashed(named).view(np.int64)])], axis=1)
     parent[cells[0]] = -1
     origin = _origins(ledger)
     rank, own, lying = _describe(ledger, node, nodes, origin, ties, nests, marks)
     _settle_cells(cells, own, lying)
-    level = _levels(parent)
+    level = levels(parent)
     sibling, inner = _refine(parent, level, own, lying)
-    place, size = _walk(parent, level, sibling, inner, _first(node, nodes))
+    least, first = _positions_inside(ledger, node, nodes, origin, parent, level, cells)
+    place, size = _walk(parent, level, (first, inner, least, sibling))
     kin = np.unique(np.stack([parent, sibling.view(np.int64)]), axis=1, return_inverse=True)[1].reshape(-1)
     kin[cells[0]] = int(kin.max(initial=0)) + 1 + np.arange(cells.shape[1])
     return Forest(node, parent, kin, place, rank, origin, size, cells)
+
+
+def _third_parents(parent: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Nodes that must stand still because a cell lies in a third one that holds neither of its two parents."""
+    stuck = []
+    for cell, one, other in cells.T:
+        third = parent[cell]
+        above = {int(one), int(other)}
+        for start in (one, other):
+            while start >= 0:
+                above.add(int(start))
+                start = parent[start]
+        if third >= 0 and int(third) not in above:
+            stuck += [one, other, third]
+    return np.unique(np.array(stuck, dtype=np.int64))
 
 
 def _settle_cells(cells: np.ndarray, own: np.ndarray, lying: np.ndarray) -> None:
@@ -141,7 +161,7 @@ class _Closure:
     node: np.ndarray
 
 
-def _close(number: int, ties: np.ndarray, nests: np.ndarray) -> _Closure:
+def _close(number: int, ties: np.ndarray, nests: np.ndarray, marks: np.ndarray) -> _Closure:
     """Nodes and at most one parent for each: parents of a common child are tied, nested in each other, or cross."""
     none = np.zeros((3, 0), dtype=np.int64)
     state = _Closure(number, [ties[:2]], nests, [], none, none[0])
@@ -154,48 +174,94 @@ def _close(number: int, ties: np.ndarray, nests: np.ndarray) -> _Closure:
             state.pairs.append(_representatives(node, loops))
             continue
         lifted = _first_of(lifted)
-        if not _resolve(state, lifted):
+        if not _resolve(state, lifted, _marks_of(node, marks, state.marks)):
             state.edges = lifted
             return state
 
 
-def _resolve(state: _Closure, edges: np.ndarray) -> bool:
-    """Decide for children with two parents how the parents stand to each other; whether there were any."""
-    child = edges[0]
-    cells = state.node[state.cells[0]]
-    doubled = np.flatnonzero(np.r_[False, child[1:] == child[:-1]]) if len(child) else np.zeros(0, dtype=np.int64)
-    # Only the first two parents of each child: the rest follow in later rounds.
-    doubled = doubled[np.r_[True, child[doubled[1:]] != child[doubled[:-1]]]] if len(doubled) else doubled
-    if not len(doubled):
+def _resolve(state: _Closure, edges: np.ndarray, marks: np.ndarray) -> bool:
+    """Decide for children with several parents how the parents stand to each other; whether there were any.
+
+    Args:
+        marks: a hash of the marks of each node.
+    """
+    kinds = _pairs_of_parents(edges)
+    if not kinds:
         return False
     first = _first_label(state.node)
-    one, other = edges[:, doubled - 1], edges[:, doubled]
     keep = np.ones(edges.shape[1], dtype=bool)
     added: list[np.ndarray] = []
-    kind = np.unique(np.stack([one[2], other[2]]), axis=1, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(kind, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
-        a, b, at = one[1, members], other[1, members], doubled[members]
+    crossing = []
+    for one, other in kinds:
+        a, b = edges[1, one], edges[1, other]
         pairs = np.unique(np.stack([a, b]), axis=1)
         n, m, count = len(np.unique(a)), len(np.unique(b)), pairs.shape[1]
-        relation = np.full(count, one[2, members[0]])
+        relation = np.full(count, edges[2, one[0]])
         if count == n == m:
             state.pairs.append(first[pairs])
         elif count == n:  # each a lies in one b
             added.append(np.stack([pairs[0], pairs[1], relation]))
-            keep[at] = False
+            keep[other] = False
         elif count == m:
             added.append(np.stack([pairs[1], pairs[0], relation]))
-            keep[at - 1] = False
+            keep[one] = False
         else:
-            keep[at] = keep[at - 1] = False
-            leaves = not np.isin(child[at], edges[1]).any() and not np.isin(child[at], cells).any()
-            made = _cross(state, first, np.stack([child[at], a, b, relation[:1].repeat(len(at))]), leaves=leaves)
-            added.append(made)
+            crossing.append((one, other))
+    if len(crossing) == len(kinds) and not _drop_marked(state, edges, marks, crossing, keep, first):
+        one, other = crossing[0]
+        keep[one] = keep[other] = False
+        child = edges[0, one]
+        leaves = not np.isin(child, edges[1]).any() and not np.isin(child, state.node[state.cells]).any()
+        columns = np.stack([child, edges[1, one], edges[1, other], edges[2, one]])
+        added.append(_cross(state, first, columns, leaves=leaves))
     old = np.stack([first[edges[0]], first[edges[1]], edges[2]])[:, keep]
     new = [np.stack([_label(first, e[0]), _label(first, e[1]), e[2]]) for e in added]
     state.edges = np.concatenate([old, *new], axis=1)
     return True
+
+
+def _marks_of(node: np.ndarray, marks: np.ndarray, made: list[np.ndarray]) -> np.ndarray:
+    marks = np.concatenate([marks, *made], axis=1)
+    return summed(node[marks[0]], hashed(marks[1]), int(node.max()) + 1 if len(node) else 0)
+
+
+def _pairs_of_parents(edges: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of edges from one child (sorted by child), by the two relations that made them."""
+    child = edges[0]
+    ones, others = [], []
+    apart = 1
+    while len(child) > apart and (same := np.flatnonzero(child[apart:] == child[:-apart])).size:
+        ones.append(same)
+        others.append(same + apart)
+        apart += 1
+    if not ones:
+        return []
+    one, other = np.concatenate(ones), np.concatenate(others)
+    kind = np.unique(np.stack([edges[2, one], edges[2, other]]), axis=1, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(kind, kind="stable")
+    runs = np.split(order, np.flatnonzero(np.diff(kind[order])) + 1)
+    return [(one[run], other[run]) for run in runs]
+
+
+def _drop_marked(
+    state: _Closure,
+    edges: np.ndarray,
+    marks: np.ndarray,
+    crossing: list[tuple[np.ndarray, np.ndarray]],
+    keep: np.ndarray,
+    first: np.ndarray,
+) -> bool:
+    """Where children's marks alone already keep them in their parents, these parents stand still and need no edge."""
+    for kind in crossing:
+        for side in kind:
+            child, above = edges[0, side], edges[1, side]
+            pairs = np.unique(np.stack([marks[child].view(np.int64), above]), axis=1)
+            if len(np.unique(pairs[0])) == pairs.shape[1]:
+                names = first[np.unique(above)]
+                state.marks.append(np.stack([names, hashed(names).view(np.int64)]))
+                keep[side] = False
+                return True
+    return False
 
 
 def _label(first: np.ndarray, nodes: np.ndarray) -> np.ndarray:
@@ -259,10 +325,6 @@ def _first_label(node: np.ndarray) -> np.ndarray:
     return first
 
 
-def _first(node: np.ndarray, nodes: int) -> np.ndarray:
-    return _first_label(node) if nodes else np.zeros(0, dtype=np.int64)
-
-
 def _representatives(node: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return _first_label(node)[pairs]
 
@@ -308,7 +370,7 @@ def _kinds(ledger: Ledger) -> np.ndarray:
     return np.arange(len(ledger.families))
 
 
-def _levels(parent: np.ndarray) -> np.ndarray:
+def levels(parent: np.ndarray) -> np.ndarray:
     """How many parents lie above each node."""
     level = np.zeros(len(parent), dtype=np.int64)
     above = parent.copy()
@@ -331,9 +393,36 @@ def _refine(parent: np.ndarray, level: np.ndarray, own: np.ndarray, lying: np.nd
     return sibling, inner
 
 
-def _walk(
-    parent: np.ndarray, level: np.ndarray, sibling: np.ndarray, inner: np.ndarray, first: np.ndarray
+def _positions_inside(
+    ledger: Ledger,
+    node: np.ndarray,
+    nodes: int,
+    origin: np.ndarray,
+    parent: np.ndarray,
+    level: np.ndarray,
+    cells: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """For each node its least position in a split axis (-1 without), and the first position of any weight below it."""
+    least = np.full(nodes, -1)
+    for family in ledger.families:
+        if family.slices is not None and family.positions is not None:
+            here = node[family.start : family.stop]
+            found = np.full(nodes, np.iinfo(np.int64).max)
+            np.minimum.at(found, here, family.positions)
+            least[here] = np.where(least[here] < 0, found[here], np.minimum(least[here], found[here]))
+    first = np.full(nodes, ledger.count)
+    is_atom = np.array([family.tensor is not None for family in ledger.families], dtype=bool)
+    atoms = np.flatnonzero(is_atom[origin]) if len(origin) else np.zeros(0, dtype=np.int64)
+    np.minimum.at(first, node[atoms], atoms)
+    for side in cells[1:]:
+        np.minimum.at(first, side, first[cells[0]])
+    for depth in range(int(level.max()) if len(level) else -1, 0, -1):
+        here = np.flatnonzero(level == depth)
+        np.minimum.at(first, parent[here], first[here])
+    return least, first
+
+
+def _walk(parent: np.ndarray, level: np.ndarray, keys: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Positions of nodes in a walk from the top, exchangeable nodes' insides in corresponding order; subtree sizes."""
     sizes = np.ones(len(parent), dtype=np.int64)
     for depth in range(int(level.max()) if len(level) else -1, 0, -1):
@@ -342,7 +431,7 @@ def _walk(
     place = np.zeros(len(parent), dtype=np.int64)
     for depth in range(int(level.max()) + 1 if len(level) else 0):
         here = np.flatnonzero(level == depth)
-        order = here[np.lexsort((first[here], inner[here], sibling[here], parent[here]))]
+        order = here[np.lexsort((*(key[here] for key in keys), parent[here]))]
         before = np.cumsum(sizes[order]) - sizes[order]
         starts = np.r_[True, parent[order][1:] != parent[order][:-1]]
         base = before[starts][np.cumsum(starts) - 1]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from isthmus.core.symmetry import Parent, Role, Site, UnitGroup
-from isthmus.discover.forest import Forest
+from isthmus.discover.forest import Forest, levels
 from isthmus.discover.ledger import Family, Ledger
 
 
@@ -24,13 +24,18 @@ def groups_of(
     unit_sets = _exchangeable(forest)
     owner, unit = _nearest(forest, unit_sets)
     atoms = _atoms_under(ledger, forest, unit_sets, owner, unit)
-    names: list[str] = []
+    names: dict[int, str] = {}
     groups = []
     taken: set[str] = set()
     slots: dict[tuple[int, int], int] = {}
-    words = [_word(ledger, forest, members) for members in unit_sets]
-    for number, members in enumerate(unit_sets):
+    depth = levels(forest.parent)
+    first_label = [int(rows[3].min()) if rows.shape[1] else ledger.count for rows in atoms]
+    order = sorted(range(len(unit_sets)), key=lambda n: (depth[unit_sets[n][0]], first_label[n]))
+    for number in order:
+        members = unit_sets[number]
         sites, first = _sites(ledger, forest, members, atoms[number], roles, aliases)
+        if not sites:
+            continue
         above = forest.parent[members[0]]
         parent = None
         if above >= 0 and owner[above] >= 0:
@@ -38,25 +43,21 @@ def groups_of(
             slot = slots.get((around, which), 0)
             slots[around, which] = slot + 1
             parent = Parent(names[around], which, slot)
-        name = _unique(_title(first, words[number], parent, names), taken)
-        names.append(name)
+        name = _unique(_title(first, _word(ledger, forest, members), parent), taken)
+        names[number] = name
         groups.append(UnitGroup(name, len(members), tuple(sites), parent=parent))
-    return tuple(group for group in groups if group.sites)
+    return tuple(groups)
 
 
 def _exchangeable(forest: Forest) -> list[np.ndarray]:
     """Sets of two nodes or more that may be exchanged, outer before inner, in the order of the walk."""
     order = np.lexsort((forest.place, forest.kin))
-    runs = np.split(order, np.flatnonzero(np.diff(forest.kin[order])) + 1) if len(order) else []
-    depth = _depths(forest.parent)
-    sets = [run for run in runs if len(run) > 1]
+    kin = forest.kin[order]
+    starts = np.flatnonzero(np.r_[True, kin[1:] != kin[:-1]]) if len(kin) else np.zeros(0, dtype=np.int64)
+    lengths = np.diff(np.r_[starts, len(kin)])
+    sets = [order[start : start + length] for start, length in zip(starts, lengths, strict=True) if length > 1]
+    depth = levels(forest.parent)
     return sorted(sets, key=lambda run: (depth[run[0]], forest.place[run[0]], forest.parent[run[0]]))
-
-
-def _depths(parent: np.ndarray) -> np.ndarray:
-    from isthmus.discover.forest import _levels
-
-    return _levels(parent)
 
 
 def _nearest(forest: Forest, sets: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +67,7 @@ def _nearest(forest: Forest, sets: list[np.ndarray]) -> tuple[np.ndarray, np.nda
     for number, members in enumerate(sets):
         owner[members] = number
         unit[members] = np.arange(len(members))
-    depth = _depths(forest.parent)
+    depth = levels(forest.parent)
     for level in range(1, int(depth.max()) + 1 if len(depth) else 0):
         here = np.flatnonzero((depth == level) & (owner < 0))
         owner[here] = owner[forest.parent[here]]
@@ -194,19 +195,18 @@ def _word(ledger: Ledger, forest: Forest, members: np.ndarray) -> str:
     return next((word for word in words if word), "")
 
 
-def _title(first: Family | None, word: str, parent: Parent | None, names: list[str]) -> str:
+_OWN = ("weight", "bias", "weight_g", "weight_v", "in_proj_weight", "in_proj_bias", "running_mean", "running_var")
+
+
+def _title(first: Family | None, word: str, parent: Parent | None) -> str:
     stem = first.tensor or "" if first is not None else "units"
-    head, _, tail = stem.rpartition(".")
-    base = head if head and tail in ("weight", "bias", "weight_g", "weight_v") else stem
+    head, _, tail = stem.partition(".parametrizations.")[0].rpartition(".")
+    base = head if head and tail in _OWN else stem.partition(".parametrizations.")[0]
     if parent is not None:
-        label = f"{parent.group}[{parent.unit}]"
-        return f"{label} {word}".strip() + f" {_inner_name(base, parent.group)}"
+        outer = parent.group.split(" ")[0]
+        inner = base.removeprefix(outer.rpartition(".")[0] + ".") if "." in outer else base
+        return " ".join(filter(None, [f"{parent.group}[{parent.unit}]", inner if inner != outer else "", word]))
     return f"{base} {word}".strip()
-
-
-def _inner_name(base: str, outer: str) -> str:
-    stem = outer.split(" ", maxsplit=1)[0].rpartition(".")[0]
-    return base.removeprefix(stem + ".") if stem else base
 
 
 def _unique(name: str, taken: set[str]) -> str:

@@ -16,18 +16,21 @@ from torch.export.graph_signature import InputKind
 from isthmus.core.errors import SymmetryError
 from isthmus.discover.exporting import functional, place_of
 from isthmus.discover.labels import Labels, constant, fixed
-from isthmus.discover.ledger import Ledger
+from isthmus.discover.ledger import Ledger, Split
 from isthmus.discover.rules import RULES, Rule
 from isthmus.discover.rules.elementwise import elementwise
 
 _LARGEST_CONSTANT = 1 << 24  # entries; larger tables are pinned without being computed
 
 
+def interpretable(program: ExportedProgram) -> ExportedProgram:
+    """The program itself, or its functional form where it writes into views or holds graphs inside graphs."""
+    return functional(program) if _writes_into_views(program.graph) else program
+
+
 def interpret(program: ExportedProgram, rules: Mapping[str, Rule]) -> Ledger:
     """The ledger of everything that a graph demands of its units."""
-    if _writes_into_views(program.graph):
-        program = functional(program)
-    splits = frozenset()
+    splits: frozenset[Split] = frozenset()
     while True:
         ledger = Ledger(splits)
         Interpreter(program, ledger, {**RULES, **rules}).run()
@@ -63,6 +66,7 @@ class Interpreter:
                 kept = _outputs(self.program, node)
                 for value in _labels_in([self.values.get(part) for part in kept]):
                     self.ledger.pin(value)
+                self.ledger.pin_unread()
             for used in node.all_input_nodes:
                 if used in self.values and used in alive and alive[used] is node:
                     self.values[used] = None

@@ -78,6 +78,8 @@ class Ledger:
         self.word = ""
         self.shapes: list[tuple[int, ...]] = []
         self.several = False
+        self.read: list[Tensor] = []
+        self.unread: list[Tensor] = []
         self.readers: frozenset[int] | None = None
         self.execute: Callable[..., Tensor] | None = None
 
@@ -184,6 +186,15 @@ class Ledger:
             self.mark(names, names)
             if reason:
                 self._obstacle(names, reason)
+
+    def pin_unread(self) -> None:
+        """What this example computes and does not read (rows of position tables) a longer one may read: it stays."""
+        if not self.unread:
+            return
+        unread = torch.cat(self.unread).unique()
+        unread = unread[~torch.isin(unread, torch.cat(self.read))]
+        if len(unread):
+            self.mark(unread, unread)
 
     def _obstacle(self, names: Tensor, reason: str) -> None:
         families = [self.families[k] for k in self.origins(names).unique().tolist()]
@@ -369,6 +380,8 @@ class Ledger:
             times[torch.searchsorted(names, found)] = counts
             if len(times.unique()) > 1:
                 self.mark(names, times)
+                self.unread.append(names[times == 0])
+            self.read.append(found)
         if len(after.layers) > 1:
             return dataclasses.replace(after, layers=self.settle(after.layers, after.shape))
         return after
