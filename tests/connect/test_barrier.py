@@ -262,3 +262,39 @@ def test_records_are_plain():
     assert record.to_dict()["error_barrier"] == 0.5
     assert record.to_dict()["midpoint_error"] == 0.5
     assert not record.stable
+
+
+@pytest.mark.parametrize("together", [2, 3, 100])
+def test_many_points_at_once_give_the_same_and_the_ends_are_alone(together, monkeypatch):
+    objective, inputs = norm_objective()
+    start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
+    sizes, many = [], Objective.many
+
+    def watched(self, stacked, *, together=None):
+        sizes.append(len(stacked["0.bias"]))
+        return many(self, stacked, together=together)
+
+    monkeypatch.setattr(Objective, "many", watched)
+    one = barrier(Line(start, end), objective, points=9, data=inputs)
+    assert sizes == []
+    several = barrier(Line(start, end), objective, points=9, data=inputs, together=together)
+    assert torch.allclose(one.loss, several.loss, rtol=1e-12)
+    assert float(several.loss[0]) == objective(start).loss
+    assert sum(sizes) in (6, 7)
+    assert max(sizes) == min(together, 7)
+
+
+def test_points_share_memory_only_as_far_as_there_is_some(monkeypatch):
+    objective, inputs = norm_objective()
+    start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
+    many = Objective.many
+
+    def cramped(self, stacked, *, together=None):
+        if len(stacked["0.bias"]) > 2:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return many(self, stacked, together=together)
+
+    one = barrier(Line(start, end), objective, points=9, data=inputs)
+    monkeypatch.setattr(Objective, "many", cramped)
+    several = barrier(Line(start, end), objective, points=9, data=inputs, together=100)
+    assert torch.allclose(one.loss, several.loss, rtol=1e-12)

@@ -10,6 +10,7 @@ from isthmus.connect.pairs import PairBarriers, barriers
 from isthmus.connect.paths import Bezier, Line, Path, Plane, Polygon, Simplex
 from isthmus.connect.planes import Marked, Surface, plane_through, principal_plane, random_plane, surface
 from isthmus.connect.repair import Repair, VarianceRatios, repair, variance_ratios
+from isthmus.connect.simplex import SimplexBarrier, simplex_barrier
 
 __all__ = [
     "Barrier",
@@ -24,6 +25,7 @@ __all__ = [
     "Polygon",
     "Repair",
     "Simplex",
+    "SimplexBarrier",
     "Surface",
     "VarianceRatios",
     "barrier",
@@ -37,6 +39,7 @@ __all__ = [
     "random_plane",
     "reestimate",
     "repair",
+    "simplex_barrier",
     "statistics_layers",
     "surface",
     "variance_ratios",

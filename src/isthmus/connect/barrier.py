@@ -132,6 +132,7 @@ def barrier(
     layers: Sequence[str] | None = None,
     sequential: bool = False,
     further: Sequence[Measure] = (),
+    together: int | None = None,
     progress: Progress = silent,
 ) -> Barrier:
     """Evaluate an objective along a path.
@@ -159,6 +160,8 @@ def barrier(
         sequential: estimate statistics layer after layer (exact for any batch size) instead of all in one pass.
         further: more curves among ``calibration``, ``distance`` and ``disagreement`` (to and with both ends): see
             :class:`isthmus.connect.measures.Measures`. For classifiers.
+        together: how many points go through the network at once; changes speed and memory, not results. By default
+            one on a CPU, where that was measured to be faster, and on a GPU all, fewer where memory runs out.
         progress: told after every point.
 
     Raises:
@@ -190,7 +193,7 @@ def barrier(
         batch_size=objective.batch_size,
         sequential=sequential,
     )
-    curve = _Curve(path, objective, treat, Measures(objective, ends, further), progress)
+    curve = _Curve(path, objective, treat, Measures(objective, ends, further), together, progress)
     wanted = sorted({*grid, 0.5})
     curve.add(wanted)
     status = None
@@ -216,34 +219,37 @@ def barrier(
     )
 
 
+@dataclasses.dataclass(eq=False)
 class _Curve:
     """The scores known so far along one path, and the ways to find more."""
 
-    def __init__(
-        self, path: Path, objective: Objective, treat: Treatment, measures: Measures, progress: Progress
-    ) -> None:
-        self.path, self.objective, self.treat = path, objective, treat
-        self.measures, self.progress = measures, progress
-        self.scores: dict[float, Score] = {}
+    path: Path
+    objective: Objective
+    treat: Treatment
+    measures: Measures
+    together: int | None
+    progress: Progress
+    scores: dict[float, Score] = dataclasses.field(default_factory=dict)
+    buffers: dict[str, Tensor] | None = None
 
     def add(self, positions: Sequence[float]) -> None:
-        """Score further positions: one by one on a CPU, many at once on a GPU."""
+        """Score further positions: one by one on a CPU, many at once on a GPU, the ends always by themselves."""
         missing = [t for t in positions if t not in self.scores]
         device = next(iter(self.path(0.0).values())).device
-        together = 1 if device.type == "cpu" else len(missing)
-        done = 0
-        while done < len(missing):
-            chunk = missing[done : done + together]
+        together = self.together or (1 if device.type == "cpu" else len(missing))
+        while missing:
+            # Many at once may round otherwise; an end shall have the very value that the objective gives it alone.
+            chunk = missing[:1] if missing[0] in (0.0, 1.0) else [t for t in missing[:together] if t != 1.0]
             try:
                 scores = self._score(chunk)
             except torch.cuda.OutOfMemoryError:
-                if together == 1:
+                if len(chunk) == 1:
                     raise
-                together = max(1, together // 2)
+                together = max(1, len(chunk) // 2)
                 continue
             self.scores.update(zip(chunk, scores, strict=True))
-            done += len(chunk)
-            self.progress(len(self.scores), len(self.scores) + len(missing) - done, "path")
+            missing = missing[len(chunk) :]
+            self.progress(len(self.scores), len(self.scores) + len(missing), "path")
 
     def refine(self, bound: float, most: int) -> Status:
         """Halve every interval that may hide a barrier higher by more than the bound."""
@@ -276,7 +282,7 @@ class _Curve:
     def _score(self, positions: Sequence[float]) -> list[Score]:
         if len(positions) == 1 or self.measures.wanted:
             return [self._one(weights) for weights in self._weights(positions)]
-        scores = self.objective.many(algebra.stack(list(self._weights(positions))))
+        scores = self.objective.many(algebra.stack(list(self._weights(positions))), together=True)
         return [scores[index] for index in range(len(positions))]
 
     def _weights(self, positions: Sequence[float]) -> Iterator[Weights]:
@@ -288,9 +294,9 @@ class _Curve:
     def _reused(self, t: float) -> Weights:
         """The point of a line in memory that the next point overwrites."""
         assert isinstance(self.path, Line)
-        if not hasattr(self, "_buffers"):
-            self._buffers = self.path.buffers()
-        return self.path.write(t, self._buffers)
+        if self.buffers is None:
+            self.buffers = self.path.buffers()
+        return self.path.write(t, self.buffers)
 
 
 def _dtype(weights: Weights) -> str:
