@@ -70,4 +70,7 @@ PUBLIC: dict[str, str] = {
     "super_alignment": "isthmus.align.trajectories:super_alignment",
     "to_mean": "isthmus.align.many:to_mean",
     "to_reference": "isthmus.align.many:to_reference",
+    "RandomWalk": "isthmus.walk.random_walk:RandomWalk",
+    "hierarchy": "isthmus.cluster.hierarchy:hierarchy",
+    "overlaps": "isthmus.cluster.overlap:overlaps",
 }
