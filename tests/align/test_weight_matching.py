@@ -145,9 +145,9 @@ def test_the_published_counterexample() -> None:
 
     assert accuracy(first) == accuracy(second) == 1.0
     middle = sorted(accuracy(lerp(first, p.apply(second), 0.5)) for p in _everything(symmetry))
-    # By area every midpoint is wrong on one quadrant of four; on the 1,000 points of a published run that reads .746
-    and # .754. The ends are right everywhere, so no permutation connects them.
-    assert middle == [0.75] * 4
+    # By area every midpoint is wrong on one quadrant of four; on a sample of points that reads .746 and
+    # .754. The ends are right everywhere, so no permutation connects them.
+    assert middle == pytest.approx([0.75] * 4, abs=1e-3)  # points on the edge between classes, which has no area
     assert [abs(a - b) < 0.005 for a, b in zip(middle, [0.746, 0.746, 0.754, 0.754], strict=True)] == [True] * 4
     match = WeightMatching()(symmetry, second, first, generator=child(0, "match"))
     assert match.objective == pytest.approx(_best(symmetry, second, first))
@@ -165,8 +165,9 @@ def test_the_objective_never_falls(sizes: list[int], seed: int, dtype: torch.dty
     moving, fixed = ({n: t.to(dtype) for n, t in weights.items()} for weights in (moving, fixed))
     match = WeightMatching(start="identity", tolerance=0)(symmetry, moving, fixed, generator=child(seed, "match"))
     assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(match.history))
-    assert match.identity_objective - 1e-12 <= match.objective <= match.upper_bound + 1e-5 * abs(match.upper_bound) +
-    1e-6 counted = {site.tensor for group in symmetry.groups for site in group.sites}
+    slack = 1e-5 * abs(match.upper_bound) + 1e-6
+    assert match.identity_objective - 1e-12 <= match.objective <= match.upper_bound + slack
+    counted = {site.tensor for group in symmetry.groups for site in group.sites}
     assert match.objective == pytest.approx(dot(match.aligned(moving), fixed, names=counted), rel=1e-6, abs=1e-6)
 
 

@@ -1,5 +1,6 @@
 """Which permutation brings one solution to another, or many together?"""
 
+from isthmus.align import claims
 from isthmus.align.activation_matching import ActivationMatching
 from isthmus.align.frank_wolfe import FrankWolfe
 from isthmus.align.many import CycleConsistent, ManyMatch, to_mean, to_reference
@@ -23,6 +24,7 @@ __all__ = [
     "StraightThrough",
     "SwapRefinement",
     "WeightMatching",
+    "claims",
     "super_alignment",
     "to_mean",
     "to_reference",

@@ -1,0 +1,160 @@
+"""The claims on families with a known answer: noisy permuted copies connect, strangers do not; controls both ways."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from isthmus.align import WeightMatching, claims
+from isthmus.align.match import Match
+from isthmus.connect import Line, barrier
+from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective
+from isthmus.core.randomness import child
+from isthmus.core.record import to_json
+from isthmus.core.symmetry import Symmetry
+from isthmus.core.weights import Weights
+from isthmus.discover import discover
+
+
+class World:
+    """A teacher whose own answers are the labels, and copies of it: noisy, each in an order of its own."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 3))
+        inputs = torch.randn(200, 6, generator=child(0, "inputs"))
+        self.symmetry: Symmetry = discover(module, inputs[:2])
+        network = Network.of(module)
+        self.teacher = {name: 3 * tensor for name, tensor in network.weights.items()}
+        self.objective = Objective(network, inputs, network(self.teacher, inputs).argmax(1))
+
+    def copies(self, count: int, noise: float = 0.02) -> list[dict[str, Tensor]]:
+        generator = child(1, "copies")
+        return [
+            self.symmetry.random(generator).apply(
+                {n: t + noise * torch.randn(t.shape, generator=generator) for n, t in self.teacher.items()}
+            )
+            for _ in range(count)
+        ]
+
+    def height(self, start: Weights, end: Weights) -> float:
+        return barrier(Line(start, end), self.objective, points=5).error_barrier
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+def test_copies_meet_the_weak_claim_and_both_controls_answer(world: World) -> None:
+    claim = claims.weak(world.symmetry, world.copies(4), WeightMatching(), world.height, generator=child(0))
+    assert claim.holds
+    assert claim.aligned.interval.estimate < 0.02
+    assert claim.planted.estimate == 0.0
+    assert claim.random.interval.estimate > 0.2
+    assert claim.naive.interval.estimate > 0.2
+    assert claim.naive.connected == 0.0
+    assert claim.aligned.interval.networks == 4
+    assert to_json(claim)
+
+
+def test_strangers_do_not_meet_it(world: World) -> None:
+    generator = child(3, "strangers")
+    strangers = [
+        {n: t.std() * torch.randn(t.shape, generator=generator) for n, t in world.teacher.items()} for _ in range(3)
+    ]
+    # Random networks are wrong everywhere; seen from the teacher, none of them lies in its basin.
+    claim = claims.weak(
+        world.symmetry,
+        [world.teacher, *strangers],
+        WeightMatching(),
+        lambda a, b: abs(world.height(a, b)) + world.objective(b).error,
+        generator=child(0),
+    )
+    assert not claim.holds
+
+
+def test_copies_meet_the_strong_claim(world: World) -> None:
+    claim = claims.strong(
+        world.symmetry,
+        world.copies(4),
+        WeightMatching(),
+        world.height,
+        loss=lambda weights: world.objective(weights).error,
+        reference=1,
+        generator=child(0),
+    )
+    assert claim.holds
+    assert claim.direct.connected == 1.0
+    assert claim.indirect.interval.networks == 3  # the reference itself is left out
+    assert bool(claim.indirect.matrix[1].isnan().all())
+    assert claim.random.connected == 0.0
+    assert len(claim.simplex) == len(claim.naive_simplex) == 4
+    assert claim.simplex[-1] < 0.05 < 0.3 < claim.naive_simplex[-1]
+
+
+def test_one_permutation_serves_all_times_of_copies(world: World) -> None:
+    first, second = world.copies(2)
+    start = {name: torch.zeros_like(tensor) for name, tensor in first.items()}
+
+    def training(end: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        return [{n: torch.lerp(start[n], end[n], t) for n in end} for t in (0.5, 0.8, 1.0)]
+
+    claim = claims.simultaneous(
+        world.symmetry,
+        [training(first), training(second)],
+        WeightMatching(),
+        world.height,
+        labels=("early", "later", "end"),
+        generator=child(0),
+    )
+    assert claim.holds
+    assert claim.heights.shape == (1, 3, 3)
+    assert bool((claim.together <= 0.02).all())
+    assert bool((claim.random[:, -1] > 0.2).all())
+    assert claim.labels == ("early", "later", "end")
+
+
+def test_masks_move_with_the_dense_permutation(world: World) -> None:
+    """Levels of sparsity: pruned weights are zeros, so a permutation of the weights is one of the masks."""
+    dense, other = world.copies(2, noise=0.0)
+
+    def pruned(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {n: torch.where(t.abs() > t.abs().median(), t, torch.zeros_like(t)) for n, t in weights.items()}
+
+    claim = claims.simultaneous(
+        world.symmetry,
+        [[dense, pruned(dense)], [other, pruned(other)]],
+        WeightMatching(),
+        world.height,
+        generator=child(0),
+    )
+    match: Match = WeightMatching()(world.symmetry, other, dense, generator=child(0))
+    assert torch.equal(match.aligned(pruned(other))["0.weight"] == 0, pruned(dense)["0.weight"] == 0)
+    assert float(claim.heights[0, 0, 1]) == 0.0
+
+
+def test_cycles_of_copies_close_and_random_permutations_do_not(world: World) -> None:
+    found = claims.cycles(
+        world.symmetry, world.copies(4), WeightMatching(), world.height, lengths=(1, 3), paths=3, generator=child(0)
+    )
+    assert found.heights.shape == (2, 3)
+    assert bool((found.fixed_share == 1).all())
+    assert bool((found.heights <= 0.02).all())
+    assert bool((found.random > 0.2).all())
+
+
+def test_what_cannot_be_tested_is_refused(world: World) -> None:
+    copies = world.copies(2)
+    matcher = WeightMatching()
+    with pytest.raises(WeightsError, match="at least two"):
+        claims.weak(world.symmetry, copies[:1], matcher, world.height, generator=child(0))
+    with pytest.raises(SettingError, match="at least three"):
+        claims.strong(world.symmetry, copies, matcher, world.height, generator=child(0))
+    with pytest.raises(SettingError, match="lengths"):
+        claims.cycles(world.symmetry, copies, matcher, world.height, lengths=(2,), generator=child(0))
+    with pytest.raises(SettingError, match="same times"):
+        claims.simultaneous(world.symmetry, [copies, copies[:1]], matcher, world.height, generator=child(0))
