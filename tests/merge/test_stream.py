@@ -328,7 +328,9 @@ def test_inputs_that_do_not_fit_are_refused(tmp_path):
 
     second({**y, "model.norm.weight": y["model.norm.weight"].float()}, r"model\.norm\.weight is BF16 .* F32 .*dtype")
     second({**y, "model.norm.weight": torch.ones(3, dtype=torch.bfloat16)}, "only networks of one architecture")
-    second({**y, "model.embed_tokens.weight": torch.ones(532, 257, dtype=torch.bfloat16)}, "one vocabulary.*532 of them")
+    second(
+        {**y, "model.embed_tokens.weight": torch.ones(532, 257, dtype=torch.bfloat16)}, "one vocabulary.*532 of them"
+    )
     second({name: t for name, t in y.items() if name != "steps"}, "must have the same tensors.*lacks steps")
     second({**y, "lm_head.weight": torch.ones(3)}, "tie their output layer alike")
     save({**x, "table": torch.arange(3)}, tmp_path / "x.safetensors")
@@ -361,7 +363,9 @@ def test_damaged_and_missing_files_are_refused(tmp_path):
 
 def test_running_statistics_are_averaged_not_extrapolated(tmp_path):
     for name, value in zip("bxy", (5.0, 1.0, 2.0), strict=True):
-        save({"bn.running_var": torch.full((4,), value), "w": torch.full((4,), value)}, tmp_path / f"{name}.safetensors")
+        save(
+            {"bn.running_var": torch.full((4,), value), "w": torch.full((4,), value)}, tmp_path / f"{name}.safetensors"
+        )
     merge_files(recipe(tmp_path, "task_arithmetic", each={"weight": 2}), tmp_path / "out.safetensors")
     merged = load(tmp_path / "out.safetensors")
     assert merged["bn.running_var"].tolist() == [1.5] * 4

@@ -27,7 +27,7 @@ class Fisher:
         labels: what the gradients' labels are; see :func:`diagonal_fisher`.
         examples: how many examples of each objective are used at most.
         weights: one for each solution; all 1 by default.
-        floor: added to every Fᵢ, relative to its mean; where no solution is sure, the plain average comes out.
+        floor: added to every Fᵢ, relative to the mean of all; where no solution is sure, the plain average comes out.
         seed: of sampled labels.
 
     Buffers and tensors without gradient are averaged.
@@ -63,14 +63,15 @@ class Fisher:
         self, solutions: Sequence[Weights], informations: Sequence[Mapping[str, Tensor]], shares: Sequence[float]
     ) -> dict[str, Tensor]:
         """Merge with given diagonals: one non-negative tensor for each parameter."""
-        floors = [self.floor * _mean(information) for information in informations]
+        # One floor for all, or the plain average would not be what is left where nobody is sure.
+        floor = max(self.floor * sum(_mean(information) for information in informations) / len(informations), 1e-30)
 
         def rule(name: str, tensors: list[Tensor]) -> Tensor:
             if name not in informations[0]:
                 return average(tensors, shares)
             factors = [
-                share * (information[name].to(tensor) + max(floor, 1e-30))
-                for tensor, information, share, floor in zip(tensors, informations, shares, floors, strict=True)
+                share * (information[name].to(tensor) + floor)
+                for tensor, information, share in zip(tensors, informations, shares, strict=True)
             ]
             total = torch.stack([tensor * factor for tensor, factor in zip(tensors, factors, strict=True)]).sum(0)
             return total / torch.stack(factors).sum(0)

@@ -49,9 +49,8 @@ def cuts(passes: Callable[[], Iterable[Magnitudes]], ranks: Sequence[int], *, wi
         histograms = {cut.value: np.zeros(1 << _DIGIT, np.int64) for cut in found}
         for part in passes():
             for prefix, histogram in histograms.items():
-                np.add(
-                    histogram, np.bincount(_digits(part, prefix, shift, width), minlength=1 << _DIGIT), out=histogram
-                )
+                counted = np.bincount(_digits(part, prefix, shift, width))
+                histogram[: len(counted)] += counted
         for place, (cut, rank) in enumerate(zip(found, ranks, strict=True)):
             histogram = histograms[cut.value]
             reach = np.cumsum(histogram)

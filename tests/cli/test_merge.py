@@ -1,0 +1,127 @@
+"""``isthmus merge`` as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from isthmus.core.checkpoint import load, save
+from isthmus.merge import TIES, MagnitudeMax, Mean
+from isthmus.zoo.networks import network
+
+MODEL = "mlp-8x1"
+
+
+def ends(folder):
+    return [load(folder / f"{name}.safetensors") for name in "ab"]
+
+
+def with_base(folder):
+    base = network(MODEL, inputs=(1, 8, 8), seed=9).state_dict()
+    save(base, folder / "base.safetensors")
+    return base
+
+
+def close(file, expected):
+    merged = load(file)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(merged[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+def test_paths_are_averaged_and_strangers_warned_of(shell, checkpoints):
+    out = checkpoints / "out.safetensors"
+    code, said, warned = shell("merge", checkpoints / "a.safetensors", checkpoints / "b.safetensors", "-o", out)
+    assert code == 0
+    assert f"wrote {out}" in said
+    assert "unrelated" in warned
+    assert "align them first" in warned
+    close(out, Mean()(ends(checkpoints)))
+
+
+def test_options_say_what_a_configuration_says(shell, checkpoints):
+    base = with_base(checkpoints)
+    a, b, origin = (checkpoints / f"{name}.safetensors" for name in ("a", "b", "base"))
+    options = ("--method", "ties", "--base", origin, "--density", 0.5, "--json")
+    code, said, _ = shell("merge", a, b, *options, "-o", checkpoints / "one.safetensors")
+    assert code == 0
+    told = json.loads(said)
+    assert told["merge"]["kind"] == "Streamed"
+    assert told["findings"]["kind"] == "Findings"
+    content = {"merge_method": "ties", "base_model": "base.safetensors", "parameters": {"density": 0.5, "weight": 1},
+               "models": [{"model": "a.safetensors"}, {"model": "b.safetensors"}]}  # fmt: skip
+    (checkpoints / "m.yml").write_text(json.dumps(content))
+    assert shell("merge", "--config", checkpoints / "m.yml", "-o", checkpoints / "two.safetensors")[0] == 0
+    close(checkpoints / "one.safetensors", TIES(0.5)(ends(checkpoints), base=base))
+    close(checkpoints / "two.safetensors", load(checkpoints / "one.safetensors"))
+
+
+@pytest.mark.parametrize("method", ["magnitude_max", "knots", "uniform_soup"])
+def test_methods_in_memory_need_no_model(shell, checkpoints, method):
+    base = with_base(checkpoints)
+    a, b, origin = (checkpoints / f"{name}.safetensors" for name in ("a", "b", "base"))
+    out = checkpoints / "out" / "m.safetensors"
+    more = () if method == "uniform_soup" else ("--base", origin)
+    assert shell("merge", a, b, "-m", method, *more, "-o", out)[0] == 0
+    if method == "magnitude_max":
+        close(out, MagnitudeMax()(ends(checkpoints), base=base))
+
+
+@pytest.mark.parametrize("method", ["greedy_soup", "fisher", "regmean"])
+def test_methods_with_data_and_what_they_gained(shell, checkpoints, method):
+    a, b, out = checkpoints / "a.safetensors", checkpoints / "b.safetensors", checkpoints / "out"
+    options = ("--model", MODEL, "--data", "digits", "--examples", 60, "--evaluate", "--json")
+    code, said, _ = shell("merge", a, b, "-m", method, *options, "-o", out)
+    assert code == 0
+    told = json.loads(said)
+    assert told["verdict"]["kind"] == "Verdict"
+    assert set(told["verdict"]["ends"]) == {"a.safetensors", "b.safetensors"}
+    assert told["verdict"]["merged"]["examples"] == (30 if method == "greedy_soup" else 60)
+    assert json.loads((out / "verdict.json").read_text()) == told["verdict"]
+    assert (out / "verdict.md").read_text().startswith("# What the merge gained or lost")
+
+
+def test_aligning_first_brings_a_permuted_copy_back(shell, checkpoints):
+    a = load(checkpoints / "a.safetensors")
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    moved = {name: t[order] if len(t) == 8 else t[:, order] if t.dim() == 2 else t for name, t in a.items()}
+    save(moved, checkpoints / "moved.safetensors")
+    out = checkpoints / "out.safetensors"
+    options = ("--align", "weights", "--model", MODEL, "--data", "digits", "-o", out)
+    assert shell("merge", checkpoints / "a.safetensors", checkpoints / "moved.safetensors", *options)[0] == 0
+    close(out, a)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a", "b"), "give --output"),
+        (("-o", "out"), "either paths or --config"),
+        (("a", "b", "-o", "out", "-m", "linaer"), "method must be one of linear"),
+        (("a", "b", "-o", "out", "--evaluate"), "give --model and --data"),
+        (("a", "b", "-o", "out", "-m", "fisher"), "give --model and --data"),
+        (("a", "b", "-o", "out", "-m", "magnitude_max"), "give --base"),
+        (("a", "b", "-o", "out", "-m", "ties"), "ties needs base_model"),
+        (("a", "b", "-o", "a"), "the output must not be an input"),
+        (("a", "nowhere", "-o", "out"), "there is nothing at"),
+        (("a", "b", "-o", "out", "--weight", "1"), "--weight must be given once for each of 2"),
+        (("-c", "nowhere.yml", "-o", "out"), "needs a readable configuration"),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_two(shell, checkpoints, arguments, message, monkeypatch):
+    monkeypatch.chdir(checkpoints)
+    files = {"a": "a.safetensors", "b": "b.safetensors"}
+    code, _, warned = shell("merge", *(files.get(word, word) for word in arguments))
+    assert code == 2
+    last = warned.strip().splitlines()[-1]
+    assert last.startswith("isthmus: ")
+    assert message in last
+    assert "Traceback" not in warned
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from isthmus.cli.main import invoke; invoke(['merge', '--help']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
