@@ -37,7 +37,7 @@ def run(path, changes=None):
 def run_and_die(path, seed):
     """Run the study, but be killed before or after one of the next steps that make something durable."""
     torch.set_num_threads(1)
-    left = [random.Random(seed).randint(1, 14)]
+    left = [random.Random(seed).randint(1, 20)]
     for module, name in ((os, "fsync"), (os, "pwrite"), (Path, "replace"), (Path, "rename"), (Path, "write_text")):
         setattr(module, name, _deadly(getattr(module, name), left))
     run(path)

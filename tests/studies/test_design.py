@@ -65,18 +65,26 @@ def test_a_wrong_file_is_refused_in_one_line(content, words):
         ),
         (changed(replicates={"differ": ["augmentation"]}), "augmentation seeds change nothing while augmentation is off"),
         (changed(replicates={"differ": []}), "differ is empty"),
-        (changed(recipe={"network": "mlp-8x1", "settings": {"widht": 3}}), None),
     ],
 )
 def test_an_impossible_cell_is_refused_before_anything_runs(content, words):
     design = parse_design(content)
-    if words is None:
-        cells(design)
-        return
     with pytest.raises(StudyError) as caught:
         cells(design)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (changed(recipe={"network": "mlp-8x1", "settings": {"widht": 3}}), "widht is unknown; did you mean width?"),
+        (changed(recipe={"network": "mlq-8"}), "the cell rate=0.1 is impossible: .*got mlq-8"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(content, words):
+    with pytest.raises(StudyError, match=words):
+        Study.of(parse_design(content))
 
 
 def test_an_unknown_measure_is_refused_with_a_suggestion():

@@ -66,7 +66,6 @@ def test_killed_at_every_durable_step_in_turn(tmp_path, processes, undisturbed):
             break
         assert process.exitcode == -signal.SIGKILL
         deaths += 1
-    print(f'{deaths} deaths')
     assert deaths >= 20
     assert finish(path, processes) == undisturbed[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from isthmus.core.errors import IsthmusError
@@ -9,6 +10,7 @@ from isthmus.studies.engines import Finished, Job
 
 # Lost workers and nodes are common on shared clusters, but a job that kills every worker must end some time.
 _RETRIES = 3
+_KNOCK = 10.0  # seconds; a living head node answers in milliseconds
 
 
 class Cluster:
@@ -32,10 +34,11 @@ class Cluster:
         except ImportError:
             raise IsthmusError("the ray engine needs Ray, which is not installed; pip install 'isthmus[ray]'") from None
         self.ray: Any = ray
+        _refuse_silence(address)
         self.ours = not ray.is_initialized()
         try:
             ray.init(address=address, ignore_reinit_error=True, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as problem:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as problem:
             reason = (str(problem).splitlines() or ["no reason given"])[0]
             where = address or "this machine"
             raise IsthmusError(
@@ -82,6 +85,20 @@ class Cluster:
         self.running.clear()
         if self.ours:
             self.ray.shutdown()
+
+
+def _refuse_silence(address: str | None) -> None:
+    """Knock at HOST:PORT first: Ray itself keeps trying for minutes where nobody answers."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK).close()
+    except OSError as problem:
+        reason = problem.strerror or "nobody answers"
+        raise IsthmusError(
+            f"a Ray cluster must answer at {address}, but: {reason.lower()}; start one there: ray start --head"
+        ) from problem
 
 
 def _run(job: Job, device: str, threads: int) -> tuple[str, Any]:

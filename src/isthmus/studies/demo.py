@@ -60,8 +60,8 @@ class Settings:
     def sensible(cls, model: str, data: str, **changes: Any) -> Settings:
         """Defaults that finish in about a minute on two cores; ``None`` among the changes means the default."""
         defaults = _DEFAULTS.get(model, _DEFAULTS["own"])
-        if data != "digits" and model == "mlp":
-            defaults = {**defaults, "epochs": 4, "examples": 10_000}
+        if data != "digits":  # more and larger images: fewer of everything else
+            defaults = {**defaults, **_LARGER_IMAGES.get(model, {})}
         given = {name: value for name, value in changes.items() if value is not None}
         if given.get("solutions", 2) < 2:
             raise SettingError(f"solutions must be at least 2 to have a pair, got {given['solutions']}")
@@ -82,6 +82,11 @@ class Settings:
 
 _WIDTH_SETTING = {"mlp": "width", "resnet20": "width", "vit": "width"}
 _STEADY = {"optimiser": "sgd", "rate": 0.1, "momentum": 0.9, "schedule": "cosine", "batch_size": 64, "warmup": 20}
+_LARGER_IMAGES: dict[str, dict[str, Any]] = {
+    "mlp": dict(solutions=4, epochs=6, examples=4000, points=15),
+    "resnet20": dict(widths=(0.25, 0.5), epochs=3, examples=600, points=7),
+    "vit": dict(widths=(16, 32), epochs=3, examples=600, points=7),
+}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "mlp": dict(widths=(32, 128, 512), solutions=5, family=4, epochs=20, examples=None, points=25, options=_STEADY),
     "resnet20": dict(

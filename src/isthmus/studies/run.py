@@ -11,10 +11,10 @@ from typing import Any
 
 from isthmus.core.errors import IsthmusError, listed
 from isthmus.core.progress import Progress, silent
-from isthmus.core.record import Record
+from isthmus.core.record import Record, to_json
 from isthmus.core.status import Status
 from isthmus.studies.cells import Cell, Place, cells, data_of
-from isthmus.studies.design import Design
+from isthmus.studies.design import Design, StudyError
 from isthmus.studies.engines import Engine, Finished, Here
 from isthmus.studies.jobs import MeasureJob, Packed, Question, TrainJob, pack
 from isthmus.studies.measures import columns_for, dataset, measures_for
@@ -22,6 +22,7 @@ from isthmus.studies.plan import Measuring, Plan, Training, plan, steps_of
 from isthmus.studies.rows import Row
 from isthmus.studies.store import Store
 from isthmus.studies.table import Observation, Table
+from isthmus.zoo import build
 
 # How long to wait for another process that is at work on what is missing here, before looking again.
 _PATIENCE = 0.2
@@ -83,6 +84,7 @@ class Study:
         measures_for(design)
         data = {name: dataset(name, folder, "cpu") for name in data_of(design)}
         expanded = cells(design, shapes={name: (found.shape, found.classes) for name, found in data.items()})
+        _try_networks(expanded)
         sizes = {name: (len(found.train_targets), len(found.test_targets)) for name, found in data.items()}
         return cls(design, expanded, plan(design, expanded, sizes=sizes), sizes, folder)
 
@@ -189,6 +191,20 @@ def probe_seconds(study: Study, *, device: str = "cpu", most_steps: int = 60) ->
         measured.append((steps, time.monotonic() - begun))
     (few, first), (many, second) = measured
     return max(second - first, 1e-6) / (many - few) / len(recipes)
+
+
+def _try_networks(expanded: tuple[Cell, ...]) -> None:
+    """Build each network once, so that a setting that it does not know is found before anything is trained."""
+    tried: set[str] = set()
+    for cell in expanded:
+        recipe = cell.places[0].recipe
+        if (form := to_json([recipe.network, recipe.settings])) in tried:
+            continue
+        tried.add(form)
+        try:
+            build(recipe)
+        except IsthmusError as problem:
+            raise StudyError(f"the cell {cell.name} is impossible: {problem}") from None
 
 
 def _seconds_per_step(study: Study, store: Store | None) -> tuple[float | None, str]:
