@@ -11,6 +11,9 @@ from isthmus.report.page import Figure, Mood, Page, Section, Table
 from isthmus.report.words import Words, words_for
 
 CONNECTED = 0.02  # error barrier below which a pair counts as linearly connected (Frankle et al., arXiv 1912.05671)
+LEARNED = (
+    0.2  # of the way from chance to certainty: below it, networks have no solution whose basin could be asked about
+)
 _METHODS = ("naive", "weights", "activations")
 
 
@@ -38,28 +41,36 @@ def demo_verdict(values: Mapping[str, Any], words: Words) -> tuple[str, Mood]:
     """What the widest networks' barriers mean, judged by the mean error barrier over pairs and by the intervals."""
     widest = values["widths"][-1]
     naive, aligned = widest["barriers"]["naive"], _better(widest)
-    said = {"n": len(naive["names"]), "width": _width(widest)}
-    if _mean(naive, "error_barrier") < CONNECTED:
-        worst = f"{_mean(naive, 'error_barrier'):.1%}"
-        return words("demo.verdict.connected", naive=worst, **said), "good"
-    said |= {
-        "naive": interval_text(naive["intervals"]["loss_barrier"]),
-        "aligned": interval_text(aligned["intervals"]["loss_barrier"]),
+    accuracy = sum(widest["accuracy"]) / len(widest["accuracy"])
+    chance = 1 / values["data"]["classes"]
+    said = {
+        "n": len(naive["names"]),
+        "width": _width(widest),
+        "naive": f"{_mean(naive, 'error_barrier'):.1%}",
+        "aligned": f"{_mean(aligned, 'error_barrier'):.1%}",
+        "naive_loss": interval_text(naive["intervals"]["loss_barrier"]),
+        "aligned_loss": interval_text(aligned["intervals"]["loss_barrier"]),
     }
+    if accuracy < chance + LEARNED * (1 - chance):
+        return words("demo.verdict.untrained", accuracy=f"{accuracy:.1%}", chance=f"{chance:.1%}", **said), "neutral"
+    if _mean(naive, "error_barrier") < CONNECTED:
+        return words("demo.verdict.connected", **said), "good"
     if _mean(aligned, "error_barrier") < CONNECTED:
         return words("demo.verdict.permutation", **said), "good"
-    low, high = naive["intervals"]["loss_barrier"]["low"], aligned["intervals"]["loss_barrier"]["high"]
-    lower = (
-        high < low
-        if low is not None and high is not None
-        else _mean(aligned, "loss_barrier") < _mean(naive, "loss_barrier")
-    )
+    lower = _clearly_lower(aligned["intervals"]["error_barrier"], naive["intervals"]["error_barrier"])
     return words("demo.verdict.lower" if lower else "demo.verdict.apart", **said), "mixed" if lower else "bad"
+
+
+def _clearly_lower(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether intervals do not overlap; without intervals, whether the first estimate is the lower."""
+    if first["high"] is None or second["low"] is None:
+        return first["estimate"] < second["estimate"]
+    return first["high"] < second["low"]
 
 
 def _better(width: Mapping[str, Any]) -> Mapping[str, Any]:
     """The alignment with the lower barrier; the page shows both, the verdict is about whether any permutation does."""
-    return min((width["barriers"][m] for m in ("weights", "activations")), key=lambda b: _mean(b, "loss_barrier"))
+    return min((width["barriers"][m] for m in ("weights", "activations")), key=lambda b: _mean(b, "error_barrier"))
 
 
 def _mean(barriers: Mapping[str, Any], convention: str) -> float:
