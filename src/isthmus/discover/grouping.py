@@ -185,7 +185,7 @@ def _family_sites(
 def _table(positions: np.ndarray, size: int) -> torch.Tensor:
     """Positions as (units, entries), columns in the order of the first unit's positions."""
     table = torch.from_numpy(positions.reshape(size, -1).copy())
-    return table[:, table[0].argsort()]
+    return table if table.shape[1] == 1 else table[:, table[0].argsort()]
 
 
 def _word(ledger: Ledger, forest: Forest, members: np.ndarray) -> str:

@@ -88,10 +88,7 @@ class Interpreter:
         return fixed(shape)
 
     def _attribute(self, node: fx.Node) -> Any:
-        found: Any = self.program.graph_module
-        for part in str(node.target).split("."):
-            found = getattr(found, part)
-        return _held(found) if isinstance(found, Tensor) else found
+        return _held_by(self.program.graph_module, str(node.target))
 
     def _call(self, node: fx.Node) -> Any:
         arguments = fx.map_arg(node.args, lambda n: self.values[n])
@@ -99,6 +96,8 @@ class Interpreter:
         if node.target is operator.getitem:
             return arguments[0][arguments[1]]
         name = _name(node)
+        if (inner := nested_graph(node, arguments)) is not None:
+            return self._nested(*inner)
         ledger = self.ledger
         ledger.operation, ledger.where, ledger.word = name, place_of(node), ""
         ledger.shapes = _shapes(node)
@@ -115,6 +114,20 @@ class Interpreter:
         if _mutates(node) and node.args and isinstance(node.args[0], fx.Node):
             self.values[node.args[0]] = result
         return result
+
+    def _nested(self, module: fx.GraphModule, given: Sequence[Any]) -> Any:
+        """A graph inside the graph (a part that runs under another gradient or precision mode)."""
+        inner = Interpreter(self.program, self.ledger, self.rules)
+        placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+        inner.values = dict(zip(placeholders, given, strict=True))
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                inner.values[node] = _held_by(module, str(node.target))
+            elif node.op == "call_function":
+                inner.values[node] = inner._call(node)
+            elif node.op == "output":
+                return fx.map_arg(node.args[0], lambda n: inner.values[n])
+        return None
 
     def _apply(self, node: fx.Node, name: str, arguments: Any, keywords: Any) -> Any:
         ledger = self.ledger
@@ -163,6 +176,25 @@ class Interpreter:
         if isinstance(result, (tuple, list)) and all(isinstance(part, Tensor) for part in result):
             return type(result)(constant(part) for part in result)
         return None
+
+
+_MODES = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+
+def nested_graph(node: fx.Node, arguments: Sequence[Any]) -> tuple[fx.GraphModule, Sequence[Any]] | None:
+    """The graph and its arguments, if a node runs a graph inside the graph."""
+    target = node.target
+    if not isinstance(target, torch._ops.HigherOrderOperator) or target.name() not in _MODES:
+        return None
+    place = next((k for k, argument in enumerate(arguments) if isinstance(argument, fx.GraphModule)), None)
+    return None if place is None else (arguments[place], arguments[place + 1 :])
+
+
+def _held_by(module: torch.nn.Module, path: str) -> Any:
+    found: Any = module
+    for part in path.split("."):
+        found = getattr(found, part)
+    return _held(found) if isinstance(found, Tensor) else found
 
 
 def _held(stored: Tensor) -> Labels:
@@ -279,7 +311,9 @@ def _writes_into_views(graph: fx.Graph) -> bool:
             continue
         target = node.target
         if isinstance(target, torch._ops.HigherOrderOperator):
-            return True
+            if target.name() not in _MODES:
+                return True
+            continue
         if not _mutates(node) or not node.args or not isinstance(node.args[0], fx.Node):
             continue
         written = node.args[0]

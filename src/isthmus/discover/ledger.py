@@ -126,7 +126,7 @@ class Ledger:
             layout[dim] = size
             if split is None:
                 ids = self._new(size, tensor=tensor, dim=dim, positions=np.arange(size))
-                layers.append(Layer(ids.reshape(layout)))
+                layers.append(Layer(ids.reshape(layout), distinct=True))
                 continue
             each = shape[split.axis] // split.parts
             ids = self._new(
@@ -191,9 +191,10 @@ class Ledger:
         """What this example computes and does not read (rows of position tables) a longer one may read: it stays."""
         if not self.unread:
             return
-        unread = torch.cat(self.unread).unique()
-        unread = unread[~torch.isin(unread, torch.cat(self.read))]
-        if len(unread):
+        lost = torch.zeros(self.count, dtype=torch.bool)
+        lost[torch.cat(self.unread)] = True
+        lost[torch.cat(self.read)] = False
+        if len(unread := lost.nonzero().reshape(-1)):
             self.mark(unread, unread)
 
     def _obstacle(self, names: Tensor, reason: str) -> None:
@@ -253,14 +254,20 @@ class Ledger:
 
     def _mark_by_place(self, moving: Layer, place: Layer) -> bool:
         """Labels that lie at different places differ; return whether they still say more than their places."""
-        left, right, names, places = _pairs(moving, place)
+        alone = sorted(place.axes - moving.axes)
+        content = place.ids if not alone else mixed(place.ids).sum(dim=alone, keepdim=True)
+        left, right, names, places = _pairs(moving, Layer(content, pinned=True))
         if len(left) == len(names) * len(places):
             return True
         keys = torch.zeros(len(names), dtype=torch.int64).index_add_(0, left, mixed(right + 1))
         self.mark(names, keys)
-        return len(left) > len(places) or len(keys.unique()) < len(keys)
+        determined = moving.axes <= place.axes and (place.distinct or len(left) == len(places))
+        return not determined or len(keys.unique()) < len(keys)
 
     def _correspond(self, one: Layer, other: Layer) -> tuple[bool, bool]:
+        if one.distinct and other.distinct and one.ids.shape == other.ids.shape:
+            self.tie(one.ids, other.ids)
+            return True, False
         left, right, ones, others = _pairs(one, other)
         pairs, n, m = len(left), len(ones), len(others)
         if pairs == n * m:

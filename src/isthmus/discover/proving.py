@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from isthmus.core.errors import SymmetryError
 from isthmus.core.symmetry import Proof, Symmetry
 from isthmus.core.weights import Weights
+from isthmus.discover.interpreter import nested_graph
 from isthmus.discover.verify import Call, module_call, prove
 
 _ROUNDING = frozenset({torch.float32, torch.float16, torch.bfloat16})
@@ -94,6 +95,13 @@ def _wide(value: Any) -> Any:
 
 class _Wide(fx.Interpreter):
     """Runs a graph with float64 wherever it asks for a narrower floating-point type."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op == "call_function" and isinstance(n.target, torch._ops.HigherOrderOperator):
+            arguments, _ = self.fetch_args_kwargs_from_env(n)
+            if (inner := nested_graph(n, arguments)) is not None:
+                return _Wide(inner[0]).run(*inner[1])
+        return super().run_node(n)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args = tuple(torch.float64 if isinstance(a, torch.dtype) and a in _ROUNDING else a for a in args)

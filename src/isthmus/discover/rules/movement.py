@@ -250,7 +250,23 @@ def literal(ledger: Ledger, value: Labels, move: Any, *, choose: bool = True) ->
     return ledger.chosen(value, result) if choose else result
 
 
-@rule("flip", "fliplr", "flipud", "roll", "rot90")
+@rule("roll", "flip")
+def rolled(ledger: Ledger, value: Labels, *arguments: Any) -> Labels:
+    """Positions in another order along some axes."""
+    if len(arguments) == 2 and not arguments[1]:
+        return literal(ledger, value, lambda ids: ledger.run(ids, *arguments), choose=False)
+    dims = list(arguments[-1])
+    layers = []
+    for layer in value.layers:
+        ids = layer.ids
+        for number, dim in enumerate(dims):
+            if ids.shape[dim] > 1:
+                ids = ids.flip(dim) if len(arguments) == 1 else ids.roll(arguments[0][number], dim)
+        layers.append(Layer(ids, layer.pinned, layer.distinct))
+    return Labels(value.shape, tuple(layers))
+
+
+@rule("fliplr", "flipud", "rot90")
 def rearranged(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> Labels:
     """The same entries in another order."""
     return literal(ledger, value, lambda ids: ledger.run(ids, *arguments, **keywords), choose=False)
