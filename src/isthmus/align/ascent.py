@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isthmus.align.assignment import assign, value
 from isthmus.align.costs import Costs
+from isthmus.align.held import Made, moved
 from isthmus.align.landscape import Landscape
 from isthmus.align.trees import Tree, solve
 from isthmus.core.progress import Progress, silent
@@ -46,7 +47,7 @@ class Ascent:
     landscape: Landscape
     generator: torch.Generator
     permutation: Permutation
-    current: dict[str, Tensor]
+    current: Mapping[str, Tensor]
     unsettled: set[str]
     seconds: dict[str, float]
     history: list[float]
@@ -57,7 +58,7 @@ class Ascent:
     @classmethod
     def at(cls, landscape: Landscape, start: Permutation, *, generator: torch.Generator) -> Ascent:
         """A climb that begins at a permutation."""
-        current = {name: start.moved(name, landscape.moving[name]) for name in landscape.names}
+        current = moved(landscape.moving, start)
         names = {tree.name for tree in landscape.trees}
         return cls(
             landscape, generator, start, current, names, dict.fromkeys(sorted(names), 0.0), [], Costs(landscape), {}
@@ -101,11 +102,15 @@ class Ascent:
     def take(self, tree: Tree, indices: Mapping[str, Tensor]) -> None:
         """Do a step of one tree, whatever it gains."""
         step = Permutation(self.landscape.symmetry, indices)
-        for name in self.landscape.tensors[tree.name]:
-            self.current[name] = step.moved(name, self.current[name])
+        self.permutation = step.after(self.permutation)
+        touched = self.landscape.tensors[tree.name]
+        if isinstance(self.landscape.moving, Made):
+            self.current = moved(self.landscape.moving, self.permutation)
+        else:
+            self.current = {**self.current, **{name: step.moved(name, self.current[name]) for name in touched}}
+        for name in touched:
             self.parts.pop(name, None)
         self.costs.moved(tree, step, alone=not tree.nested)
-        self.permutation = step.after(self.permutation)
 
     def settle_only(self, names: Sequence[str], *, rounds: int = 100) -> None:
         """Improve single groups, each inside its own unit, until none of them gains; all others stay."""

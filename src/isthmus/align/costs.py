@@ -8,6 +8,7 @@ changes.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +20,7 @@ from isthmus.align.trees import Tree
 from isthmus.core.symmetry import Permutation, Site
 from isthmus.core.weights import Weights
 
-_BYTES = 400_000_000
+_BYTES = 200_000_000
 """The most that kept matrices may take: with the two networks and one copy, what the project allows itself."""
 _REDO = 16
 """Updates after which a product is made anew, so that rounding does not pile up."""
@@ -80,13 +81,13 @@ class Costs:
     def _update(self, tree: Tree, kept: _Kept, current: Weights) -> bool:
         """Bring a kept matrix up to date; say whether that was worth it."""
         work = 0.0
-        total = sum(self._landscape.fixed[name].numel() for name in self._landscape.tensors[tree.name])
+        total = sum(math.prod(self._landscape.symmetry.tensors[name]) for name in self._landscape.tensors[tree.name])
         for name, axes in kept.since.items():
             if len(axes) > 1:
                 return False
             for gather in axes.values():
                 share = float((gather != torch.arange(len(gather))).double().mean())
-                work += share * self._landscape.fixed[name].numel()
+                work += share * math.prod(self._landscape.symmetry.tensors[name])
         if work > _WORTH * total:
             return False
         for site in tree.root.sites:

@@ -11,12 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.align.layout import counted, rows, touching, working
+from isthmus.align.held import Made, fits, working
+from isthmus.align.layout import counted, rows, touching
 from isthmus.align.trees import Similarity, Tree, trees_of, uncovered
 from isthmus.core.symmetry import Permutation, Site, Symmetry, UnitGroup
 from isthmus.core.weights import Weights
 
 Kernel = str
+_PART = 4_000_000
+"""Entries that are converted to double precision at a time."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,7 +55,9 @@ class Landscape:
         symmetry.check(moving)
         symmetry.check(fixed)
         names = counted(symmetry, fixed, biases=biases)
-        prepared = [working(weights, names, like=fixed) for weights in (moving, fixed)]
+        device = fixed[names[0]].device if names else torch.device("cpu")
+        keep = fits(symmetry, names)
+        prepared = [working(weights, names, device=device, keep=keep) for weights in (moving, fixed)]
         if kernel == "cosine":
             prepared = [_unit_length(symmetry, weights) for weights in prepared]
         return cls(symmetry, names, *prepared)
@@ -158,7 +163,7 @@ class Landscape:
         for name in names:
             if step.gathers(name):
                 moved = step.moved(name, current[name])
-                total += _dot(moved.double() - current[name].double(), self.fixed[name])
+                total += _dot(moved, self.fixed[name]) - _dot(current[name], self.fixed[name])
         return total
 
     @functools.cached_property
@@ -203,18 +208,24 @@ def _invariants(features: Tensor) -> Float[Tensor, "units invariants"]:
 
 
 def _dot(first: Tensor, second: Tensor) -> float:
-    return float(torch.dot(first.reshape(-1).double(), second.reshape(-1).double()))
+    """Inner product in float64, a part at a time: converting a large embedding whole would take gigabytes."""
+    parts = zip(first.reshape(-1).split(_PART), second.reshape(-1).split(_PART), strict=True)
+    return math.fsum(float(torch.dot(left.double(), right.double())) for left, right in parts)
 
 
-def _unit_length(symmetry: Symmetry, weights: Weights) -> dict[str, Tensor]:
+def _unit_length(symmetry: Symmetry, weights: Weights) -> Mapping[str, Tensor]:
     """Weights whose slices along each tensor's first permuted axis have length one; vectors as a whole."""
     axes: dict[str, int] = {}
     for group in symmetry.permutable:
         for site in group.sites:
             axes[site.tensor] = min(site.dim, axes.get(site.tensor, site.dim))
-    scaled = {}
-    for name, tensor in weights.items():
+
+    def scaled(name: str) -> Tensor:
+        tensor = weights[name]
         others = [axis for axis in range(tensor.dim()) if axis != axes[name] or tensor.dim() == 1]
         length = torch.linalg.vector_norm(tensor, dim=others, keepdim=True)
-        scaled[name] = tensor / torch.where(length > 0, length, torch.ones_like(length))
-    return scaled
+        return tensor / torch.where(length > 0, length, torch.ones_like(length))
+
+    if isinstance(weights, Made):
+        return Made(tuple(weights), scaled)
+    return {name: scaled(name) for name in weights}

@@ -11,9 +11,6 @@ from torch import Tensor
 from isthmus.core.symmetry import Site, Symmetry, UnitGroup
 from isthmus.core.weights import Weights
 
-_WORKING = {torch.float64: torch.float64}
-"""Half precision is matched in single precision; double stays double."""
-
 
 def rows(
     tensor: Tensor, site: Site, index: Int[Tensor, "units entries"] | None = None
@@ -31,19 +28,6 @@ def rows(
     if not _is_whole(positions, tensor.shape[site.dim]):
         tensor = tensor.index_select(site.dim, positions.reshape(-1).to(tensor.device))
     return tensor.movedim(site.dim, 0).reshape(positions.shape[0], -1)
-
-
-def working(weights: Weights, names: tuple[str, ...], like: Weights | None = None) -> dict[str, Tensor]:
-    """The named tensors in the precision that similarities are computed in, on the device of ``like``."""
-    return {
-        name: weights[name]
-        .detach()
-        .to(
-            device=(like or weights)[name].device,
-            dtype=_WORKING.get(weights[name].dtype, torch.float32),
-        )
-        for name in names
-    }
 
 
 def counted(symmetry: Symmetry, weights: Weights, *, biases: bool = True) -> tuple[str, ...]:

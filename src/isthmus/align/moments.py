@@ -25,7 +25,8 @@ class Moments:
 
     def add(self, fixed: Float[Tensor, "samples features"], moving: Float[Tensor, "samples features"]) -> None:
         """Take one batch of both networks, in the same order of samples."""
-        both = [part if part.dtype == torch.float64 else part.float() for part in (fixed, moving.to(fixed.device))]
+        wide = torch.promote_types(torch.promote_types(fixed.dtype, moving.dtype), torch.float32)
+        both = [part.to(device=fixed.device, dtype=wide) for part in (fixed, moving)]
         if self._references is None:
             self._references = (both[0].mean(0), both[1].mean(0))
             self._sums = self._squares = (_zeros(both[0]), _zeros(both[1]))

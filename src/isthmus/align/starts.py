@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from isthmus.align import relaxation
@@ -56,7 +58,12 @@ def _evidence(landscape: Landscape, tree: Tree, known: set[str]) -> float:
         for site in group.sites:
             if _is_usable(landscape, tree, site, known):
                 length = landscape.symmetry.tensors[site.tensor][site.dim]
-                total += landscape.fixed[site.tensor].numel() / length * site.index.shape[1] / len(tree.members)
+                total += (
+                    math.prod(landscape.symmetry.tensors[site.tensor])
+                    / length
+                    * site.index.shape[1]
+                    / len(tree.members)
+                )
     return total
 
 
