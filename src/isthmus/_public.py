@@ -73,4 +73,9 @@ PUBLIC: dict[str, str] = {
     "RandomWalk": "isthmus.walk.random_walk:RandomWalk",
     "hierarchy": "isthmus.cluster.hierarchy:hierarchy",
     "overlaps": "isthmus.cluster.overlap:overlaps",
+    "effective_redundancy": "isthmus.noise.redundancy:effective_redundancy",
+    "gradient_noise": "isthmus.noise.gradient_noise:gradient_noise",
+    "label_noise": "isthmus.noise.label_noise:label_noise",
+    "redundancy": "isthmus.noise.redundancy:redundancy",
+    "stationary": "isthmus.noise.stationary:stationary",
 }

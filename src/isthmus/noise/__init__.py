@@ -1,1 +1,53 @@
-"""noise."""
+"""How uncertain the objective itself is: redundant copies, noisy gradients and labels, and where SGD settles."""
+
+from isthmus.noise.gradient_noise import GradientNoise, InEigenbasis, LayerSignal, gradient_noise
+from isthmus.noise.label_noise import LabelNoise, label_noise, out_of_fold
+from isthmus.noise.per_example import PerExampleGradients
+from isthmus.noise.redundancy import (
+    EffectiveRedundancy,
+    GroupIdentity,
+    GroupRedundancy,
+    Redundancy,
+    effective_redundancy,
+    redundancy,
+)
+from isthmus.noise.resampling import (
+    MetricChoice,
+    Spread,
+    flipped,
+    metric_choice,
+    under_augmentation,
+    under_label_noise,
+    under_resampling,
+)
+from isthmus.noise.stationary import Bowl, Sampled, Stationary, check_minimum, predicted_variance, stationary
+
+__all__ = [
+    "Bowl",
+    "EffectiveRedundancy",
+    "GradientNoise",
+    "GroupIdentity",
+    "GroupRedundancy",
+    "InEigenbasis",
+    "LabelNoise",
+    "LayerSignal",
+    "MetricChoice",
+    "PerExampleGradients",
+    "Redundancy",
+    "Sampled",
+    "Spread",
+    "Stationary",
+    "check_minimum",
+    "effective_redundancy",
+    "flipped",
+    "gradient_noise",
+    "label_noise",
+    "metric_choice",
+    "out_of_fold",
+    "predicted_variance",
+    "redundancy",
+    "stationary",
+    "under_augmentation",
+    "under_label_noise",
+    "under_resampling",
+]

@@ -1,0 +1,236 @@
+"""How far a measured objective can be trusted: its spread under other samples, other labels, other views."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isthmus.core.errors import DataError, SettingError
+from isthmus.core.objective import Objective
+from isthmus.core.record import Record
+from isthmus.core.weights import Weights
+
+Augment = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread(Record):
+    """How one number varies under one source of uncertainty.
+
+    Attributes:
+        source: what was varied.
+        measure: ``loss`` or a metric's name.
+        value: without variation.
+        mean: over the draws; away from ``value`` the source shifts the number, it does not only blur it.
+        deviation: standard deviation over the draws.
+        low: lower end of the central 95 % of the draws.
+        high: upper end.
+        draws: how many.
+    """
+
+    source: str
+    measure: str
+    value: float
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    draws: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricChoice(Record):
+    """Whether loss and metrics agree on which solution is better.
+
+    Attributes:
+        measures: their names; all are costs, smaller is better.
+        best: for each, the place of its best solution.
+        agreement: Kendall's τ between every two over solutions, on all data.
+        stability: for each, how often resampled data choose the same best solution, between 0 and 1.
+    """
+
+    measures: tuple[str, ...]
+    best: tuple[int, ...]
+    agreement: Float[Tensor, "measures measures"]
+    stability: tuple[float, ...]
+
+
+def under_resampling(
+    objective: Objective, weights: Weights, *, generator: torch.Generator, draws: int = 1000
+) -> tuple[Spread, ...]:
+    """Loss and metrics over examples drawn anew with replacement (bootstrap over examples).
+
+    Args:
+        objective: network, data, loss, metrics.
+        weights: of one solution.
+        generator: draws the samples.
+        draws: how many, at least 2.
+
+    Cost: one pass over the data.
+
+    Example:
+        >>> from isthmus.core.network import Network
+        >>> network = Network.of(torch.nn.Linear(2, 3))
+        >>> objective = Objective(network, torch.randn(50, 2), torch.arange(50) % 3)
+        >>> [s.measure for s in under_resampling(objective, network.weights, generator=torch.Generator(), draws=10)]
+        ['loss', 'error']
+    """
+    _check(draws)
+    names, table = by_example(objective, weights)
+    means = torch.stack([table[_drawn(len(table), generator)].mean(0) for _ in range(draws)])
+    return _spreads("other examples", names, table.mean(0), means)
+
+
+def under_label_noise(
+    objective: Objective,
+    weights: Weights,
+    *,
+    share: float,
+    classes: int,
+    generator: torch.Generator,
+    draws: int = 100,
+) -> tuple[Spread, ...]:
+    """Loss and metrics where a share of the labels, drawn anew each time, is replaced by a uniform other class.
+
+    Args:
+        objective: whose targets are labels 0 … classes − 1.
+        weights: of one solution.
+        share: of labels that are wrong, between 0 and 1.
+        classes: how many there are, at least 2.
+        generator: draws which and what.
+        draws: how many, at least 2.
+
+    Cost: one forward pass, then ``draws`` evaluations of the loss on stored outputs.
+    """
+    _check(draws)
+    outputs = _outputs(objective, weights)
+
+    def table(targets: Tensor) -> Tensor:
+        parts = zip(outputs, targets.split(objective.batch_size), strict=True)
+        return torch.cat([_values(objective, output, part)[1] for output, part in parts])
+
+    names = ("loss", *objective.metrics)
+    clean = table(objective.targets).mean(0)
+    noisy = [
+        table(flipped(objective.targets, share, classes=classes, generator=generator)).mean(0) for _ in range(draws)
+    ]
+    return _spreads(f"{share:.3g} of labels wrong", names, clean, torch.stack(noisy))
+
+
+def under_augmentation(
+    objective: Objective, weights: Weights, augment: Augment, *, generator: torch.Generator, draws: int = 20
+) -> tuple[Spread, ...]:
+    """Loss and metrics where every draw shows the inputs another way.
+
+    Args:
+        objective: network, data, loss, metrics.
+        weights: of one solution.
+        augment: a batch's inputs and a generator → inputs of the same number.
+        generator: draws the views.
+        draws: how many, at least 2.
+
+    Cost: ``draws`` + 1 passes over the data.
+    """
+    _check(draws)
+    names, clean = by_example(objective, weights)
+    rows = []
+    for _ in range(draws):
+        parts = [augment(inputs, generator) for inputs, _ in objective.batches()]
+        joined = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        inputs = joined if isinstance(objective.inputs, tuple) else joined[0]
+        rows.append(by_example(dataclasses.replace(objective, inputs=inputs), weights)[1].mean(0))
+    return _spreads("augmented inputs", names, clean.mean(0), torch.stack(rows))
+
+
+def metric_choice(
+    objective: Objective, solutions: Sequence[Weights], *, generator: torch.Generator, draws: int = 500
+) -> MetricChoice:
+    """Whether the loss and the metrics choose the same solution, and whether other data would.
+
+    Args:
+        objective: network, data, loss, metrics (costs: smaller is better).
+        solutions: at least two.
+        generator: draws resampled data, the same for all solutions.
+        draws: how many, at least 2.
+
+    Raises:
+        DataError: fewer than two solutions.
+    """
+    _check(draws)
+    if len(solutions) < 2:
+        raise DataError(f"a choice needs at least 2 solutions, got {len(solutions)}")
+    rows = [by_example(objective, weights) for weights in solutions]
+    names, tables = rows[0][0], torch.stack([table for _, table in rows])
+    means = tables.mean(1)
+    best = means.argmin(0)
+    agreement = torch.eye(len(names), dtype=torch.float64)
+    for i in range(len(names)):
+        for j in range(i):
+            agreement[i, j] = agreement[j, i] = _kendall(means[:, i], means[:, j])
+    chosen = torch.stack([tables[:, _drawn(tables.shape[1], generator)].mean(1).argmin(0) for _ in range(draws)])
+    stability = (chosen == best).double().mean(0)
+    return MetricChoice(names, tuple(best.tolist()), agreement, tuple(stability.tolist()))
+
+
+def by_example(objective: Objective, weights: Weights) -> tuple[tuple[str, ...], Float[Tensor, "examples measures"]]:
+    """Names and values of the loss and every metric for each example (tokens averaged), in float64."""
+    parts = zip(_outputs(objective, weights), objective.targets.split(objective.batch_size), strict=True)
+    return ("loss", *objective.metrics), torch.cat([_values(objective, *part)[1] for part in parts])
+
+
+def flipped(targets: Tensor, share: float, *, classes: int, generator: torch.Generator) -> Tensor:
+    """Labels of which a share, drawn one by one, is replaced by a uniform other class.
+
+    Raises:
+        SettingError: a share outside 0 … 1, fewer than two classes.
+    """
+    if not 0 <= share <= 1 or classes < 2:
+        raise SettingError(f"label noise needs a share in 0 … 1 and at least 2 classes, got {share} and {classes}")
+    wrong = torch.rand(targets.shape, generator=generator, device=generator.device) < share
+    step = torch.randint(1, classes, targets.shape, generator=generator, device=generator.device)
+    return torch.where(wrong.to(targets.device), (targets + step.to(targets.device)) % classes, targets)
+
+
+@torch.no_grad()
+def _outputs(objective: Objective, weights: Weights) -> list:
+    dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    found = []
+    for inputs, _ in objective.batches():
+        cast = [part.to(dtype) if dtype and part.is_floating_point() else part for part in inputs]
+        found.append(objective.network(weights, *cast))
+    return found
+
+
+def _values(objective: Objective, outputs, targets: Tensor) -> tuple[tuple[str, ...], Tensor]:
+    functions: Mapping[str, Callable[..., Tensor]] = {"loss": objective.loss, **objective.metrics}
+    columns = [function(outputs, targets).double().reshape(len(targets), -1).mean(1) for function in functions.values()]
+    return tuple(functions), torch.stack(columns, 1).cpu()
+
+
+def _kendall(first: Tensor, second: Tensor) -> float:
+    """Kendall's τ_b; NaN where one side ties everything."""
+    one, two = ((values[:, None] - values).sign() for values in (first, second))
+    return float((one * two).sum() / (one.square().sum() * two.square().sum()).sqrt())
+
+
+def _drawn(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(count, (count,), generator=generator, device=generator.device).cpu()
+
+
+def _spreads(source: str, names: Sequence[str], values: Tensor, draws: Tensor) -> tuple[Spread, ...]:
+    low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype), dim=0)
+    columns = zip(names, values.tolist(), draws.mean(0).tolist(), draws.std(0).tolist(), low, high, strict=True)
+    return tuple(
+        Spread(source, name, value, mean, deviation, float(bottom), float(top), len(draws))
+        for name, value, mean, deviation, bottom, top in columns
+    )
+
+
+def _check(draws: int) -> None:
+    if draws < 2:
+        raise SettingError(f"draws must be at least 2 to see a spread, got {draws}")

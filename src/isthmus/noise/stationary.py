@@ -1,0 +1,240 @@
+"""The stationary law of SGD at a constant rate near a minimum: what is predicted, and what many walkers do.
+
+Along an eigenvector of the Hessian with eigenvalue λ, steps θ ← θ − η(λθ + ξ) with noise of variance C/n have the
+stationary variance ηC/(nλ(2−ηλ)) and forget their start in about 1/(ηλ) steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.progress import Progress, silent
+from isthmus.core.record import Record
+from isthmus.noise.per_example import PerExampleGradients
+
+# Gradients of many walkers at once: positions (walkers, size) and a generator → (walkers, size).
+Gradients = Callable[[Float[Tensor, "walkers size"], torch.Generator], Float[Tensor, "walkers size"]]
+
+_RELAXED = 5.0  # times 1/(ηλ): the start has then faded to e⁻⁵ of itself
+_NEGATIVE = 1e-3  # of the largest eigenvalue: below it a negative curvature is taken for rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class Stationary(Record):
+    """Measured and predicted variance of SGD along given directions.
+
+    Attributes:
+        values: the Hessian's eigenvalues.
+        measured: variance along each vector over walkers and the second half of the steps, about the common mean.
+        errors: standard errors of the measured variances, from walker to walker.
+        predicted: ηC/(nλ(2−ηλ)).
+        ratio: measured over predicted; NaN where the direction has not relaxed or nothing is predicted.
+        relaxed: whether the first half of the steps is at least five times 1/(ηλ). Others are marked and left out.
+        drift: distance of the common mean from the start, in predicted standard deviations.
+        rate: the step η.
+        batch: examples in each step, n.
+        walkers: how many.
+        steps: how many each.
+    """
+
+    values: Float[Tensor, " pairs"]
+    measured: Float[Tensor, " pairs"]
+    errors: Float[Tensor, " pairs"]
+    predicted: Float[Tensor, " pairs"]
+    ratio: Float[Tensor, " pairs"]
+    relaxed: Bool[Tensor, " pairs"]
+    drift: Float[Tensor, " pairs"]
+    rate: float
+    batch: int
+    walkers: int
+    steps: int
+
+    @property
+    def spread(self) -> float:
+        """Largest over smallest measured variance among relaxed directions: 1 says that SGD sees no curvature."""
+        kept = self.measured[self.relaxed]
+        return float(kept.max() / kept.min()) if len(kept) and float(kept.min()) > 0 else math.nan
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bowl:
+    """A quadratic ½Σλθ² with noisy gradients, for which the stationary law is exact.
+
+    Attributes:
+        values: eigenvalues λ.
+        noise: variance C of a single example's gradient along each of them. C ∝ λ is label noise, constant C is
+            isotropic, C ∝ λ² is an optimum that moves about.
+        batch: examples in each step.
+    """
+
+    values: Float[Tensor, " size"]
+    noise: Float[Tensor, " size"]
+    batch: int = 1
+
+    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
+        """The gradient at every walker's place, each with noise of its own."""
+        drawn = torch.randn(positions.shape, generator=generator, device=generator.device).to(positions)
+        return self.values.to(positions) * positions + (self.noise.to(positions) / self.batch).sqrt() * drawn
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampled:
+    """Gradients of batches drawn with replacement, if asked for with labels drawn anew.
+
+    Attributes:
+        examples: single gradients at the minimum; its objective's data are sampled.
+        batch: examples in each step.
+        relabel: changes the targets of a drawn batch (targets, generator) → targets: fresh label noise at every step.
+    """
+
+    examples: PerExampleGradients
+    batch: int
+    relabel: Callable[[Tensor, torch.Generator], Tensor] | None = None
+
+    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
+        """The gradient at every walker's place over a batch of its own."""
+        objective = self.examples.objective
+        drawn = torch.randint(len(objective.targets), (len(positions), self.batch), generator=generator)
+        drawn = drawn.to(objective.targets.device)
+        targets = objective.targets[drawn]
+        if self.relabel is not None:
+            targets = self.relabel(targets, generator)
+        inputs = [
+            part[drawn].to(positions.dtype) if part.is_floating_point() else part[drawn] for part in objective.parts
+        ]
+        slope = torch.func.grad(self.examples.loss_of)
+        if self.examples.vectorises:
+            with contextlib.suppress(RuntimeError, NotImplementedError):
+                return torch.func.vmap(slope)(positions, targets, *inputs)
+        return torch.stack([slope(*row) for row in zip(positions, targets, *inputs, strict=True)])
+
+
+def predicted_variance(
+    values: Float[Tensor, " pairs"], noise: Float[Tensor, " pairs"], *, rate: float, batch: int
+) -> Float[Tensor, " pairs"]:
+    """ηC/(nλ(2−ηλ)); infinite for directions without positive curvature.
+
+    Args:
+        values: eigenvalues λ of the Hessian.
+        noise: variance C of a single example's gradient along each eigenvector.
+        rate: the step η.
+        batch: examples in each step, n.
+
+    Raises:
+        SettingError: a rate outside 0 … 2/λ_max, where SGD diverges.
+
+    Reference: Glukhov, arXiv 2411.07008, from the fixed point of the variance's recursion.
+
+    Example:
+        >>> predicted_variance(torch.tensor([1.0]), torch.tensor([2.0]), rate=0.5, batch=4)
+        tensor([0.1667], dtype=torch.float64)
+    """
+    values, noise = values.double().cpu(), noise.double().cpu()
+    largest = float(values.max())
+    if rate <= 0 or (largest > 0 and rate >= 2 / largest):
+        limit = f"below 2/λ_max = {2 / largest:.4g}" if largest > 0 else "positive"
+        raise SettingError(f"rate must be {limit} or SGD diverges, got {rate:g}")
+    result = rate * noise / (batch * values * (2 - rate * values))
+    return torch.where(values > 0, result, torch.inf)
+
+
+def stationary(
+    gradients: Gradients,
+    start: Float[Tensor, " size"],
+    *,
+    values: Float[Tensor, " pairs"],
+    vectors: Float[Tensor, "size pairs"] | None = None,
+    noise: Float[Tensor, " pairs"],
+    rate: float,
+    batch: int,
+    steps: int,
+    generator: torch.Generator,
+    walkers: int = 64,
+    slope: Float[Tensor, " size"] | None = None,
+    forced: bool = False,
+    progress: Progress = silent,
+) -> Stationary:
+    """Let many walkers do SGD from a minimum and compare their variance along eigenvectors with the prediction.
+
+    Args:
+        gradients: noisy gradients of all walkers at once: a :class:`Bowl`, a :class:`Sampled`, or any function.
+        start: the minimum.
+        values: eigenvalues of the Hessian there.
+        vectors: their unit vectors as columns; the axes by default.
+        noise: variance of a single example's gradient along each (``GradientNoise.eigenbasis.noise``).
+        rate: the constant step η.
+        batch: examples in each step, for the prediction; ``gradients`` draws them.
+        steps: of each walker; the first half relaxes, the second is measured.
+        generator: draws the noise.
+        walkers: how many, at least 2.
+        slope: the whole data's gradient at the start, to be sure that it is a minimum.
+        forced: go on where the start is no minimum. The law is then not expected to hold.
+        progress: told of the steps done.
+
+    Raises:
+        SettingError: a rate of 2/λ_max or more, fewer than two walkers or ten steps.
+        WeightsError: the start is no minimum: negative curvature, or a slope that puts the bottom more than one
+            predicted standard deviation away in some direction.
+
+    Cost: walkers × steps gradients of one batch.
+    """
+    if walkers < 2 or steps < 10:
+        raise SettingError(f"a stationary law needs at least 2 walkers and 10 steps, got {walkers} and {steps}")
+    predicted = predicted_variance(values, noise, rate=rate, batch=batch)
+    columns = torch.eye(len(start), dtype=start.dtype, device=start.device) if vectors is None else vectors.to(start)
+    if not forced:
+        check_minimum(values, predicted, columns, slope)
+    positions = start.repeat(walkers, 1)
+    burn = steps // 2
+    sums = squares = torch.zeros(walkers, len(values), dtype=torch.float64)
+    for step in range(steps):
+        if step % 100 == 0:
+            progress(step, steps, "stationary law")
+        positions = positions - rate * gradients(positions, generator).detach()
+        if step >= burn:
+            along = ((positions - start) @ columns).double().cpu()
+            sums, squares = sums + along, squares + along.square()
+    progress(steps, steps, "stationary law")
+    if not bool(torch.isfinite(positions).all()):
+        raise SettingError(f"walkers must stay finite, but left it at rate {rate:g}; lower the rate")
+    count = steps - burn
+    centre = sums.mean(0) / count
+    each = squares / count - 2 * centre * sums / count + centre.square()
+    # The common mean is estimated from as many means as walkers; without this the variance is low by 1/walkers.
+    measured = each.mean(0) + (sums / count).var(0) / walkers
+    errors = each.std(0) / math.sqrt(walkers)
+    curvature = values.double().cpu()
+    relaxed = burn * rate * curvature >= _RELAXED
+    usable = relaxed & torch.isfinite(predicted) & (predicted > 0)
+    ratio = torch.where(usable, measured / predicted, torch.nan)
+    drift = centre.abs() / predicted.sqrt()
+    return Stationary(curvature, measured, errors, predicted, ratio, relaxed, drift, float(rate), batch, walkers, steps)
+
+
+def check_minimum(values: Tensor, predicted: Tensor, columns: Tensor, slope: Tensor | None) -> None:
+    """Refuse a start that is no minimum on the scale of the noise.
+
+    Raises:
+        WeightsError: says the gradient's norm and the most negative curvature.
+    """
+    curvature = values.double().cpu()
+    norm = math.nan if slope is None else float(slope.double().norm())
+    lowest, largest = float(curvature.min()), float(curvature.max())
+    found = f"the gradient's norm is {norm:.3g} and the lowest curvature {lowest:.3g}"
+    if lowest < -_NEGATIVE * max(largest, 0.0) or largest <= 0:
+        raise WeightsError(f"a stationary law needs a minimum, but {found}; train longer, or pass forced=True")
+    if slope is not None:
+        away = (columns.T @ slope.to(columns)).double().cpu() / curvature.clamp(min=_NEGATIVE * largest)
+        if bool((away.square() > predicted).any()):
+            raise WeightsError(
+                f"a stationary law needs a minimum, but the bottom lies beyond the walkers' own spread: {found}; "
+                "train longer at a falling rate, or pass forced=True"
+            )
