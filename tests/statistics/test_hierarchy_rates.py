@@ -1,7 +1,7 @@
 """The verdict's error rates, measured over 200 surrogates of each kind.
 
-At a true rate of .05, more than 19 alarms of 200 have a chance of .3 %; at a power of .95, fewer than 181 finds have the
-same.
+At a true rate of .05, more than 19 alarms of 200 have a chance of .3 %; at a power of .95, fewer than 181 finds
+have the same.
 """
 
 from __future__ import annotations

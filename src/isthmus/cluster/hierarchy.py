@@ -74,8 +74,9 @@ class Verdict(Record):
 def hierarchy(overlaps: Overlaps, *, generator: torch.Generator, level: float = 0.05, draws: int = 199) -> Verdict:
     """Judge whether solutions are arranged as a hierarchy.
 
-    Two measures (K_KH and the cophenetic correlation) are each held against two nulls, and all four must say so. Families
-    of one level count as the simplest hierarchy. Exact copies of a solution are judged once: a copy is a tree by itself.
+    Two measures (K_KH and the cophenetic correlation) are each held against two nulls, and all four must say so.
+    Families of one level count as the simplest hierarchy. Exact copies of a solution are judged once: a copy is a tree
+    by itself.
 
     Do not feed it minimax barriers or single-linkage distances: those are ultrametric whatever the landscape.
 
@@ -135,9 +136,9 @@ def clouds(q: Float[Tensor, "networks networks"], draws: int, *, generator: torc
     Every solution is taken as a shared part, which makes all overlaps, and a part of its own, which adds length but no
     overlap (independent numbers in very many dimensions). Surrogates draw the shared parts from one Gaussian with the
     mean and covariance of the solutions' shared parts. So a tree of few families is held against a cloud in few
-    dimensions, and networks that vary along one direction against a cloud that does so too. A null that only matched the
-    variance of the overlaps called four in ten clouds with a falling spectrum hierarchical; one with the covariance of
-    whole solutions did so with nearly all clouds whose points share differing parts of one direction.
+    dimensions, and networks that vary along one direction against a cloud that does so too. A null that only matched
+    the variance of the overlaps called four in ten clouds with a falling spectrum hierarchical; one with the covariance
+    of whole solutions did so with nearly all clouds whose points share differing parts of one direction.
     """
     shared = shared_parts(torch.as_tensor(q, dtype=torch.float64))
     networks = len(shared)
