@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "symmetry": ("isthmus.cli.symmetry", "Find and prove which hidden units of a model may be exchanged."),
     "align": ("isthmus.cli.align", "Permute the hidden units of checkpoints so that they match the first one."),
     "barrier": ("isthmus.cli.barrier", "Measure the loss on the straight way between checkpoints."),
+    "claims": (
+        "isthmus.cli.claims",
+        "Test whether permutations connect pairs, whole trainings, or all networks at once.",
+    ),
     "path": ("isthmus.cli.path", "Look between two checkpoints: line, learned curve, layer by layer."),
     "plane": ("isthmus.cli.plane", "Draw the loss on a plane through checkpoints."),
     "repair": ("isthmus.cli.repair", "Average two checkpoints and repair the average's hidden statistics."),

@@ -12,6 +12,7 @@ from typing import Any
 from isthmus.core.errors import SettingError
 from isthmus.core.record import Record
 from isthmus.report.between import paths_section, repaired_section, surface_section
+from isthmus.report.claims import claims_section
 from isthmus.report.connectivity import barrier_section, comparison_section, pair_barriers_section
 from isthmus.report.page import Section
 from isthmus.report.redundancy import symmetry_section
@@ -21,6 +22,7 @@ Builder = Callable[[Mapping[str, Any], Words], Section]
 
 SECTIONS: dict[str, Builder] = {
     "Barrier": barrier_section,
+    "Claims": claims_section,
     "Comparison": comparison_section,
     "Paths": paths_section,
     "Repaired": repaired_section,

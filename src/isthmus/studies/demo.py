@@ -74,7 +74,8 @@ class Settings:
         settings: dict[str, Any] = {}
         if self.model in _DEFAULTS:
             settings = {"inputs": list(shape), "classes": classes}
-            settings |= {_WIDTH_SETTING[self.model]: width} if width is not None else {}
+            if width is not None:
+                settings[_WIDTH_SETTING[self.model]] = int(width) if float(width).is_integer() else width
         return Recipe(
             network=self.model, settings=settings, data=self.data, epochs=self.epochs, subset=None, **self.options
         )

@@ -1,0 +1,115 @@
+"""``isthmus claims``: the three claims about connectivity modulo permutation, with controls."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+
+def claims(
+    checkpoints: Annotated[
+        list[str] | None, typer.Argument(help="Your own solutions; without any, networks are trained.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="With checkpoints: their model. Else mlp, resnet20 or vit to train.")
+    ] = "mlp",
+    widths: Annotated[str, typer.Option(help="Widths to train, separated by commas.")] = "32,128",
+    solutions: Annotated[int, typer.Option(help="Networks of each width.")] = 6,
+    train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
+    times: Annotated[int, typer.Option(help="Also test one permutation for so many checkpoints of each training.")] = 0,
+    levels: Annotated[int, typer.Option(help="Also test one permutation for so many levels of pruning (IMP).")] = 0,
+    methods: Annotated[str, typer.Option(help="weights, activations, or both with a comma.")] = "weights,activations",
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    examples: options.Examples = None,
+    points: options.Points = 11,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    unsafe_pickle: options.UnsafePickle = False,
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Does a permutation connect every pair (weak), two trainings at all times, all networks at once (strong)?"""
+    with console.progress("claims") as told:
+        from isthmus.core.errors import SettingError
+        from isthmus.studies.claims import Networks, check_claims, trained
+
+        wanted = ["weak", "strong", "cycles", *(["times"] if times else []), *(["sparsity"] if levels else [])]
+        if checkpoints:
+            if times or levels:
+                raise SettingError("times and levels need networks that are trained here; leave the checkpoints out")
+            case = inputs.case(
+                checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, device=device,
+                unsafe_pickle=unsafe_pickle, least=2,
+            )  # fmt: skip
+            found_data, groups = case.data, [Networks(model, case.module, case.solutions)]
+        else:
+            where = inputs.found_device(device)
+            found_data = inputs.found_data(data, data_dir, examples=examples).to(where)
+            recipes = _recipes(model, widths, found_data, data, train)
+            groups = []
+            for place, (name, recipe) in enumerate(recipes.items()):
+
+                def part(done: float, total: float, label: str = "", *, place: int = place) -> None:
+                    told(place + done / total, 2 * len(recipes), label)
+
+                groups.append(
+                    trained(
+                        recipe,
+                        found_data,
+                        label=name,
+                        solutions=solutions,
+                        checkpoints=times,
+                        levels=levels,
+                        device=where,
+                        progress=part,
+                    )
+                )
+        result = check_claims(
+            groups,
+            found_data,
+            methods=[name.strip() for name in methods.split(",")],
+            wanted=wanted,
+            points=points,
+            seed=seed,
+            progress=lambda done, total, label="": told(total + done, 2 * total, label),
+        )
+        values = result.to_dict()
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _recipes(model: str, widths: str, found: Any, data: str, fields: str | None) -> dict[str, Any]:
+    """One recipe for each width, trained steadily: weight matching needs that."""
+    from isthmus.cli.demo import parsed_widths
+    from isthmus.studies.demo import Settings
+    from isthmus.train import Recipe
+
+    recipes = {}
+    for width in parsed_widths(widths) or ():
+        settings = Settings.sensible(model, data)
+        base = settings.recipe(width, found.shape, found.classes)
+        changed = {**base.to_dict(), **console.settings(fields, what="train")}
+        recipes[f"{width:g}"] = Recipe.from_dict(changed)
+    return recipes
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.claims import claims_rows
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    console.table(*claims_rows(values, words), title=words("claims.rows", threshold=values["threshold"]))
+    for tested in values["tested"]:
+        for name in ("times", "sparsity"):
+            if tested[name]:
+                found = tested[name]
+                # The claims are about the permutation of the trained ends, and of the dense networks.
+                row = found["means"][-1 if name == "times" else 0]
+                shown = ", ".join(
+                    f"{at}: {cell['estimate']:.3f}" for at, cell in zip(found["labels"], row, strict=True)
+                )
+                console.say(f"{words(f'claims.{name}')}, {tested['label']} {tested['method']}: {shown}")

@@ -1,0 +1,270 @@
+"""The three claims about linear connectivity modulo permutation, tested on freshly trained networks or on a user's own.
+
+Reference: Sharma et al., "Simultaneous linear connectivity of neural networks modulo permutation", arXiv 2404.06498.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+import isthmus.discover as discovery
+from isthmus.align import claims
+from isthmus.align.match import Matcher
+from isthmus.connect import Line, barrier, reestimate
+from isthmus.core.errors import SettingError
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective
+from isthmus.core.progress import Progress, silent
+from isthmus.core.provenance import provenance
+from isthmus.core.randomness import child
+from isthmus.core.record import Record
+from isthmus.core.symmetry import Symmetry
+from isthmus.core.weights import Weights
+from isthmus.studies.comparison import matcher
+from isthmus.train import Recipe, Replica, train
+from isthmus.zoo.data import Data
+from isthmus.zoo.models import build
+
+CLAIMS = ("weak", "strong", "cycles", "times", "sparsity")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tested(Record):
+    """The claims of one set of networks by one method; what was not asked for is ``None``.
+
+    Attributes:
+        label: which networks, such as their width.
+        method: how they were matched: ``weights`` or ``activations``.
+        networks: how many.
+        accuracy: of each network.
+        weak: a permutation for every pair.
+        strong: one permutation for each network.
+        cycles: permutations composed along paths.
+        times: one permutation for all checkpoints of two trainings.
+        sparsity: one permutation for all levels of two prunings (the dense one moves the masks).
+    """
+
+    label: str
+    method: str
+    networks: int
+    accuracy: tuple[float, ...]
+    weak: claims.WeakClaim | None
+    strong: claims.StrongClaim | None
+    cycles: claims.Cycles | None
+    times: claims.SimultaneousClaim | None
+    sparsity: claims.SimultaneousClaim | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Claims(Record):
+    """All tested sets; ``threshold`` is the error barrier up to which a pair counts as connected."""
+
+    tested: tuple[Tested, ...]
+    threshold: float
+    points: int
+    provenance: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Networks:
+    """Networks whose claims are tested.
+
+    Attributes:
+        label: what sets them apart from other sets.
+        module: their architecture.
+        solutions: at least two.
+        trajectories: checkpoints of each, at the same steps; empty if there are none.
+        steps: names of these checkpoints.
+        prunings: weights of each at every level of sparsity, zeros where pruned; empty if there are none.
+        densities: names of these levels.
+    """
+
+    label: str
+    module: nn.Module
+    solutions: Sequence[Weights]
+    trajectories: Sequence[Sequence[Weights]] = ()
+    steps: tuple[str, ...] = ()
+    prunings: Sequence[Sequence[Weights]] = ()
+    densities: tuple[str, ...] = ()
+
+
+def trained(
+    recipe: Recipe,
+    data: Data,
+    *,
+    label: str,
+    solutions: int,
+    checkpoints: int = 0,
+    levels: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Networks:
+    """Train the networks of one set.
+
+    Args:
+        recipe: of all; seeds are numbered from 0.
+        data: to train on.
+        label: names the set.
+        solutions: how many networks.
+        checkpoints: how many checkpoints to keep of each, at steps that double, for the claim about times.
+        levels: rounds of iterative magnitude pruning, for the claim about sparsity.
+        device: where to train.
+        progress: told after every step.
+
+    Raises:
+        SettingError: fewer than two networks trained without diverging.
+    """
+    total = recipe.total_steps(recipe.subset or len(data.train_targets))
+    steps = tuple(sorted({max(1, total >> power) for power in range(checkpoints)}))
+    base = dataclasses.replace(recipe, checkpoints=steps)
+
+    def half(name: str, place: int) -> Progress:
+        parts = 2 if levels else 1
+        return lambda done, whole, said="": progress(place + done / whole, parts, f"{label} {name} {said}".strip())
+
+    replicas = _kept(
+        train(base.replicates(solutions), data=data, module=build, device=device, progress=half("training", 0))
+    )
+    prunings: list[list[Weights]] = []
+    densities: tuple[str, ...] = ()
+    if levels:
+        pruned = dataclasses.replace(recipe, pruning_levels=levels)
+        rounds = _kept(
+            train(pruned.replicates(solutions), data=data, module=build, device=device, progress=half("pruning", 1))
+        )
+        prunings = [[level.weights for level in replica.levels] for replica in rounds]
+        densities = tuple(f"{level.density:.2f}" for level in rounds[0].levels)
+    return Networks(
+        label=label,
+        module=build(recipe).to(device),
+        solutions=[replica.weights for replica in replicas],
+        trajectories=[[replica.checkpoints[step] for step in steps] for replica in replicas] if steps else [],
+        steps=tuple(str(step) for step in steps),
+        prunings=prunings,
+        densities=densities,
+    )
+
+
+def check_claims(
+    networks: Sequence[Networks],
+    data: Data,
+    *,
+    methods: Sequence[str] = ("weights", "activations"),
+    wanted: Sequence[str] = ("weak", "strong", "cycles"),
+    points: int = 11,
+    threshold: float = claims.EPSILON,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Claims:
+    """Test the claims on every set of networks by every method; heights are error barriers on the test set.
+
+    Args:
+        networks: the sets.
+        data: test examples to measure on, training examples for activations and normalisation statistics.
+        methods: ``weights``, ``activations``.
+        wanted: some of :data:`CLAIMS`; what a set has no checkpoints or prunings for is left out of it.
+        points: on each path.
+        threshold: error barrier that still counts as connected.
+        seed: of the matching and the controls.
+        progress: told after every pair.
+
+    Raises:
+        SettingError: an unknown claim or method, or too few networks for a claim.
+    """
+    if unknown := [name for name in wanted if name not in CLAIMS]:
+        raise SettingError(f"claims must be some of {', '.join(CLAIMS)}, got {unknown[0]}")
+    if unknown := [name for name in methods if name not in ("weights", "activations")]:
+        raise SettingError(f"methods must be weights or activations, got {unknown[0]}")
+    found = []
+    jobs = [(group, method) for group in networks for method in methods]
+    for place, (group, method) in enumerate(jobs):
+        symmetry = discovery.discover(group.module, data.train_inputs[:2])
+        network = Network.of(group.module)
+        objective = Objective(network, data.test_inputs, data.test_targets)
+        bench = _Bench(group, symmetry, objective, data.train_inputs, points, threshold, seed, method)
+        matching = matcher(method, network, data.train_inputs)
+
+        def told(done: float, total: float, label: str = "", *, place: int = place, group: Networks = group) -> None:
+            progress(place + done / total, len(jobs), f"{group.label} {label}".strip())
+
+        found.append(bench.tested(matching, wanted, told))
+    made_by = {**provenance(), "data": data.fingerprint}
+    return Claims(tuple(found), threshold, points, made_by)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Bench:
+    """One set of networks ready to be judged by one method."""
+
+    group: Networks
+    symmetry: Symmetry
+    objective: Objective
+    inputs: Tensor
+    points: int
+    threshold: float
+    seed: int
+    method: str
+
+    def tested(self, matching: Matcher, wanted: Sequence[str], progress: Progress) -> Tested:
+        solutions, group = self.group.solutions, self.group
+        has = {
+            "weak": len(solutions) >= 2,
+            "strong": len(solutions) >= 3,
+            "cycles": len(solutions) >= 3,
+            "times": len(group.trajectories) >= 2,
+            "sparsity": len(group.prunings) >= 2,
+        }
+        found: dict[str, Any] = dict.fromkeys(CLAIMS)
+        chosen = [name for name in CLAIMS if name in wanted and has[name]]
+        for place, name in enumerate(chosen):
+
+            def told(done: float, total: float, label: str = "", *, place: int = place, name: str = name) -> None:
+                progress(place + done / total, len(chosen), f"{name} {label}".strip())
+
+            settings = {"generator": child(self.seed, "claims", name, self.method), "progress": told}
+            found[name] = self._claim(name)(matching, settings)
+        accuracy = tuple(1 - self.objective(weights).error for weights in solutions)
+        return Tested(group.label, self.method, len(solutions), accuracy, **found)
+
+    def _claim(self, name: str) -> Callable[[Matcher, dict[str, Any]], Any]:
+        group, solutions = self.group, self.group.solutions
+        ruled = {"threshold": self.threshold}
+        # Matching whole trainings at once stacks their weights; activations have no such form.
+        together = self.method == "weights"
+        return {
+            "weak": lambda m, s: claims.weak(self.symmetry, solutions, m, self.height, **ruled, **s),
+            "strong": lambda m, s: claims.strong(
+                self.symmetry, solutions, m, self.height, loss=self.loss, **ruled, **s
+            ),
+            "cycles": lambda m, s: claims.cycles(
+                self.symmetry, solutions, m, self.height, lengths=range(1, min(5, len(solutions))), **s
+            ),
+            "times": lambda m, s: claims.simultaneous(
+                self.symmetry, group.trajectories, m, self.height, labels=group.steps, together=together, **ruled, **s
+            ),
+            "sparsity": lambda m, s: claims.simultaneous(
+                self.symmetry, group.prunings, m, self.height, labels=group.densities, together=together, **ruled, **s
+            ),
+        }[name]
+
+    def height(self, start: Weights, end: Weights) -> float:
+        """The error barrier of the straight line."""
+        return barrier(Line(start, end), self.objective, points=self.points, data=self.inputs).error_barrier
+
+    def loss(self, weights: Weights) -> float:
+        """The loss of one network, with statistics of its own."""
+        network = self.objective.network
+        if network.has_batch_statistics:
+            weights = reestimate(network, weights, self.inputs)
+        return self.objective(weights).loss
+
+
+def _kept(replicas: Sequence[Replica]) -> list[Replica]:
+    kept = [replica for replica in replicas if not replica.diverged]
+    if len(kept) < 2:
+        raise SettingError(f"at least 2 networks must train without diverging, got {len(kept)}; lower the rate")
+    return kept
