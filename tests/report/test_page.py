@@ -98,7 +98,7 @@ def test_results_that_cannot_be_drawn(tmp_path):
         page_of([tmp_path / "absent.json"])
     with pytest.raises(SettingError, match="must be one of"):
         page_of_results([("x", {"kind": "Nonsense"})])
-    with pytest.raises(SettingError, match="must hold a whole result"):
+    with pytest.raises(SettingError, match="must hold a whole result of this version"):
         page_of_results([("x", {"kind": "Barrier"})])
 
 

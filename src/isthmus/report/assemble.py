@@ -26,19 +26,28 @@ def page_of(files: Sequence[str | Path], *, language: str = "en") -> Page:
 def page_of_results(results: Sequence[tuple[str, Mapping[str, Any]]], *, language: str = "en") -> Page:
     """The page that shows named results, given as plain values."""
     if len(results) == 1 and results[0][1].get("kind") == "Demo":
-        return demo_page(results[0][1], language=language)
+        try:
+            return demo_page(results[0][1], language=language)
+        except (KeyError, TypeError, IndexError) as problem:
+            raise _incomplete(results[0][0], problem) from problem
     words = words_for(language)
     sections = []
     for name, values in results:
         try:
             sections.append(section(values, language=language))
         except (KeyError, TypeError, IndexError) as problem:
-            raise SettingError(f"{name} must hold a whole result, but something is missing: {problem}") from problem
+            raise _incomplete(name, problem) from problem
     names = ", ".join(Path(name).name for name, _ in results)
     first: Mapping[str, Any] = next((v["provenance"] for _, v in results if v.get("provenance")), {})
     verdict = sections[0].headline if len(sections) == 1 else ""
     return Page(
         title=names, verdict=verdict or words("page.collected", n=len(results)), sections=sections, provenance=first
+    )
+
+
+def _incomplete(name: str, problem: Exception) -> SettingError:
+    return SettingError(
+        f"{name} must hold a whole result of this version of isthmus, but something is missing: {problem}"
     )
 
 

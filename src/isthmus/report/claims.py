@@ -116,7 +116,8 @@ def _by_time(tested: Mapping[str, Any], name: str, words: Words) -> Figure:
 
 def _headline(values: Mapping[str, Any], words: Words) -> str:
     parts = []
-    for tested in values["tested"]:
+    widest = values["tested"][-1]["label"]
+    for tested in (entry for entry in values["tested"] if entry["label"] == widest):
         shares = {name: tested[name] for name in ("weak", "strong") if tested[name]}
         said = ", ".join(
             words(

@@ -39,7 +39,7 @@ def curves(
         .encode(
             x=alt.X(f"{x}:Q", title=x_title),
             y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True)),
-            color=_colour(series, order),
+            color=_colour(series, order or _names(rows, series)),
             tooltip=[
                 alt.Tooltip(f"{series}:N"),
                 alt.Tooltip(f"{x}:Q", format=".3f"),
@@ -76,7 +76,7 @@ def trend(
     scale = alt.Scale(zero=True) if floor is None else alt.Scale(type="log", domainMin=floor)
     ticks = alt.Axis() if floor is None else alt.Axis(tickCount=4, format="~g")
     axis = alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(values=values), scale=alt.Scale(type="log", base=2, padding=16))
-    base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=_colour(series, order))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=_colour(series, order or _names(rows, series)))
     line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"drawn_{y}:Q", title=y_title, scale=scale, axis=ticks))
     points = base.mark_point(filled=True, size=55).encode(y=f"drawn_{y}:Q", tooltip=tooltip)
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="drawn_low:Q", y2="drawn_high:Q")
@@ -157,7 +157,7 @@ def bars(
             x=alt.X(f"{x}:Q", title=x_title),
             y=alt.Y(f"{y}:N", title=None, sort=list(dict.fromkeys(str(entry[y]) for entry in rows))),
             yOffset=alt.YOffset(f"{series}:N", sort=list(order) or None),
-            color=_colour(series, order),
+            color=_colour(series, order or _names(rows, series)),
             tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
         )
         .properties(width=_WIDTH)
@@ -204,8 +204,21 @@ def _altair() -> Any:
 
 def _colour(series: str, order: Sequence[str]) -> Any:
     alt = _altair()
-    domain = {"domain": list(order), "range": list(PALETTE[: len(order)])} if order else {"range": list(PALETTE)}
-    return alt.Color(f"{series}:N", title=None, sort=list(order) or None, scale=alt.Scale(**domain))
+    colours = [PALETTE[place % len(PALETTE)] for place in range(len(order))]
+    longest, whole = max(map(len, order)), sum(map(len, order))
+    # A legend wider than the chart would shrink it: long names get lines of their own.
+    columns = len(order) if whole <= 48 else 2 if longest <= 24 else 1
+    return alt.Color(
+        f"{series}:N",
+        title=None,
+        sort=list(order),
+        scale=alt.Scale(domain=list(order), range=colours),
+        legend=alt.Legend(columns=columns),
+    )
+
+
+def _names(rows: Sequence[Row], series: str) -> list[str]:
+    return list(dict.fromkeys(str(row[series]) for row in rows))
 
 
 def _finished(chart: Any) -> dict[str, Any]:
