@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.studies import small
+from tests.studies.test_run import Deadly
 
 from isthmus.core.errors import IsthmusError
 from isthmus.studies import Store, run_study, verify
 from isthmus.studies.cluster import Cluster
-from tests.studies import small
-from tests.studies.test_run import Deadly
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 
@@ -22,9 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarn
 def cluster():
     ray = pytest.importorskip("ray")
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}}
-    ray.init(
-        num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=environment
-    )
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
     engine = Cluster()
     yield engine
     engine.close()
@@ -87,6 +85,8 @@ def test_the_table_is_that_of_this_process(cluster, tmp_path):
 
 
 def test_no_cluster_is_one_line(cluster):
-    with pytest.raises(IsthmusError, match="a Ray cluster must answer at 127.0.0.1:1, but: connection refused") as caught:
+    with pytest.raises(
+        IsthmusError, match=r"a Ray cluster must answer at 127\.0\.0\.1:1, but: connection refused"
+    ) as caught:
         Cluster(address="127.0.0.1:1")
     assert "\n" not in str(caught.value)

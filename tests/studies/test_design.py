@@ -63,7 +63,10 @@ def test_a_wrong_file_is_refused_in_one_line(content, words):
             changed(factors={"o": {"levels": {"a": {"differ": ["oder"]}}}}),
             "got 'oder'; did you mean 'order'?",
         ),
-        (changed(replicates={"differ": ["augmentation"]}), "augmentation seeds change nothing while augmentation is off"),
+        (
+            changed(replicates={"differ": ["augmentation"]}),
+            "augmentation seeds change nothing while augmentation is off",
+        ),
         (changed(replicates={"differ": []}), "differ is empty"),
     ],
 )

@@ -122,7 +122,10 @@ def pairs_table(matrices, *, diverged=()):
 
 def test_pairs_of_one_set_of_networks_have_intervals_over_networks():
     draw = torch.Generator().manual_seed(0)
-    first, shift = torch.rand(6, 6, generator=draw, dtype=torch.float64), torch.rand(6, 6, generator=draw).double() * 0.1
+    first, shift = (
+        torch.rand(6, 6, generator=draw, dtype=torch.float64),
+        torch.rand(6, 6, generator=draw).double() * 0.1,
+    )
     matrices = {"a": (first + first.T), "b": (first + first.T + 1 + shift + shift.T)}
     found = effects(pairs_table(matrices))
     expected = over_pairs(matrices["a"])

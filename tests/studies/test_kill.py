@@ -7,9 +7,9 @@ import signal
 import time
 
 import pytest
+from tests.studies import small
 
 from isthmus.studies import Store, verify
-from tests.studies import small
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import itertools
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.studies import small
 
 from isthmus.core.errors import IsthmusError
 from isthmus.core.progress import silent
@@ -17,6 +19,7 @@ from isthmus.studies import (
     Local,
     Store,
     Study,
+    describe,
     effects,
     judge,
     outlook,
@@ -26,10 +29,8 @@ from isthmus.studies import (
     verify,
 )
 from isthmus.studies import jobs as jobs_module
-from isthmus.studies import run as run_module
 from isthmus.studies.engines import Finished
 from isthmus.studies.jobs import TrainJob
-from tests.studies import small
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def done(tmp_path_factory):
 
 
 def test_the_table_is_complete(done):
-    study, store, table = done
+    _study, store, table = done
     assert table.missing == table.diverged == 0
     assert (table.networks, len(store)) == (8, 8)
     assert table.measures == ("training_loss", "error_barrier", "overlap", "parameters")
@@ -60,7 +61,7 @@ def test_the_table_is_complete(done):
 
 def test_values_are_those_of_the_networks_in_the_store(done):
     """The second way: weights from the store, cosine and error by hand."""
-    study, store, table = done
+    _study, store, table = done
     for o in (o for o in table.observations if o.measure == "overlap"):
         first, second = (torch.cat([t.flatten().double() for t in store.weights(k).values()]) for k in o.networks)
         assert o.value == pytest.approx(float(first @ second / first.norm() / second.norm()), rel=1e-9)
@@ -79,7 +80,7 @@ def test_another_study_uses_the_networks_that_are_there(done, tmp_path, monkeypa
     """More points on the path and another column: nothing is trained again."""
     import shutil
 
-    study, store, _ = done
+    _study, store, _ = done
     shutil.copytree(store.path, tmp_path / "copy")
     monkeypatch.setattr(jobs_module, "train", None)
     wider = small.study(name="wider", measures={"columns": ["loss_barrier", "distance"], "points": 5})
@@ -104,7 +105,7 @@ def test_progress_ends_at_all_of_it(store):
     seen = []
     run_study(small.study(), store, progress=lambda done, total, label="": seen.append((done, total)))
     assert seen[-1][0] == pytest.approx(seen[-1][1])
-    assert all(a[0] <= b[0] + 1e-9 for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a[0] <= b[0] + 1e-9 for a, b in itertools.pairwise(seen))
 
 
 def test_a_training_that_diverges_is_kept_marked_and_left_out_with_a_count(store):
@@ -287,4 +288,4 @@ def test_an_unknown_data_set_is_one_line_before_anything_runs():
 
 
 def test_durations_in_words():
-    assert [run_module.describe(s) for s in (5, 65, 3725)] == ["5 s", "1 min 5 s", "1 h 2 min"]
+    assert [describe(s) for s in (5, 65, 3725)] == ["5 s", "1 min 5 s", "1 h 2 min"]

@@ -78,7 +78,7 @@ def _local(workers: int | None, threads: int, device: str, made: Study) -> Engin
     """No more processes than there are groups to train: each costs seconds to start."""
     from isthmus.studies.local import Local, cores
 
-    devices = None if device == "auto" else (inputs.device(device),)
+    devices = None if device == "auto" else (inputs.found_device(device),)
     groups = max(1, len(made.plan.trainings))
     most = workers if workers is not None else None if devices is None and _gpus() else min(cores(), groups)
     return Local(workers=most, threads=threads, devices=devices)
@@ -118,7 +118,8 @@ def _say_result(result: StudyResult) -> None:
     if found.matching and not found.matching.matched:
         m = found.matching
         console.say(
-            f"training loss is not matched: {m.lowest:.3g} at {m.low}, {m.highest:.3g} at {m.high} (tolerance {m.tolerance:g})"
+            f"training loss is not matched: {m.lowest:.3g} at {m.low}, {m.highest:.3g} at {m.high} "
+            f"(tolerance {m.tolerance:g})"
         )
     if found.diverged:
         console.say(f"{found.diverged} of {found.networks} networks diverged; they are kept and left out of the means")

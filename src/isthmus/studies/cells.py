@@ -181,7 +181,8 @@ def _refuse_unknown(design: Design) -> None:
             given = level.get("differ", [])
             if wrong := [seed for seed in given if seed not in SEEDS]:
                 raise StudyError(
-                    f"factors.{name}: differ must be some of {listed(SEEDS, 9)}, got {wrong[0]!r}{near(wrong[0], SEEDS)}"
+                    f"factors.{name}: differ must be some of {listed(SEEDS, 9)}, got {wrong[0]!r}"
+                    f"{near(wrong[0], SEEDS)}"
                 )
 
 

@@ -20,8 +20,8 @@ class Cluster:
     isthmus in the same version and, for data sets in files, those files at the same place.
 
     Args:
-        address: of the cluster, such as ``auto``, ``10.0.0.1:6379`` or ``ray://10.0.0.1:10001``; by default the one that
-            ``RAY_ADDRESS`` names, or a new one on this machine.
+        address: of the cluster, such as ``auto``, ``10.0.0.1:6379`` or ``ray://10.0.0.1:10001``; by default the one
+            that ``RAY_ADDRESS`` names, or a new one on this machine.
         threads: CPUs that each job asks for.
 
     Raises:

@@ -122,8 +122,8 @@ class Design(_Strict):
     Attributes:
         name: names the study in the store; letters, digits, ``-`` and ``_``.
         question: what it asks, in words.
-        recipe: fields of :class:`isthmus.train.Recipe` that all cells share; the network's ``inputs`` and ``classes`` follow
-            from the data.
+        recipe: fields of :class:`isthmus.train.Recipe` that all cells share; the network's ``inputs`` and ``classes``
+            follow from the data.
         factors: what is varied; every combination of levels is a cell.
         seed: of the study; all other seeds are derived from it.
         together: how many networks of a cell are trained as one group; part of the design because sums of another
@@ -161,17 +161,15 @@ def read_design(path: str | Path) -> Design:
     """Read a study from a TOML or YAML file.
 
     Raises:
-        StudyError: the file is missing, cannot be parsed, or holds something unknown or impossible; says where, and what
-            was probably meant.
+        StudyError: the file is missing, cannot be parsed, or holds something unknown or impossible; says where, and
+            what was probably meant.
     """
     file = Path(path)
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror.lower() if isinstance(problem, OSError) and problem.strerror else "not UTF-8 text"
-        raise StudyError(
-            f"a study must be a TOML or YAML file, but {file} cannot be read: {reason}"
-        ) from problem
+        raise StudyError(f"a study must be a TOML or YAML file, but {file} cannot be read: {reason}") from problem
     return parse_design(_parsed(text, file), where=str(file))
 
 
@@ -222,7 +220,8 @@ def _check(design: Design, where: str) -> None:
     for claim in design.claims:
         if claim.factor not in design.factors:
             raise StudyError(
-                f"{where}: claims must name a factor of the study, got {claim.factor!r}{near(claim.factor, design.factors)}"
+                f"{where}: claims must name a factor of the study, got {claim.factor!r}"
+                f"{near(claim.factor, design.factors)}"
             )
         names = design.factors[claim.factor].names
         if claim.between is not None:
@@ -230,7 +229,8 @@ def _check(design: Design, where: str) -> None:
                 raise StudyError(f"{where}: claims.between must name levels of {claim.factor}, got {wrong[0]!r}")
         elif len(names) != 2 and not design.factors[claim.factor].has_order:
             raise StudyError(
-                f"{where}: a claim about {claim.factor} must say between which two levels, or the factor must be ordered"
+                f"{where}: a claim about {claim.factor} must say between which two levels, "
+                "or the factor must be ordered"
             )
 
 

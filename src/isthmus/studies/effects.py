@@ -145,9 +145,9 @@ def effects(
     matching = _matching(table, tolerance, required=require_matching)
     if matching and matching.required and not matching.matched:
         raise MatchingError(
-            f"training loss must be matched within {tolerance:g}, but its mean is {matching.lowest:.4g} at {matching.low} "
-            f"and {matching.highest:.4g} at {matching.high}; train until the losses agree, raise the tolerance, or do not "
-            "require it"
+            f"training loss must be matched within {tolerance:g}, but its mean is {matching.lowest:.4g} at "
+            f"{matching.low} and {matching.highest:.4g} at {matching.high}; train until the losses agree, raise the "
+            "tolerance, or do not require it"
         )
     chosen = tuple(measures) or table.measures
     cells = [_cell_mean(table, measure, levels, level) for measure in chosen for levels in table.cells]

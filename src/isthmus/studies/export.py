@@ -84,7 +84,8 @@ def export_mlflow(
 ) -> int:
     """Log every run of a store as a run of MLflow: recipe as parameters, numbers as metrics, the key as a tag.
 
-    Runs whose key the experiment has already are left alone, so that an export can be repeated. Returns how many were new.
+    Runs whose key the experiment has already are left alone, so that an export can be repeated. Returns how many were
+    new.
 
     Args:
         store: what to log.

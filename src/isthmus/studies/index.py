@@ -1,7 +1,7 @@
 """A SQLite table of what a store holds, for listings: a cache that is brought up to date on every use.
 
-The folders are the truth. The file is never written in place: a new one is made beside it and renamed over it, and it is
-read as immutable, so that no SQLite lock is ever taken, which network file systems do not keep reliably.
+The folders are the truth. The file is never written in place: a new one is made beside it and renamed over it, and it
+is read as immutable, so that no SQLite lock is ever taken, which network file systems do not keep reliably.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from isthmus.studies.store import Store
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
-create table runs (key text primary key, stamp text, created text, status text, recipe text, seconds real, grouped text);
+create table runs (
+  key text primary key, stamp text, created text, status text, recipe text, seconds real, grouped text
+);
 create table rows (key text, measure text, version integer, settings text, value text, unit text);
 create index rows_by_key on rows (key);
 create index rows_by_measure on rows (measure);

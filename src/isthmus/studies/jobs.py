@@ -146,8 +146,8 @@ def unpack(content: bytes) -> dict[str, Any]:
     """The inverse of :func:`pack`, with the names sorted."""
     from safetensors.torch import load
 
-    # The reader gives names in an order of its own that changes from process to process, and tensors at any address; sums
-    # over names and vectorised sums over entries would round differently each time.
+    # The reader gives names in an order of its own that changes from process to process, and tensors at any address;
+    # sums over names and vectorised sums over entries would round differently each time.
     found = load(content)
     return {name: found[name].clone() for name in sorted(found)}
 

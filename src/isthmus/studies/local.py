@@ -33,13 +33,13 @@ class _Worker:
 class Local:
     """Worker processes on this machine.
 
-    Workers are processes of their own (``python -m isthmus.studies.worker``), so that scripts and notebooks need no guard
-    around their main part. They end when this process does, however it ends.
+    Workers are processes of their own (``python -m isthmus.studies.worker``), so that scripts and notebooks need no
+    guard around their main part. They end when this process does, however it ends.
 
     Args:
         workers: how many; by default one for each GPU, or else one for each core that this process may use.
-        threads: of each worker. One pays for the small networks of most studies (two threads that compete for cores were
-            measured to slow them 5 to 20 times); give more where few large networks are trained on many cores.
+        threads: of each worker. One pays for the small networks of most studies (two threads that compete for cores
+            were measured to slow them 5 to 20 times); give more where few large networks are trained on many cores.
         devices: what the workers compute on, shared out in turn; by default all GPUs, or else the CPU.
     """
 

@@ -1,4 +1,4 @@
-"""Locks that the kernel gives back when their holder dies, also by ``kill -9``; whole-file locks work across NFS clients."""
+"""Locks that the kernel gives back when their holder dies, also by ``kill -9``; they work across NFS clients."""
 
 from __future__ import annotations
 

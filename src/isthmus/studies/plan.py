@@ -79,7 +79,9 @@ class Plan:
 
 
 def plan(design: Design, cells: Sequence[Cell], *, sizes: Mapping[str, tuple[int, int]]) -> Plan:
-    """Split a study into jobs. The split follows from the design alone, so that a resumed study rounds as an undisturbed one.
+    """Split a study into jobs.
+
+    The split follows from the design alone, so that a resumed study rounds as an undisturbed one does.
 
     Args:
         design: the study.

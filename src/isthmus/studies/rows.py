@@ -1,4 +1,4 @@
-"""Measured values as lines of a file that only grows: a torn last line is ignored when reading and repaired when writing."""
+"""Measured values as lines of a file that only grows: a torn end is ignored when reading, repaired when writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from isthmus.studies.locks import lock
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One measured value of one network, or of a pair under its first network. Its fields are what a line of a file holds.
+    """One measured value of one network, or of a pair under its first network; a line of a file holds its fields.
 
     Attributes:
         measure: what was measured, such as ``barrier``.

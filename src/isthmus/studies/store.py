@@ -33,59 +33,13 @@ from torch import Tensor
 from isthmus.core import checkpoint
 from isthmus.core.errors import IsthmusError, listed
 from isthmus.core.files import atomic_folder, write_text
-from isthmus.core.record import Record, to_json
-from isthmus.core.weights import Weights
+from isthmus.core.record import to_json
+from isthmus.studies.kept import Run, StoreError, Trained
 from isthmus.studies.locks import claimed
 from isthmus.studies.rows import Row, append_rows, read_rows
 from isthmus.studies.stacked import FINAL, digest, file_name, group_id, read_slice, same_shapes, write_weights
 
 VERSION = 1
-
-
-class StoreError(IsthmusError):
-    """A store is missing, of another version, or damaged."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """One trained network on its way into the store.
-
-    Attributes:
-        key: the recipe's key.
-        recipe: the recipe as plain values.
-        moments: weights by moment; ``final`` must be there, others may be ``step-100`` or ``mask``.
-        rows: what the training itself measured, such as its status.
-        provenance: versions, machine, engine, seconds.
-    """
-
-    key: str
-    recipe: Mapping[str, Any]
-    moments: Mapping[str, Weights]
-    rows: tuple[Row, ...] = ()
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run(Record):
-    """What the store holds of one training, without its weights.
-
-    Attributes:
-        key: the recipe's key.
-        recipe: the recipe as plain values.
-        provenance: how it was made.
-        group: the group whose stacked file holds the weights, or ``None``.
-        index: the slice of that file.
-        moments: the digest of the weights at each moment.
-        rows: everything measured so far.
-    """
-
-    key: str
-    recipe: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    group: str | None
-    index: int
-    moments: Mapping[str, str]
-    rows: tuple[Row, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,8 @@ class Observation(Record):
 
     Attributes:
         levels: the cell: factor → level.
-        units: the independent sets of seeds behind the value: one for a network or a pair that shares them, two for a pair
-            across sets. Intervals are over these.
+        units: the independent sets of seeds behind the value: one for a network or a pair that shares them, two for a
+            pair across sets. Intervals are over these.
         networks: keys of the one or two runs.
         measure: what was measured.
         value: the number; ``None`` where it is not finite or the training diverged.
@@ -138,7 +138,7 @@ def label(levels: Mapping[str, Level]) -> str:
 
 
 def _pairwise(chosen: list[Observation], usable: list[Observation]) -> Sample:
-    """A matrix over units that have every pair; units are dropped, those with most missing pairs first, until it is whole."""
+    """A matrix over units that have every pair; those with most missing pairs are dropped first, until it is whole."""
     units = sorted({unit for o in chosen for unit in o.units})
     sums, counts = torch.zeros(len(units), len(units)).double(), torch.zeros(len(units), len(units)).double()
     for o in usable:

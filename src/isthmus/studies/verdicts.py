@@ -77,7 +77,8 @@ def _verdict(claim: Claim, design: Design, found: Effects) -> Verdict:
         sign, p = test.trend.statistic, test.p_corrected
         evidence = f"{test.trend.method}: {sign:.2f} over {test.trend.units} units"
     else:
-        ends = claim.between or (factor.names[0], factor.names[-1])
+        levels = list(factor.names)
+        ends = claim.between or (levels[0], levels[-1])
         contrast = next(
             (
                 c
