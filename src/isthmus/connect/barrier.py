@@ -174,6 +174,7 @@ def barrier(
     fit.
 
     Example:
+        >>> from isthmus.core.network import Network
         >>> network = Network.of(torch.nn.Linear(2, 2))
         >>> other = {name: tensor + 1 for name, tensor in network.weights.items()}
         >>> objective = Objective(network, torch.randn(8, 2), torch.randint(2, (8,)))

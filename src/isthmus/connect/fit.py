@@ -86,6 +86,14 @@ def fit(
     Reference: Garipov, Izmailov, Podoprikhin, Vetrov and Wilson, arXiv 1802.10026, equation 2 and algorithm 1.
     Different
     here: works through the weights of any module, without layers of its own, and for any number of bends.
+
+    Example:
+        >>> from isthmus.core.network import Network
+        >>> network, other = Network.of(torch.nn.Linear(2, 3)), Network.of(torch.nn.Linear(2, 3))
+        >>> objective = Objective(network, torch.randn(20, 2), torch.randint(3, (20,)))
+        >>> start = bend(network.weights, other.weights)
+        >>> fit(start, objective, steps=5, generator=torch.Generator().manual_seed(0)).losses.shape
+        torch.Size([5])
     """
     if steps < 1:
         raise SettingError(f"steps must be at least 1, got {steps}")

@@ -114,6 +114,15 @@ def repair(
         SettingError: shares do not fit, or a named layer cannot be repaired.
 
     Cost: one pass over ``inputs`` for each parent and one for the merged weights (``sequential``: one for each layer).
+
+    Example:
+        >>> from isthmus.connect import Line
+        >>> make = lambda: torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> network, other = Network.of(make()), Network.of(make())
+        >>> middle = Line(network.weights, other.weights)(0.5)
+        >>> fixed = repair(network, middle, [network.weights, other.weights], torch.randn(50, 3))
+        >>> torch.equal(fixed["0.weight"], middle["0.weight"]), torch.equal(fixed["2.weight"], middle["2.weight"])
+        (False, True)
     """
     shares = [1 / len(parents)] * len(parents) if shares is None else list(shares)
     if len(shares) != len(parents) or abs(sum(shares) - 1.0) > 1e-6:

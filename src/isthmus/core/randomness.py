@@ -27,6 +27,7 @@ def child(seed: int, *names: str | int, device: str | torch.device = "cpu") -> t
         device: where the numbers are drawn.
 
     Example:
+        >>> import torch
         >>> a, b = child(0, "order"), child(0, "initialisation")
         >>> bool(torch.rand(1, generator=a) == torch.rand(1, generator=b))
         False
