@@ -1,4 +1,4 @@
-"""Streaming against the mergers in memory, which share no arithmetic with it, and against everything that can go wrong."""
+"""Streaming against the mergers in memory, which share no arithmetic with it, and against what can go wrong."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from isthmus.core.checkpoint import load, metadata_of, save
 from isthmus.core.errors import CheckpointError, IsthmusError, SettingError
 from isthmus.merge import (
@@ -272,7 +273,7 @@ def test_a_full_disk_is_one_line_before_the_work(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:  # a limit on the size of files stands in for a disk that is too small
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-        with pytest.raises(IsthmusError, match="must be writable|disk is full"):
+        with pytest.raises(IsthmusError, match=r"must be writable|disk is full"):
             merge_files(recipe(tmp_path, "linear", each={"weight": 1}, base=False), tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -290,6 +291,22 @@ def test_a_disk_that_fills_up_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     refused(tmp_path, r"needs 0\.00 GB, but its disk is full .* free some space")
     assert not (tmp_path / ".out.part").exists()
+
+
+def test_without_reservation_the_free_space_is_asked_for(tmp_path, monkeypatch):
+    saved(tmp_path, torch.bfloat16)
+    monkeypatch.delattr(os, "posix_fallocate")
+    real = os.fstatvfs
+
+    def small(descriptor: int) -> os.statvfs_result:
+        stats = list(real(descriptor))
+        stats[4] = 1  # one block is available
+        return os.statvfs_result(stats)
+
+    monkeypatch.setattr(os, "fstatvfs", small)
+    refused(tmp_path, "its disk is full")
+    monkeypatch.setattr(os, "fstatvfs", real)
+    merge_files(recipe(tmp_path, "linear", each={"weight": 1}, base=False), tmp_path / "out")
 
 
 def test_an_output_that_is_an_input_or_exists_is_refused(tmp_path):

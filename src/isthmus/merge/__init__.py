@@ -55,7 +55,7 @@ _PLACES = {
 }
 _PUBLIC = {name: module for module, names in _PLACES.items() for name in names}
 
-__all__ = sorted(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
@@ -26,14 +25,14 @@ class Coefficients(Record):
     """What was learned.
 
     Attributes:
-        values: the factor of each solution's task vector in each tensor.
+        values: the factor of each solution's task vector in each tensor, shape (tensors, solutions).
         tensors: the tensors' names; the single entry ``*`` where one factor holds for all.
         entropy_before: mean entropy of the predictions in nats with the first coefficients.
         entropy_after: with the learned ones.
         status: DIVERGED where the entropy did not stay finite; otherwise STOPPED, as the number of steps is fixed.
     """
 
-    values: Float[Tensor, "tensors solutions"]
+    values: Tensor
     tensors: tuple[str, ...]
     entropy_before: float
     entropy_after: float
@@ -42,10 +41,10 @@ class Coefficients(Record):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AdaMerging:
-    """base + Σ λᵢ,ₗ(solutionᵢ − base) in tensor l, with λ learned by minimising the entropy of predictions on inputs alone.
+    """base + Σ λᵢ,ₗ(solutionᵢ − base) in tensor l, with the λ that make the predictions on unlabelled inputs surest.
 
-    Low entropy is not accuracy: a collapsed network that always gives one class has the lowest of all. Check the result on
-    held-out labels.
+    Low entropy is not accuracy: a collapsed network that always gives one class has the lowest of all. Check the result
+    on held-out labels.
 
     Attributes:
         network: what the weights are of; its outputs are class scores, classes last.
@@ -57,8 +56,8 @@ class AdaMerging:
         batch_size: examples for one step.
         seed: of the batches.
 
-    Reference: Yang et al., "AdaMerging: adaptive model merging for multi-task learning" (2310.02575), equations 4 and 5, with
-        its start of 0.3.
+    Reference: Yang et al., "AdaMerging: adaptive model merging for multi-task learning" (2310.02575): task-wise and
+        layer-wise coefficients, with its start of 0.3; one for each tensor here.
 
     Cost: one forward and backward pass for each step; all solutions and the base in memory.
     """
@@ -134,16 +133,16 @@ class AdaMerging:
         tensors = tuple(names) if self.per == "tensor" else ("*",)
         return Coefficients(values.detach(), tensors, before, after, status)
 
-    def _over_all(self, entropy: object, parts: tuple[Tensor, ...]) -> float:
+    def _over_all(self, entropy: Callable[[tuple[Tensor, ...]], Tensor], parts: tuple[Tensor, ...]) -> float:
         total = 0.0
         with torch.no_grad():
             for first in range(0, len(parts[0]), self.batch_size):
                 batch = tuple(part[first : first + self.batch_size] for part in parts)
-                total += float(entropy(batch)) * len(batch[0])  # type: ignore[operator]
+                total += float(entropy(batch)) * len(batch[0])
         return total / len(parts[0])
 
 
-def _entropy(outputs: object) -> Tensor:
+def _entropy(outputs: Any) -> Tensor:
     """Mean entropy of the class distributions, in nats."""
     logits = getattr(outputs, "logits", outputs)
     logarithms = logits.float().log_softmax(-1) if logits.dtype != torch.float64 else logits.log_softmax(-1)

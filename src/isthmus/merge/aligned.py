@@ -23,7 +23,7 @@ class Aligned:
         aligner: (moving, fixed) → moving, with the same function, as close to fixed as it can be brought.
         reference: the place of the fixed solution.
 
-    Reference: Ainsworth et al., "Git Re-Basin" (2209.04836), section 3.2, where the merger is the mean.
+    Reference: Ainsworth et al., "Git Re-Basin" (2209.04836), where the merger is the mean.
     """
 
     merger: Merger

@@ -77,7 +77,7 @@ class GreedySoup:
         objective: weights → score on held-out data.
         by: which number counts; smaller is better.
 
-    Reference: Wortsman et al., "Model soups" (2203.05482), Algorithm 1.
+    Reference: Wortsman et al., "Model soups" (2203.05482), recipe "greedy soup".
 
     Cost: twice as many evaluations as solutions.
     """
@@ -118,8 +118,8 @@ class SLERP:
         t: 0 is exactly the first, 1 exactly the second.
         scope: one angle for each ``tensor`` (as merging tools do it) or one for the whole ``model``.
 
-    Reference: Shoemake, "Animating rotation with quaternion curves" (1985). Nearly parallel ends (cosine above .9995) are
-        interpolated linearly; lengths are not normalised first, so both ends are met.
+    Reference: Shoemake, "Animating rotation with quaternion curves" (1985). Nearly parallel ends (cosine above .9995)
+        are interpolated linearly; lengths are not normalised first, so both ends are met.
     """
 
     t: float = 0.5

@@ -30,8 +30,8 @@ class Verdict(Record):
         gain: best end's metric − merged's; above 0 the merge is better than every end.
         gain_over_mean: mean of the ends' metrics − merged's.
         ensemble_gain: best end's metric − the ensemble's.
-        error_of_gain: standard deviation of ``gain`` that the number of examples alone allows (for a metric of zeros and
-            ones; 0 otherwise): a gain below twice of it is not established.
+        error_of_gain: standard deviation of ``gain`` that the number of examples alone allows (for error rates; 0 for
+            other metrics): a gain below twice of it is not established.
         verdict: one sentence.
     """
 
@@ -74,8 +74,8 @@ def appraise(
 ) -> Verdict:
     """Measure the ends, their merge and their ensemble.
 
-    The ensemble's prediction is the mean of the class probabilities where the loss is cross-entropy, else the mean of the
-    outputs.
+    The ensemble's prediction is the mean of the class probabilities where the loss is cross-entropy, else the mean
+    of the outputs.
 
     Args:
         merged: the merge.
@@ -136,7 +136,7 @@ def _value(score: Score, metric: str) -> float:
 
 
 def _counting_error(first: float, second: float, examples: int) -> float:
-    """Binomial standard deviation of a difference of two error rates, as if they were independent: an upper estimate."""
+    """Binomial standard deviation of a difference of two error rates, as if independent: an upper estimate."""
     return ((first * (1 - first) + second * (1 - second)) / examples) ** 0.5
 
 
@@ -146,7 +146,9 @@ def _sentence(metric: str, gain: float, error: float, over_mean: float, ensemble
     elif gain > 0:
         start = f"The merge pays: its {metric} is {gain:.4f} below that of its best end."
     elif over_mean > 0:
-        start = f"The merge lies between its ends: its {metric} is {-gain:.4f} above the best and {over_mean:.4f} below their mean."
+        start = (
+            f"The merge lies between its ends: {metric} {-gain:.4f} above the best, {over_mean:.4f} below their mean."
+        )
     else:
         start = f"The merge does not pay: its {metric} is {-gain:.4f} above that of its best end."
     rest = f"The ensemble would gain {ensemble_gain:.4f}" if ensemble_gain > 0 else "The ensemble would gain nothing"

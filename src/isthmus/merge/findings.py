@@ -64,7 +64,7 @@ class Findings(Record):
     Attributes:
         findings: the heaviest first.
         weight_cosines: smallest cosine between any two solutions, of each sampled tensor.
-        delta_cosines: mean cosine of two solutions' differences from the base, of each sampled tensor; empty without base.
+        delta_cosines: mean cosine of two solutions' differences from the base, likewise; empty without base.
         aligned_cosines: as ``weight_cosines``, after aligning to the first solution; empty without aligner.
     """
 

@@ -32,8 +32,8 @@ class Fisher:
 
     Buffers and tensors without gradient are averaged.
 
-    Reference: Matena and Raffel, "Merging models with Fisher-weighted averaging" (2111.09832), equation 3. The floor is
-        there 1e-6 in absolute terms; here it is relative, so that the scale of the loss does not matter.
+    Reference: Matena and Raffel, "Merging models with Fisher-weighted averaging" (2111.09832). The floor is
+        relative, so that the scale of the loss does not matter.
 
     Cost: one backward pass for each example (and class, for expected labels) of each solution.
     """
@@ -111,7 +111,7 @@ def diagonal_fisher(
     for inputs, targets in limited.batches():
         parts = tuple(part.to(like) if part.is_floating_point() else part.to(like.device) for part in inputs)
         targets = targets.to(like.device)  # noqa: PLW2901
-        for labelled, shares in _labelled(limited, wide, parts, targets, labels, generator):
+        for labelled, shares in _labelled(limited, wide, (parts, targets), labels, generator):
             squares = _squared_gradients(limited, wide, parts, labelled, shares)
             total = {name: total[name] + square if name in total else square for name, square in squares.items()}
         count += len(targets)
@@ -133,12 +133,12 @@ def each_objective(objectives: Objective | Sequence[Objective], solutions: Seque
 def _labelled(
     objective: Objective,
     weights: Weights,
-    inputs: tuple[Tensor, ...],
-    targets: Tensor,
+    batch: tuple[tuple[Tensor, ...], Tensor],
     labels: Labels,
     generator: torch.Generator,
 ) -> list[tuple[Tensor, Tensor]]:
     """Labels for one batch, and the probability that each example's counts with."""
+    inputs, targets = batch
     ones = torch.ones(len(targets), device=targets.device)
     if labels == "data":
         return [(targets, ones)]

@@ -81,8 +81,8 @@ def _check_names(first: Shards, other: Shards) -> None:
     names = missing or extra
     if all(_OUTPUT_HEAD.search(name) for name in names):
         raise CheckpointError(
-            f"models must tie their output layer alike, but {holder.path} stores {listed(names)} and {lacking.path} shares "
-            "it with the embedding; untie both or neither"
+            f"models must tie their output layer alike, but {holder.path} stores {listed(names)} and {lacking.path} "
+            "shares it with the embedding; untie both or neither"
         )
     raise CheckpointError(
         f"models must have the same tensors, but {lacking.path} lacks {listed(names)} of {holder.path}"

@@ -99,7 +99,7 @@ def narrow(values: NDArray[np.floating], precision: Precision, out: Array, scrat
             np.copyto(out.view(precision.stored), values, casting="same_kind")
         return out
     if values.dtype == np.float64:
-        values = _to_odd(values)
+        values = _to_odd(values.astype(np.float64, copy=False))
     whole = values.view(np.uint32)
     np.right_shift(whole, np.uint32(16), out=scratch)
     np.bitwise_and(scratch, np.uint32(1), out=scratch)

@@ -196,7 +196,7 @@ class Task:
         return band.keep(magnitudes, kept, equal)
 
     def _memory(self) -> list[Array | None]:
-        """Room for each solution's magnitudes, so that they are worked out once; none for tensors too large for that."""
+        """Room for each solution's magnitudes, so that they are worked out once; none for too large tensors."""
         enough = self.settings.trims and self.size * self.working.size * len(self.solutions) <= REMEMBERED
         return [np.empty(self.size, self.working.bits) if enough else None for _ in self.solutions]
 

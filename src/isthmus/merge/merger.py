@@ -65,8 +65,8 @@ def merge_tensors(solutions: Sequence[Weights], rule: Rule, *, base: Weights | N
     Args:
         solutions: checked already.
         rule: name and the solutions' tensors in working precision → merged tensor.
-        base: if given, its tensor comes last in the rule's list. Running statistics are then averaged instead: arithmetic
-            on variances can go below zero.
+        base: if given, its tensor comes last in the rule's list. Running statistics are then averaged instead:
+            arithmetic on variances can go below zero.
     """
     merged = {}
     for name, first in solutions[0].items():

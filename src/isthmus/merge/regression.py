@@ -20,7 +20,7 @@ from isthmus.merge.merger import average, check_share, check_solutions, merge_te
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RegMean:
-    """For every linear or convolutional layer the weights W that minimise Σᵢ ‖Xᵢ(W − Wᵢ)‖², Xᵢ its inputs in solution i.
+    """For every linear or convolutional layer the W that minimise Σᵢ ‖Xᵢ(W − Wᵢ)‖², Xᵢ its inputs in solution i.
 
     Attributes:
         objectives: the data of each solution, in the same order (one for all is allowed); labels are not used.
@@ -31,8 +31,8 @@ class RegMean:
     Where the inputs leave directions undetermined, the plain average stands. Biases, normalisations, embeddings and
     grouped convolutions are averaged.
 
-    Reference: Jin et al., "Dataless knowledge fusion by merging weights of language models" (2212.09849), equation 2; their
-        section 3.2 for the factor. Convolutions are treated as linear layers on patches.
+    Reference: Jin et al., "Dataless knowledge fusion by merging weights of language models" (2212.09849), the closed
+        form for linear layers and its factor of off-diagonal entries. Convolutions are linear layers on patches.
 
     Cost: one forward pass over the examples for each solution; one inputs × inputs matrix for each layer and solution.
     """

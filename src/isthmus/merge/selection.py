@@ -143,7 +143,7 @@ def dare_masks(
     """Random masks of DARE, part by part: which entries are kept, and the probability with which each was.
 
     The same on every machine, device and number of threads: they depend on the seed, the tensor's name and the number
-    of the solution alone. Probabilities are multiples of 1/65536; the factor that makes the mean right uses the exact one.
+    of the solution alone. Probabilities are multiples of 1/65536; the one that was used is given back.
 
     Args:
         size: entries of the tensor.

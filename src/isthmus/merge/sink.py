@@ -1,13 +1,13 @@
 """Writing a checkpoint while it is made; only a complete one gets its final name.
 
-Space is reserved first, tensors are written in any order, a journal says which ones are safe on the disk. A run that is killed leaves ``.NAME.part`` beside its output; the same merge, started again, goes on from there.
+Space is reserved first, tensors are written in any order, a journal says which ones are safe on the disk. A run that
+is killed leaves ``.NAME.part`` beside its output; the same merge, started again, goes on from there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -116,7 +116,7 @@ class Sink:
     def sync(self) -> None:
         """Force finished tensors to the disk and note them in the journal."""
         for file in sorted({self._place[name][0] for name in self._waiting}):
-            os.fdatasync(self._files[file])
+            getattr(os, "fdatasync", os.fsync)(self._files[file])  # not on every system
         if self._journal is not None and self._waiting:
             self._journal.write(json.dumps(self._waiting) + "\n")
             self._journal.flush()
@@ -156,6 +156,10 @@ class Sink:
 
     def _lock(self) -> None:
         self._journal = (self.work / _JOURNAL).open("a+", encoding="utf-8")
+        try:
+            import fcntl
+        except ImportError:  # not on Windows: two processes at one output are then not told apart
+            return
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as problem:
@@ -241,11 +245,16 @@ def _layout(
 def _reserve(descriptor: int, total: int) -> None:
     """Claim the space now, so that a full disk is found before the work and not after it."""
     try:
-        os.posix_fallocate(descriptor, 0, total)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, total)
+            return
     except OSError as problem:
         if problem.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-        os.ftruncate(descriptor, total)
+    stats = os.fstatvfs(descriptor)
+    if stats.f_bavail * stats.f_frsize < total - os.fstat(descriptor).st_blocks * 512:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.ftruncate(descriptor, total)
 
 
 def _sync(path: Path) -> None:

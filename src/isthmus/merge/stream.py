@@ -99,7 +99,7 @@ def merge_files(
     with Sink(
         plan.output, plan.tensors, fingerprint=plan.fingerprint(), shard_size=shard_size, metadata=metadata
     ) as sink:
-        _merge_all(plan, sink, threads or len(os.sched_getaffinity(0)), progress)
+        _merge_all(plan, sink, _processors() if threads is None else threads, progress)
         result = plan.result(sink, carried=(), seconds=time.perf_counter() - begun)
         if plan.output.suffix != ".safetensors":
             if plan.keeper.folder is not None:
@@ -214,6 +214,11 @@ def _merge_all(plan: _Plan, sink: Sink, threads: int, progress: Progress) -> Non
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Stopped(Exception):

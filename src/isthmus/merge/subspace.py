@@ -17,7 +17,7 @@ from isthmus.merge.task_vectors import _largest, _sum, elect
 
 @dataclasses.dataclass(frozen=True)
 class KnOTS:
-    """Write the changes of a matrix as U·[Σ V₁ᵀ | Σ V₂ᵀ | …] and merge the parts Σ Vᵢᵀ, which share their basis U, as TIES does.
+    """Write the changes of a matrix as U·[Σ V₁ᵀ | Σ V₂ᵀ | …] and merge the parts Σ Vᵢᵀ, which share U, as TIES does.
 
     With ``density`` 1 and ``elect`` off the basis has no effect and the result is task arithmetic.
 
@@ -30,7 +30,7 @@ class KnOTS:
 
     Vectors and scalars are merged in their own basis.
 
-    Reference: Stoica et al., "Model merging with SVD to tie the KnOTS" (2410.19735), equations 2 to 4.
+    Reference: Stoica et al., "Model merging with SVD to tie the KnOTS" (2410.19735).
 
     Cost: one singular value decomposition of outputs × (solutions · inputs) for each matrix.
     """

@@ -103,7 +103,7 @@ class DARE:
         seed: of the masks, which depend on it, the tensor's name and the solution's place alone: the same on every
             device, and the same as in streaming.
 
-    Reference: Yu et al., "Language models are super Mario" (2311.03099), equation 1. The factor is 1/density; mergekit
+    Reference: Yu et al., "Language models are super Mario" (2311.03099). The factor is 1/density; mergekit
         0.1.5 restores the sum of magnitudes instead.
     """
 
@@ -144,7 +144,7 @@ class MagnitudeMax:
     Attributes:
         scale: factor of the merged task vector (λ).
 
-    Reference: Marczak et al., "MagMax: leveraging model merging for seamless continual learning" (2407.06322), equation 2.
+    Reference: Marczak et al., "MagMax: leveraging model merging for seamless continual learning" (2407.06322).
     """
 
     scale: float = 1.0
@@ -170,8 +170,8 @@ class ModelBreadcrumbs:
         scale: factor of the sum (λ).
         weights: one for each solution; all 1 by default.
 
-    Reference: Davari and Belilovsky, "Model breadcrumbs: scaling multi-task model merging with sparse masks" (2312.06795),
-        section 3.
+    Reference: Davari and Belilovsky, "Model breadcrumbs: scaling multi-task model merging with sparse masks"
+        (2312.06795).
     """
 
     density: float = 0.85

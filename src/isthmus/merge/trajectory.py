@@ -70,7 +70,7 @@ class LAWA:
         latest: how many; fewer are taken where the trajectory is shorter.
 
     Reference: Kaddour, "Stop wasting my time! Saving days of ImageNet and BERT training with latest weight averaging"
-        (2209.14981), equation 1.
+        (2209.14981).
     """
 
     latest: int = 6
