@@ -10,7 +10,7 @@ from isthmus.align.landscape import Landscape
 from isthmus.align.layout import rows
 from isthmus.core.symmetry import Site
 
-_EXACT = 512
+_EXACT = 128
 """Units up to which the bound's assignments are solved: beyond, they would take longer than the match itself."""
 
 
@@ -55,9 +55,12 @@ def _assignment(similarity: Tensor) -> float:
 
 def _by_lengths(landscape: Landscape, name: str, site: Site) -> float:
     """Σ of products of the sorted lengths of units: the best assignment when only lengths are known."""
-    lengths = [
-        rows(side[name], site).norm(dim=1).double().sort().values for side in (landscape.fixed, landscape.moving)
-    ]
+    lengths = []
+    for side in (landscape.fixed, landscape.moving):
+        tensor = side[name]
+        others = [axis for axis in range(tensor.dim()) if axis != site.dim]
+        along = torch.linalg.vector_norm(tensor, dim=others) if others else tensor.abs()
+        lengths.append(along[site.index.to(along.device)].norm(dim=1).double().sort().values)
     return float(torch.dot(*lengths))
 
 

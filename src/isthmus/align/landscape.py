@@ -18,8 +18,8 @@ from isthmus.core.symmetry import Permutation, Site, Symmetry, UnitGroup
 from isthmus.core.weights import Weights
 
 Kernel = str
-_PART = 4_000_000
-"""Entries that are converted to double precision at a time."""
+_PART = 1 << 17
+"""Entries that are converted to double precision at a time: few enough to stay in the processor's cache."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
