@@ -103,7 +103,7 @@ def measured(name: str, module: nn.Module, images: torch.Tensor, labels: torch.T
         truth = pairs.values
     top = truth[:5].numpy()
     runs = {
-        "isthmus": lambda: eigenpairs(hessian(objective, network.weights), 5).values.numpy(),
+        "isthmus": lambda: eigenpairs(hessian(objective, network.weights), 5).values.numpy(),  # noqa: PLW0108
         "curvlinops, eigsh at 1e-4": lambda: by_curvlinops(module, images, labels, 1e-4),
         "curvlinops, eigsh at its default": lambda: by_curvlinops(module, images, labels, 0),
         "pyhessian at 1e-6": functools.partial(by_pyhessian, module, images, labels),

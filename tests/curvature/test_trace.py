@@ -12,7 +12,8 @@ def test_intervals_of_the_trace_cover_the_truth_as_often_as_they_say(spread):
     truth = float(values.sum())
     generator = torch.Generator().manual_seed(0)
     intervals = [trace(operator, generator=generator, products=30, level=0.9).interval for _ in range(100)]
-    assert 80 <= sum(i.low <= truth <= i.high for i in intervals)
+    covered = sum(i.low <= truth <= i.high for i in intervals)
+    assert covered >= 80
 
 
 def test_the_sketch_takes_out_the_outliers(spread):
