@@ -31,6 +31,7 @@ from isthmus.studies import (
 from isthmus.studies import jobs as jobs_module
 from isthmus.studies.engines import Finished
 from isthmus.studies.jobs import TrainJob
+from isthmus.zoo import build
 
 
 @pytest.fixture
@@ -65,6 +66,27 @@ def test_values_are_those_of_the_networks_in_the_store(done):
     for o in (o for o in table.observations if o.measure == "overlap"):
         first, second = (torch.cat([t.flatten().double() for t in store.weights(k).values()]) for k in o.networks)
         assert o.value == pytest.approx(float(first @ second / first.norm() / second.norm()), rel=1e-9)
+
+
+def test_a_permuted_copy_is_aligned_whole():
+    """A pair that differs by a planted permutation only: no barrier and overlap 1 after alignment, not before."""
+    from isthmus.studies import measures
+
+    recipe = small.study().cells[0].places[0].recipe
+    weights = build(recipe).state_dict()
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
+    moved = dict(weights)
+    first, last = [name for name in weights if name.endswith("weight")]
+    for name in (first, first.replace("weight", "bias")):
+        moved[name] = weights[name][order]
+    moved[last] = weights[last][:, order]
+    pair = measures.subject([recipe, recipe], [weights, moved], data_folder=None, device="cpu")
+    settings = {"points": 5, "on": "test", "examples": 50, "statistics_examples": 50}
+    after = measures.ALIGNED.function(pair, settings)
+    assert after["aligned_overlap"] == pytest.approx(1)
+    assert after["aligned_loss_barrier"] == pytest.approx(0, abs=1e-5)
+    assert measures.OVERLAP.function(pair, settings)["overlap"] < 0.9
+    assert set(measures.ALIGNED.columns) <= set(after)
 
 
 def test_a_second_run_does_nothing(done, monkeypatch):

@@ -14,6 +14,8 @@ from isthmus.core import weights as algebra
 from isthmus.core.errors import listed
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective, cross_entropy
+from isthmus.core.randomness import child
+from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
 from isthmus.studies.design import Design, StudyError, near
 from isthmus.train import Recipe
@@ -105,8 +107,24 @@ def _overlap(subject: Subject, settings: Mapping[str, Any]) -> Mapping[str, Any]
 
 
 def _barrier(subject: Subject, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _heights(subject, subject.weights[1], settings)
+
+
+def _aligned(subject: Subject, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same after the hidden units of the second network were permuted to match those of the first."""
+    from isthmus.align import WeightMatching
+
+    start, end = subject.weights
+    match = WeightMatching()(_symmetry(subject), end, start, generator=child(0, "align"))
+    moved = match.permutation.apply(end)
+    found = {f"aligned_{name}": value for name, value in _heights(subject, moved, settings).items()}
+    overlap = algebra.cosine(start, moved, names=subject.network.parameter_names)
+    return {**found, "aligned_overlap": overlap, "fixed_share": match.permutation.fixed_share}
+
+
+def _heights(subject: Subject, end: Weights, settings: Mapping[str, Any]) -> dict[str, Any]:
     found = barrier(
-        Line(*subject.weights),
+        Line(subject.weights[0], end),
         subject.objective(settings["on"], settings["examples"]),
         points=settings["points"],
         data=subject.data.train_inputs[: settings["statistics_examples"]],
@@ -141,7 +159,19 @@ BARRIER = Measure(
     ("points", "on", "examples", "statistics_examples"),
     _barrier,
 )
-MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in (SCORE, SIZE, BARRIER, OVERLAP)}
+ALIGNED = Measure(
+    "aligned",
+    1,
+    "pair",
+    {
+        **{f"aligned_{name}": unit for name, unit in BARRIER.columns.items()},
+        "aligned_overlap": "cosine",
+        "fixed_share": "share",
+    },
+    BARRIER.settings,
+    _aligned,
+)
+MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in (SCORE, SIZE, BARRIER, ALIGNED, OVERLAP)}
 
 
 def columns() -> dict[str, Measure]:
@@ -199,6 +229,19 @@ def _network(recipe: Recipe, device: str) -> Network:
 def _cached_network(recipe: Recipe, device: str) -> Network:
     """The function that a recipe's weights belong to; the seeds do not matter."""
     return Network.of(build(recipe).to(device))
+
+
+def _symmetry(subject: Subject) -> Symmetry:
+    """The symmetry of the subject's network, discovered and proved once for each network."""
+    recipe = dataclasses.replace(subject.recipes[0], **dict.fromkeys(_SEEDS, 0))
+    return _cached_symmetry(recipe, tuple(subject.data.shape))
+
+
+@functools.lru_cache(maxsize=16)
+def _cached_symmetry(recipe: Recipe, shape: tuple[int, ...]) -> Symmetry:
+    from isthmus.discover import discover
+
+    return discover(build(recipe), torch.zeros(2, *shape))
 
 
 _SEEDS = tuple(field.name for field in dataclasses.fields(Recipe) if field.name.endswith("_seed"))
