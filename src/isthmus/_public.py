@@ -20,6 +20,7 @@ PUBLIC: dict[str, str] = {
     "Symmetry": "isthmus.core.symmetry:Symmetry",
     "UnitGroup": "isthmus.core.symmetry:UnitGroup",
     "discover": "isthmus.discover",
+    "layer_map": "isthmus.discover.picture:layer_map",
     "load": "isthmus.core.checkpoint:load",
     "load_permutation": "isthmus.core.symmetry_file:load_permutation",
     "load_symmetry": "isthmus.core.symmetry_file:load_symmetry",
@@ -78,4 +79,8 @@ PUBLIC: dict[str, str] = {
     "label_noise": "isthmus.noise.label_noise:label_noise",
     "redundancy": "isthmus.noise.redundancy:redundancy",
     "stationary": "isthmus.noise.stationary:stationary",
+    "Store": "isthmus.studies.store:Store",
+    "Study": "isthmus.studies.study:Study",
+    "read_design": "isthmus.studies.design:read_design",
+    "run_study": "isthmus.studies.run:run_study",
 }
