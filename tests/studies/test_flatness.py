@@ -63,6 +63,7 @@ def test_a_connection_only_between_settings_is_not_one_within():
     assert "6 settings of 60 networks" in each.within.method
 
 
+@pytest.mark.slow
 def test_false_findings_stay_at_their_level():
     """200 studies without a connection, two measures each: Holm keeps any finding at 5 %."""
     findings = 0
