@@ -6,15 +6,15 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from isthmus.core.errors import SettingError, listed
 from isthmus.merge.floats import precision_of
 from isthmus.merge.kernels import Settings
+from isthmus.merge.schema import Conditional, Model, Parameters, Slice, Source, check_range, evaluated
 
-Scalar = bool | float
 # Outermost number behind one of these names is the number of a block of the network.
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|block_list|stages?)\.(\d+)\.")
 _BEFORE_LAYERS = re.compile(r"embed|wte|wpe|patch", re.IGNORECASE)
@@ -35,46 +35,6 @@ _THEIRS_ONLY = {
     "tokenizer": "vocabularies are not rearranged; bring the models to one tokenizer first",
     "chat_template": "the chat template of the base is carried over",
 }
-
-
-def _one_or_many(value: Any) -> Any:
-    """A lone conditional is a list of one."""
-    return [value] if isinstance(value, Mapping) else value
-
-
-class Conditional(BaseModel):
-    """A value for the tensors whose name contains ``filter``."""
-
-    model_config = ConfigDict(extra="forbid")
-    value: Scalar | list[Scalar]
-    filter: str | None = None
-
-
-Setting = Annotated[Scalar | list[Scalar] | list[Conditional], BeforeValidator(_one_or_many)]
-Parameters = dict[str, Setting]
-
-
-class Model(BaseModel):
-    """One solution and its own parameters."""
-
-    model_config = ConfigDict(extra="forbid")
-    model: str
-    parameters: Parameters = Field(default_factory=dict)
-
-
-class Source(Model):
-    """One solution's part in a slice."""
-
-    layer_range: tuple[int, int]
-
-
-class Slice(BaseModel):
-    """Consecutive layers that are merged with parameters of their own."""
-
-    model_config = ConfigDict(extra="forbid")
-    sources: list[Source] = Field(min_length=1)
-    base_model: str | None = None
-    parameters: Parameters = Field(default_factory=dict)
 
 
 class Configuration(BaseModel):
@@ -170,7 +130,7 @@ class Configuration(BaseModel):
 
         def value(name: str, default: float | None, sources: list[Parameters]) -> float:
             for source in sources:
-                if name in source and (found := _evaluate(source[name], tensor, position)) is not None:
+                if name in source and (found := evaluated(source[name], tensor, position)) is not None:
                     return found
             if default is None:
                 raise SettingError(f"{self.merge_method} needs the parameter {name} for {tensor}")
@@ -245,7 +205,7 @@ class Configuration(BaseModel):
                     raise SettingError(
                         f"{what}: parameters of {self.merge_method}: {_unknown(name, sorted(own | common))}"
                     )
-                _check_range(what, name, setting)
+                check_range(what, name, setting)
 
     def _check_slices(self, what: str) -> None:
         reached = 0
@@ -268,38 +228,6 @@ def layer_of(tensor: str) -> int | None:
     """The number of the layer that a tensor belongs to, None outside of all."""
     match = _LAYER.search(tensor)
     return int(match.group(1)) if match else None
-
-
-def _evaluate(setting: Any, tensor: str, position: float) -> float | None:
-    """A setting at one tensor; None where every filter fails."""
-    if not isinstance(setting, list):
-        return float(setting)
-    if setting and isinstance(setting[0], Conditional):
-        for condition in setting:
-            if condition.filter in (None, "*") or condition.filter in tensor:
-                return _evaluate(condition.value, tensor, position)
-        return None
-    if not setting:
-        return None
-    scaled = position * (len(setting) - 1)
-    low = min(int(scaled), len(setting) - 1)
-    high = min(low + 1, len(setting) - 1)
-    if isinstance(setting[low], bool):
-        return float(setting[low])
-    return float(setting[low]) + (scaled - low) * (float(setting[high]) - float(setting[low]))
-
-
-def _check_range(what: str, name: str, setting: Any) -> None:
-    limits = {"density": (0.0, 1.0), "gamma": (0.0, 1.0), "t": (0.0, 1.0)}
-    if name not in limits:
-        return
-    low, high = limits[name]
-    values = setting if isinstance(setting, list) else [setting]
-    for value in values:
-        if isinstance(value, Conditional):
-            _check_range(what, name, value.value)
-        elif not low <= value <= high:
-            raise SettingError(f"{what}: {name} must lie between {low:g} and {high:g}, got {value:g}")
 
 
 def _sentence(problem: ValidationError) -> str:
