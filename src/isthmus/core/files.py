@@ -59,6 +59,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
         temporary.chmod(0o755)
+        _sync_folder(temporary)  # the names in it; the files themselves are synced above
         temporary.rename(target)
         _sync_folder(target.parent)
     except OSError as problem:
