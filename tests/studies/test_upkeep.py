@@ -126,3 +126,18 @@ def test_the_index_is_rebuilt_from_the_folders_at_any_time(store, damage):
             database.commit()
     assert listing(store) == before
     assert not list(store.path.glob("index.sqlite-*"))
+
+
+def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatch):
+    from isthmus.core.errors import IsthmusError
+    from isthmus.studies import index
+
+    before = listing(store)
+    store.record(trained(2).key, [Row("overlap", 1, {}, 0.5, "")])
+
+    def refused(path):
+        raise IsthmusError(f"{path} must be writable")
+
+    monkeypatch.setattr(index, "atomic", refused)
+    assert [entry.rows for entry in listing(store)] == [1, 2, 1, 1]
+    assert [entry.key for entry in listing(store)] == [entry.key for entry in before]

@@ -55,7 +55,8 @@ class Listed(Record):
 def refresh(store: Store, *, rebuild: bool = False) -> int:
     """Bring the index up to date with the folders; returns how many runs were read anew.
 
-    Where the store cannot be written, the index stays as it is and listings read the folders.
+    Raises:
+        IsthmusError: the store cannot be written.
     """
     target = store.path / "index.sqlite"
     known = {} if rebuild else _stamps(target)
@@ -69,8 +70,7 @@ def refresh(store: Store, *, rebuild: bool = False) -> int:
             shutil.copyfile(target, temporary)
         with contextlib.closing(sqlite3.connect(temporary)) as database:
             if not known:
-                database.executescript(_SCHEMA)
-                database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
+                _lay_out(database)
             for key in [*gone, *stale]:
                 database.execute("delete from runs where key = ?", (key,))
                 database.execute("delete from rows where key = ?", (key,))
@@ -81,14 +81,34 @@ def refresh(store: Store, *, rebuild: bool = False) -> int:
 
 
 def listing(store: Store) -> list[Listed]:
-    """All runs, the oldest first."""
-    refresh(store)
-    with _reading(store.path / "index.sqlite") as database:
+    """All runs, the oldest first; of a store that cannot be written the folders are read instead of the index."""
+    with _up_to_date(store) as database:
         found = database.execute(
             "select key, created, status, recipe, seconds, (select count(*) from rows where rows.key = runs.key) "
             "from runs order by created, key"
         ).fetchall()
     return [Listed(key, made, status, json.loads(recipe), sec, rows) for key, made, status, recipe, sec, rows in found]
+
+
+@contextlib.contextmanager
+def _up_to_date(store: Store) -> Iterator[sqlite3.Connection]:
+    """The index after a refresh; where that is not allowed, one in memory."""
+    try:
+        refresh(store)
+    except IsthmusError:
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            _lay_out(database)
+            for key in store.keys:
+                _insert(database, store, key, _stamp(store.folder(key)))
+            yield database
+        return
+    with _reading(store.path / "index.sqlite") as database:
+        yield database
+
+
+def _lay_out(database: sqlite3.Connection) -> None:
+    database.executescript(_SCHEMA)
+    database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
 
 
 def _insert(database: sqlite3.Connection, store: Store, key: str, stamp: str) -> None:
