@@ -7,6 +7,7 @@ import types
 from typing import Any
 
 from isthmus.discover.discovery import discover
+from isthmus.discover.picture import LayerGroup, LayerMap, layer_map
 
 
 class _Callable(types.ModuleType):
@@ -18,4 +19,4 @@ class _Callable(types.ModuleType):
 
 sys.modules[__name__].__class__ = _Callable
 
-__all__ = ["discover"]
+__all__ = ["LayerGroup", "LayerMap", "discover", "layer_map"]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from isthmus.core.errors import SettingError, SymmetryError
 from isthmus.core.randomness import child
-from isthmus.core.symmetry import Kind, Role, Symmetry
+from isthmus.core.symmetry import Kind, Proof, Role, Symmetry
 from isthmus.discover.exporting import exported
 from isthmus.discover.forest import grow
 from isthmus.discover.grouping import groups_of
 from isthmus.discover.interpreter import interpret, interpretable
+from isthmus.discover.narrow import check_alike, narrow_copy
 from isthmus.discover.proving import proof_of
 from isthmus.discover.rules import Rule
 
@@ -28,6 +31,7 @@ def discover(
     rules: Mapping[str, Rule] | None = None,
     kinds: Sequence[Kind] = ("permutation",),
     verify: bool = True,
+    narrow: nn.Module | None = None,
     generator: torch.Generator | None = None,
     tolerance: float = 1e-9,
 ) -> Symmetry:
@@ -46,6 +50,8 @@ def discover(
             :class:`~isthmus.discover.labels.Labels`, and returns the labels of the outputs.
         kinds: which kinds of groups: ``permutation``.
         verify: prove the result; without, ``proof`` is None.
+        narrow: for a module on the meta device, a narrow network of the same architecture that takes the same example
+            and on which the proof is run; one is made where the module has a configuration that says its widths.
         generator: draws the proof's weights and permutations; a fixed one by default.
         tolerance: the largest relative change of an output that passes.
 
@@ -68,8 +74,47 @@ def discover(
     if not verify:
         return symmetry
     generator = generator if generator is not None else child(0, "discover", "proof")
-    proof = proof_of(symmetry, module, program, inputs, named, generator=generator, tolerance=tolerance)
-    return Symmetry(symmetry.groups, symmetry.tensors, symmetry.obstacles, proof)
+    if any(tensor.device.type == "meta" for tensor in module.state_dict().values()):
+        proof = _proof_by_narrow(module, narrow, symmetry, inputs, named, rules, generator, tolerance)
+    else:
+        proof = proof_of(symmetry, module, program, inputs, named, generator=generator, tolerance=tolerance)
+    return dataclasses.replace(symmetry, proof=proof)
+
+
+def _proof_by_narrow(
+    module: nn.Module,
+    narrow: nn.Module | None,
+    wide: Symmetry,
+    example: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    rules: Mapping[str, Rule] | None,
+    generator: torch.Generator,
+    tolerance: float,
+) -> Proof:
+    """The proof of a stand-in for a module that has no numbers to compute with."""
+    said = ""
+    if narrow is None:
+        made = narrow_copy(module)
+        if made is None:
+            raise SymmetryError(
+                f"the proof must have numbers to compute with, but {type(module).__name__} is on the meta device; give a "
+                "narrow network of the same architecture as narrow=, or verify=False"
+            )
+        narrow, said = made
+    inputs, named = pytree.tree_map(_on_cpu, (example, dict(keywords)))
+    program = interpretable(exported(narrow, inputs, named))
+    symmetry = from_program(program, narrow, rules=rules)
+    check_alike(wide, symmetry)
+    proof = proof_of(symmetry, narrow, program, inputs, named, generator=generator, tolerance=tolerance)
+    note = f"proved on a narrow copy of the same architecture ({said or type(narrow).__name__})"
+    return dataclasses.replace(proof, note="; ".join(filter(None, [note, proof.note])))
+
+
+def _on_cpu(value: Any) -> Any:
+    """A meta input made real: ones, which every table of tokens has."""
+    if isinstance(value, Tensor) and value.device.type == "meta":
+        return torch.ones(value.shape, dtype=value.dtype)
+    return value
 
 
 def from_program(program: ExportedProgram, module: nn.Module, *, rules: Mapping[str, Rule] | None = None) -> Symmetry:

@@ -78,17 +78,15 @@ def grow(ledger: Ledger) -> Forest:
 
 def _third_parents(parent: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """Nodes that must stand still because a cell lies in a third one that holds neither of its two parents."""
-    stuck = []
-    for cell, one, other in cells.T:
-        third = parent[cell]
-        above = {int(one), int(other)}
-        for start in (one, other):
-            while start >= 0:
-                above.add(int(start))
-                start = parent[start]
-        if third >= 0 and int(third) not in above:
-            stuck += [one, other, third]
-    return np.unique(np.array(stuck, dtype=np.int64))
+    cells = cells[:, parent[cells[0]] >= 0]
+    third = parent[cells[0]]
+    inside = np.zeros(len(third), dtype=bool)
+    for start in cells[1:]:
+        above = start.copy()
+        while (above >= 0).any():
+            inside |= above == third
+            above = np.where(above >= 0, parent[np.maximum(above, 0)], -1)
+    return np.unique(np.concatenate([cells[1][~inside], cells[2][~inside], third[~inside]]))
 
 
 def _settle_cells(cells: np.ndarray, own: np.ndarray, lying: np.ndarray) -> None:
@@ -208,16 +206,35 @@ def _resolve(state: _Closure, edges: np.ndarray, marks: np.ndarray) -> bool:
         else:
             crossing.append((one, other))
     if len(crossing) == len(kinds) and not _drop_marked(state, edges, marks, crossing, keep, first):
-        one, other = crossing[0]
-        keep[one] = keep[other] = False
-        child = edges[0, one]
-        leaves = not np.isin(child, edges[1]).any() and not np.isin(child, state.node[state.cells]).any()
-        columns = np.stack([child, edges[1, one], edges[1, other], edges[2, one]])
-        added.append(_cross(state, first, columns, leaves=leaves))
+        added += _cross_all(state, edges, crossing, keep, first)
     old = np.stack([first[edges[0]], first[edges[1]], edges[2]])[:, keep]
     new = [np.stack([_label(first, e[0]), _label(first, e[1]), e[2]]) for e in added]
     state.edges = np.concatenate([old, *new], axis=1)
     return True
+
+
+def _cross_all(
+    state: _Closure,
+    edges: np.ndarray,
+    crossing: list[tuple[np.ndarray, np.ndarray]],
+    keep: np.ndarray,
+    first: np.ndarray,
+) -> list[np.ndarray]:
+    """Settle crossings, each child once in a round."""
+    inner = np.zeros(len(first), dtype=bool)
+    inner[edges[1]] = True
+    inner[state.node[state.cells].reshape(-1)] = True
+    used = np.zeros(len(first), dtype=bool)
+    added = []
+    for one, other in crossing:
+        child = edges[0, one]
+        if used[child].any():
+            continue
+        used[child] = True
+        keep[one] = keep[other] = False
+        columns = np.stack([child, edges[1, one], edges[1, other], edges[2, one]])
+        added.append(_cross(state, first, columns, leaves=not inner[child].any()))
+    return added
 
 
 def _marks_of(node: np.ndarray, marks: np.ndarray, made: list[np.ndarray]) -> np.ndarray:
@@ -252,7 +269,10 @@ def _drop_marked(
     first: np.ndarray,
 ) -> bool:
     """Where children's marks alone already keep them in their parents, these parents stand still and need no edge."""
+    used = np.zeros(len(first), dtype=bool)
     for kind in crossing:
+        if used[edges[0, kind[0]]].any():
+            continue
         for side in kind:
             child, above = edges[0, side], edges[1, side]
             pairs = np.unique(np.stack([marks[child].view(np.int64), above]), axis=1)
@@ -260,8 +280,9 @@ def _drop_marked(
                 names = first[np.unique(above)]
                 state.marks.append(np.stack([names, hashed(names).view(np.int64)]))
                 keep[side] = False
-                return True
-    return False
+                used[child] = True
+                break
+    return bool(used.any())
 
 
 def _label(first: np.ndarray, nodes: np.ndarray) -> np.ndarray:

@@ -83,11 +83,12 @@ def _atoms_under(
     labels = np.flatnonzero(is_atom[forest.origin]) if len(forest.origin) else np.zeros(0, dtype=np.int64)
     collected: list[list[np.ndarray]] = [[] for _ in sets]
     start = forest.node[labels]
-    across = {int(cell): (int(one), int(other)) for cell, one, other in forest.cells.T}
     crossing = np.isin(start, forest.cells[0])
     none = np.full(int((~crossing).sum()), -1)
     walks = [(labels[~crossing], start[~crossing], none)]
-    pairs = np.array([across[int(cell)] for cell in start[crossing]], dtype=np.int64).reshape(-1, 2)
+    row = np.full(len(forest.parent), -1)
+    row[forest.cells[0]] = np.arange(forest.cells.shape[1])
+    pairs = forest.cells[1:, row[start[crossing]]].T
     walks += [(labels[crossing], pairs[:, side], pairs[:, 1 - side]) for side in (0, 1)]
     sizes = [len(members) for members in sets]
     flat = np.concatenate(sets) if sets else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,16 @@
+"""Every difficulty of the zoo of small modules: right sizes, and the proof passes."""
+
+from __future__ import annotations
+
+import pytest
+
+import isthmus
+from tests.discover.modules import CASES, Case
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_groups_have_the_sizes_worked_out_by_hand(case: Case) -> None:
+    symmetry = isthmus.discover(case.make(), case.inputs())
+    assert sorted(group.size for group in symmetry.groups) == sorted(case.sizes)
+    assert symmetry.proof is not None
+    assert symmetry.proof.error < 1e-12
