@@ -20,6 +20,12 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(probabilities, targets, bins=1) == pytest.approx(abs(0.75 - 0.7625))
 
 
+def test_a_bin_holds_its_upper_edge():
+    # Two bins: a confidence of exactly ½ belongs to the lower, .6 to the upper; in one bin their gaps would cancel.
+    probabilities = torch.tensor([[0.5, 0.5], [0.6, 0.4]])
+    assert expected_calibration_error(probabilities, torch.tensor([0, 1]), bins=2) == pytest.approx((0.5 + 0.6) / 2)
+
+
 def test_distances_to_both_ends():
     network = Network.of(nn.Linear(1, 2, bias=False).double())
     start, end = ({"weight": torch.tensor([[a], [-a]], dtype=torch.float64)} for a in (2.0, -1.0))

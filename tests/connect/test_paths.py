@@ -98,6 +98,8 @@ def test_counters_come_from_the_nearer_point():
     first, second = numbers(0.0), {"w": torch.ones(1, dtype=torch.float64), "count": torch.tensor(9)}
     assert int(Line(first, second)(0.4)["count"]) == 1
     assert int(Line(first, second)(0.6)["count"]) == 9
+    for t, count in ((0.4, 1), (0.5, 1), (0.6, 9)):
+        assert int(Line(first, second).write(t, Line(first, second).buffers())["count"]) == count
     assert int(Simplex([first, second])([0.4, 0.6])["count"]) == 9
 
 
