@@ -29,7 +29,7 @@ def problem():
 def test_products_and_eigenvalues(problem, ours, theirs):
     module, objective = problem
     batches = [(inputs, targets) for (inputs,), targets in objective.batches()]
-    parameters = dict(module.named_parameters())
+    parameters = list(module.parameters())
     other = getattr(curvlinops, theirs)(module, nn.CrossEntropyLoss(), parameters, batches, check_deterministic=False)
     operator = ours(objective, objective.network.weights)
     vectors = torch.randn(operator.size, 3, dtype=torch.float64)
