@@ -104,9 +104,9 @@ def _seconds_per_step(study: Study, store: Store | None) -> tuple[float | None, 
     return None, "nothing yet"
 
 
-def describe(value: Any) -> str:
-    """A duration in words, such as ``3 min 20 s``."""
-    seconds = round(float(value))
+def describe(duration: float) -> str:
+    """A duration in seconds in words, such as ``3 min 20 s``."""
+    seconds = round(duration)
     if seconds < 60:
         return f"{seconds} s"
     minutes, rest = divmod(seconds, 60)

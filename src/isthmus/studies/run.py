@@ -14,6 +14,7 @@ from isthmus.studies.jobs import MeasureJob, Packed, Question, TrainJob, pack
 from isthmus.studies.measures import measures_for
 from isthmus.studies.plan import Measuring, Training, steps_of
 from isthmus.studies.store import Store
+from isthmus.studies.study import Study
 from isthmus.studies.table import Table
 
 # How long to wait for another process that is at work on what is missing here, before looking again.

@@ -24,6 +24,7 @@ class Study:
     """A design made ready for one store: its cells and its plan.
 
     Example:
+        >>> from isthmus.studies import parse_design
         >>> design = parse_design({"name": "rate", "factors": {"rate": [0.01, 0.1]}, "recipe": {"epochs": 1}})
         >>> study = Study.of(design)
         >>> len(study.cells), len(study.keys)
@@ -71,8 +72,9 @@ class Study:
                 settings = measure.settings_in(self.design)
                 for units, keys in _subjects(cell, measure.kind):
                     lost = any(key in diverged for key in keys)
-                    extra = {"other": keys[1]} if len(keys) > 1 else {}
-                    row = rows.get(keys[0], {}).get(identity(measure.name, measure.version, {**settings, **extra}))
+                    owner, *others = keys
+                    asked = {**settings, **({"other": others[0]} if others else {})}
+                    row = rows.get(owner, {}).get(identity(measure.name, measure.version, asked))
                     if row is None and not lost:
                         missing += 1
                         continue
