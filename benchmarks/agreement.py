@@ -33,7 +33,9 @@ def main() -> None:
     names = CPU_ENGINES if given.device == "cpu" else ("vectorised", *CUDA_ENGINES)
     for network, settings in CASES:
         for precision in ("float64", "float32"):
-            recipe = Recipe(network=network, settings={"inputs": [3, 16, 16]}, epochs=2, precision=precision, **settings)
+            recipe = Recipe(
+                network=network, settings={"inputs": [3, 16, 16]}, epochs=2, precision=precision, **settings
+            )
             right = None
             for engine in ("sequential", *names):
                 if "compiled" in engine and not given.compiled:

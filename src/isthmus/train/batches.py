@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
-from torch.nn import functional
 
 from isthmus.core.errors import DataError
 from isthmus.core.objective import check_labels
@@ -25,15 +24,29 @@ class Examples(Protocol):
     """What training needs of a data set."""
 
     @property
-    def train_inputs(self) -> Tensor: ...
+    def train_inputs(self) -> Tensor:
+        """Examples first."""
+        ...
+
     @property
-    def train_targets(self) -> Tensor: ...
+    def train_targets(self) -> Tensor:
+        """Class numbers from 0, examples first."""
+        ...
+
     @property
-    def test_inputs(self) -> Tensor: ...
+    def test_inputs(self) -> Tensor:
+        """Of the same shape after the first axis."""
+        ...
+
     @property
-    def test_targets(self) -> Tensor: ...
+    def test_targets(self) -> Tensor:
+        """Class numbers from 0."""
+        ...
+
     @property
-    def classes(self) -> int: ...
+    def classes(self) -> int:
+        """How many classes there are."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,14 +69,14 @@ class Batches:
     Attributes:
         recipes: the replicas' recipes; they differ in seeds only.
         inputs: all training inputs, shared by the replicas.
-        targets: each replica's labels for *all* examples, noise included.
-        subsets: which examples each replica uses.
+        targets: each replica's labels for *all* examples, noise included; one row for all of them where they agree.
+        subsets: which examples each replica uses; None where each uses all.
     """
 
     recipes: tuple[Recipe, ...]
     inputs: Tensor
-    targets: Int64[Tensor, "replicas examples *rest"]
-    subsets: Int64[Tensor, "replicas used"]
+    targets: Tensor
+    subsets: Int64[Tensor, "replicas used"] | None
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe], data: Examples, *, device: torch.device) -> Batches:
@@ -83,14 +96,17 @@ class Batches:
         inputs = data.train_inputs.to(device)
         if inputs.is_floating_point():
             inputs = inputs.to(torch.float64 if recipe.precision == "float64" else torch.float32)
-        labels = torch.stack([noisy_labels(targets.cpu(), one, classes=data.classes) for one in recipes]).to(device)
-        subsets = torch.stack([_subset(one, len(targets)) for one in recipes]).to(device)
+        different = recipes if recipe.label_noise else recipes[:1]
+        labels = torch.stack([noisy_labels(targets.cpu(), one, classes=data.classes) for one in different]).to(device)
+        subsets = None
+        if recipe.subset is not None:
+            subsets = torch.stack([_subset(one, len(targets)) for one in recipes]).to(device)
         return cls(tuple(recipes), inputs, labels, subsets)
 
     @property
     def examples(self) -> int:
         """Training examples that each replica uses."""
-        return self.subsets.shape[1]
+        return len(self.inputs) if self.subsets is None else self.subsets.shape[1]
 
     @property
     def batch_size(self) -> int:
@@ -103,9 +119,16 @@ class Batches:
         return Batches(
             tuple(self.recipes[index] for index in indices),
             self.inputs,
-            self.targets.index_select(0, chosen),
-            self.subsets.index_select(0, chosen),
+            self.targets if len(self.targets) == 1 else self.targets.index_select(0, chosen),
+            None if self.subsets is None else self.subsets.index_select(0, chosen),
         )
+
+    def own(self, index: int) -> tuple[Tensor, Tensor]:
+        """One replica's whole training set: its examples, unaltered, and its labels."""
+        targets = self.targets[index if len(self.targets) > 1 else 0]
+        if self.subsets is None:
+            return self.inputs, targets
+        return self.inputs[self.subsets[index]], targets[self.subsets[index]]
 
     def plan(self, epoch: int, *, apart: bool) -> Plan:
         """Order and alterations of one epoch; ``apart`` once replicas have left their common trunk."""
@@ -122,14 +145,14 @@ class Batches:
 
     def fetch(self, order: Tensor, alterations: Tensor | None) -> tuple[Tensor, Tensor]:
         """Inputs and labels for positions ``(replicas, batch)`` of each replica's own examples."""
-        examples = self.subsets.gather(1, order)
-        labels = _rows(self.targets, examples)
+        examples = order if self.subsets is None else self.subsets.gather(1, order)
+        labels = self.targets[0][examples] if len(self.targets) == 1 else _rows(self.targets, examples)
         if alterations is None:
             return self.inputs[examples], labels
         return self._altered(examples, alterations), labels
 
-    def _altered(self, examples: Tensor, alterations: Tensor) -> Float[Tensor, "replicas batch channels height width"]:
-        """Gather, crop, flip and cut out in one indexing operation."""
+    def _altered(self, examples: Tensor, alterations: Tensor) -> Tensor:
+        """Gather, crop, flip and cut out in one indexing operation: (replicas, batch, channels, height, width)."""
         recipe = self.recipes[0]
         height, width = self.inputs.shape[2:]
         rows = torch.arange(height, device=examples.device).expand(*examples.shape, height)
@@ -172,14 +195,7 @@ def noisy_labels(targets: Tensor, recipe: Recipe, *, classes: int) -> Tensor:
     return noisy
 
 
-def one_hot(targets: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """Labels as targets of the squared error."""
-    return functional.one_hot(targets, classes).to(dtype)
-
-
 def _subset(recipe: Recipe, examples: int) -> Tensor:
-    if recipe.subset is None:
-        return torch.arange(examples)
     return orders([child_seed(recipe.subset_seed, "subset")], examples)[0, : recipe.subset]
 
 

@@ -153,7 +153,7 @@ class _Probe:
     @property
     def _allowed(self) -> float:
         """Rounding, with room; bfloat16 keeps eight bits of every activation, so kernels differ visibly."""
-        return {"float64": 1e-6, "float32": 1e-2, "bfloat16": 0.3}[self.task.recipe.precision]
+        return {"float64": 1e-6, "float32": 1e-2, "tensorfloat32": 0.1, "bfloat16": 0.3}[self.task.recipe.precision]
 
     def _advance(self, engine: Engine, state: State, stretch: Stretch) -> float:
         _synchronise(state)

@@ -90,6 +90,10 @@ class Sequential:
 
     def advance(self, state: State, stretch: Stretch) -> None:
         """See :class:`Engine`."""
+        with self.task.arithmetic():
+            self._each(state, stretch)
+
+    def _each(self, state: State, stretch: Stretch) -> None:
         for replica in range(state.count):
             self._advance(state.part(replica, replica + 1), stretch.part(replica, replica + 1))
 
@@ -174,7 +178,8 @@ class Vectorised:
         for first in range(0, state.count, width):
             last = min(first + width, state.count)
             whole = last - first == state.count
-            self._advance(state if whole else state.part(first, last), stretch if whole else stretch.part(first, last))
+            with self.task.arithmetic():
+                self._advance(*((state, stretch) if whole else (state.part(first, last), stretch.part(first, last))))
 
     def _advance(self, state: State, stretch: Stretch) -> None:
         even = stretch.last

@@ -37,10 +37,7 @@ def evaluate(task: Task, state: State, batches: Batches, data: Examples) -> tupl
     test_targets = data.test_targets.to(task.device)
     train, test = [], []
     for index, one in enumerate(weights):
-        chosen = batches.subsets[index]
-        whole = len(chosen) == len(batches.inputs)
-        inputs = batches.inputs if whole else batches.inputs[chosen]
-        targets = batches.targets[index] if whole else batches.targets[index][chosen]
+        inputs, targets = batches.own(index)
         for scores, objective in (
             (train, _objective(task, inputs, targets)),
             (test, _objective(task, test_inputs, test_targets)),

@@ -88,6 +88,10 @@ class _Graphs:
 
     def advance(self, state: State, stretch: Stretch) -> None:
         """See :class:`isthmus.train.engines.Engine`."""
+        with self.task.arithmetic():
+            self._advance(state, stretch)
+
+    def _advance(self, state: State, stretch: Stretch) -> None:
         if self._batches is not stretch.batches:
             self._tapes, self._batches = self._new(state, stretch), stretch.batches
         parts = self._parts(state, stretch)
@@ -117,7 +121,7 @@ class _Graphs:
         before = tape.state.clone()
         marks = (tape.place.clone(), tape.step.clone())
         graph = torch.cuda.CUDAGraph()
-        with torch.backends.cudnn.flags(benchmark=True), _beside([tape.stream]):
+        with _fastest_kernels(), _beside([tape.stream]):
             with torch.cuda.stream(tape.stream):
                 for _ in range(_WARM):
                     self._step(tape, size)
@@ -215,3 +219,14 @@ def _beside(streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
     finally:
         for stream in streams:
             current.wait_stream(stream)
+
+
+@contextlib.contextmanager
+def _fastest_kernels() -> Iterator[None]:
+    """Let cuDNN time its kernels while a step is warmed up; a captured step keeps the ones it found."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

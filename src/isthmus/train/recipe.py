@@ -19,7 +19,7 @@ SCHEMA = 1  # raised whenever the meaning of a field changes, so that old keys n
 OPTIMISERS = ("sgd", "adam", "adamw", "sam")
 SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("crop", "flip", "cutout")
-PRECISIONS = ("float32", "float64", "bfloat16")
+PRECISIONS = ("float32", "float64", "bfloat16", "tensorfloat32")
 LOSSES = ("cross_entropy", "squared_error")
 SEEDS = ("initialisation", "order", "augmentation", "label_noise", "subset", "mask")
 
@@ -57,7 +57,8 @@ class Recipe:
         augmentation: some of ``crop``, ``flip``, ``cutout``, applied to training images.
         crop_padding: pixels around the image before a crop of its size.
         cutout_size: side of the square set to zero.
-        precision: ``float32``, ``float64`` or ``bfloat16`` (autocast; weights stay float32).
+        precision: ``float32``, ``float64``, ``bfloat16`` (autocast; weights stay float32) or ``tensorfloat32`` (float32
+            whose products are rounded to ten bits on GPUs that can, several times faster there).
         spawn: steps that are trained together before replicas go apart; 0 means none.
         spawn_seed: which of the replicas after the spawn this is.
         spawn_vary: what differs after the spawn: some of ``order``, ``augmentation``, ``perturbation``.

@@ -230,6 +230,8 @@ class _Group:
             self.state = start.clone()
             self.state.masks = masks
             self.state.parameters = [p * m for p, m in zip(self.state.parameters, masks, strict=True)]
+            # The optimiser's memory goes back too; without its mask, momentum would move what was removed.
+            self.state.memory = [[t * m for t, m in zip(part, masks, strict=True)] for part in self.state.memory]
             run.rewind(self.recipe.rewind)
 
     def _keep_level(self, levels: list[list[Level]]) -> None:

@@ -140,6 +140,7 @@ class Function:
         return self._traced[key](*flat)
 
     def _trace(self, layout: Layout, flat: Sequence[Tensor]) -> Callable[..., list[Tensor]]:
+        from torch._inductor import compile as compile_graph
         from torch.fx.experimental.proxy_tensor import make_fx
 
         with warnings.catch_warnings():
@@ -149,9 +150,7 @@ class Function:
             traced.recompile()
             if not self.compiled:
                 return traced.forward
-            compiled = torch.compile(traced, dynamic=False, fullgraph=True)
-            compiled(*flat)  # compiles here, where its warnings are expected
-        return compiled
+            return compile_graph(traced, list(flat))  # without dynamo's guards: shapes are checked above
 
 
 def _simplify(graph: torch.fx.Graph) -> None:

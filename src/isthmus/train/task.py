@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,9 +59,35 @@ class Task:
         """The same task with a module of its own, for an engine that binds tensors to it for good."""
         return dataclasses.replace(self, module=copy.deepcopy(self.module))
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
         """The context of a forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        if self.recipe.precision == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """The context of everything: float32 products on CUDA are rounded to TensorFloat-32 only if the recipe says so.
+
+        torch's own default rounds convolutions but not matrix products; its settings are put back afterwards.
+        """
+        if self.device.type != "cuda":
+            yield
+            return
+        rounded = self.recipe.precision == "tensorfloat32"
+        places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+            name, value = "fp32_precision", "tf32" if rounded else "ieee"
+        else:  # before torch 2.9
+            name, value, places = "allow_tf32", rounded, (torch.backends.cuda.matmul, torch.backends.cudnn)
+        before = [getattr(place, name) for place in places]
+        try:
+            for place in places:
+                setattr(place, name, value)
+            yield
+        finally:
+            for place, old in zip(places, before, strict=True):
+                setattr(place, name, old)
 
     def apply(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """Class scores in training mode; buffers are moved in place."""
@@ -92,7 +119,9 @@ class Task:
             return functional.cross_entropy(
                 outputs, targets, reduction=reduction, label_smoothing=self.recipe.label_smoothing
             )
-        wanted = functional.one_hot(targets, self.classes).to(outputs.dtype) if _labels(targets) else targets
+        wanted = targets
+        if not targets.is_floating_point():  # one-hot, written so that a trace need not look at the labels
+            wanted = (targets[..., None] == torch.arange(self.classes, device=targets.device)).to(outputs.dtype)
         squares = (outputs - wanted).square().flatten(1).mean(1)
         return squares.mean() if reduction == "mean" else squares
 
@@ -233,7 +262,3 @@ def scores(outputs: Any) -> Tensor:
     if not isinstance(found, Tensor):
         raise SettingError(f"a module must return class scores, alone or as logits, got {type(outputs).__name__}")
     return found
-
-
-def _labels(targets: Tensor) -> bool:
-    return not targets.is_floating_point()
