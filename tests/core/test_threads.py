@@ -13,7 +13,7 @@ def test_results_keep_the_order_of_the_pieces(threads):
     heard: list[tuple[float, float]] = []
     before = torch.get_num_threads()
     squares = in_threads(
-        lambda x: x * x, range(20), threads=threads, progress=lambda d, t, label="": heard.append((d, t))
+        lambda x: x * x, range(20), threads=threads, progress=lambda done, total, label="": heard.append((done, total))
     )
     assert squares == [x * x for x in range(20)]
     assert heard == [(done, 20) for done in range(1, 21)]

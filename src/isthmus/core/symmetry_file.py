@@ -1,8 +1,8 @@
 """Symmetries and permutations as readable JSON that applies to bare checkpoints, without the model's code.
 
 Positions are written as in Python: ``5`` or ``"0:64"`` or ``"0:64:2"`` (start, stop, step; the stop is left out). The
-positions of a site, one row for each unit, are either ``{"units": n, "first": …, "step": s}``, where every unit lies ``s``
-further than the one before it, or ``{"rows": [[…], …]}``.
+positions of a site, one row for each unit, are either ``{"units": n, "first": …, "step": s}``, where every unit lies
+``s`` further than the one before it, or ``{"rows": [[…], …]}``.
 """
 
 from __future__ import annotations
