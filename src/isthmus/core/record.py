@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 
-def plain(value: Any) -> Any:  # noqa: PLR0911 (one return for each kind of value reads best)
+def plain(value: Any) -> Any:
     """Turn dataclasses, tensors, arrays and enums into what JSON knows; NaN and infinities become ``None``.
 
     Large tensors are results too, but weights are not: a mapping whose values are all tensors of more than 100,000
