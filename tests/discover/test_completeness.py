@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.discover.modules import CASES, Calls, lin
 from torch import Tensor, nn
 
 import isthmus
 from isthmus.core.weights import Weights
 from isthmus.discover.verify import difference, module_call, random_weights
-from tests.discover.modules import CASES, Calls, lin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,17 +67,29 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[Coordi
         CASES["residual"].make,
         (2, 5),
         (
-            Coordinates(6, at(("i.weight", 0), ("i.bias", 0), ("a.weight", 1), ("b.weight", 0), ("b.bias", 0), ("o.weight", 1))),
+            Coordinates(
+                6, at(("i.weight", 0), ("i.bias", 0), ("a.weight", 1), ("b.weight", 0), ("b.bias", 0), ("o.weight", 1))
+            ),
             Coordinates(7, at(("a.weight", 0), ("a.bias", 0), ("b.weight", 1))),
             Coordinates(6, at(("i.weight", 0), ("i.bias", 0), ("a.weight", 1), ("o.weight", 1))),
         ),
     ),
     "attention": (
-        lambda: Calls(lambda m, x: m.o(m.at(x, x, x, need_weights=False)[0]), at=nn.MultiheadAttention(6, 2, batch_first=True), o=lin(6, 2)),
+        lambda: Calls(
+            lambda m, x: m.o(m.at(x, x, x, need_weights=False)[0]),
+            at=nn.MultiheadAttention(6, 2, batch_first=True),
+            o=lin(6, 2),
+        ),
         (2, 4, 6),
         (
             Coordinates(6, tuple((f"at.in_proj_{p}", 0, lambda i: [i, 6 + i]) for p in ("weight", "bias"))),
-            Coordinates(6, (*((f"at.in_proj_{p}", 0, lambda i: [12 + i]) for p in ("weight", "bias")), *at(("at.out_proj.weight", 1)))),
+            Coordinates(
+                6,
+                (
+                    *((f"at.in_proj_{p}", 0, lambda i: [12 + i]) for p in ("weight", "bias")),
+                    *at(("at.out_proj.weight", 1)),
+                ),
+            ),
             Coordinates(6, at(("at.out_proj.weight", 0), ("at.out_proj.bias", 0), ("o.weight", 1))),
         ),
     ),
@@ -97,7 +109,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[Coordi
                 6,
                 (
                     *at(("k.weight", 0), ("k.bias", 0)),
-                    *((f"q.{p}", 0, lambda i: [6 * (i // 3) + i % 3, 6 * (i // 3) + 3 + i % 3]) for p in ("weight", "bias")),
+                    *(
+                        (f"q.{p}", 0, lambda i: [6 * (i // 3) + i % 3, 6 * (i // 3) + 3 + i % 3])
+                        for p in ("weight", "bias")
+                    ),
                 ),
             ),
             Coordinates(
@@ -128,13 +143,16 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[Coordi
             Coordinates(
                 4,
                 (
-                    *((f"l.{n}_l0", 0, lambda i: [i, 4 + i, 8 + i, 12 + i]) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+                    *(
+                        (f"l.{n}_l0", 0, lambda i: [i, 4 + i, 8 + i, 12 + i])
+                        for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                    ),
                     *at(("l.weight_hh_l0", 1), ("o.weight", 1)),
                 ),
             ),
         ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.discover.modules import CASES, Case
 
 import isthmus
-from tests.discover.modules import CASES, Case
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

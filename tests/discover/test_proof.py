@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.discover.modules import CASES, lin
 from torch import nn
 
 import isthmus
@@ -16,7 +17,6 @@ from isthmus.core.errors import SymmetryError
 from isthmus.discover.labels import Labels
 from isthmus.discover.rules import RULES, Rule
 from isthmus.discover.verify import difference, module_call, random_weights
-from tests.discover.modules import CASES, lin
 
 
 def first_only(ledger: Any, value: Labels, *_: Any, **__: Any) -> Labels:
