@@ -28,6 +28,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "path": ("isthmus.cli.path", "Look between two checkpoints: line, learned curve, layer by layer."),
     "plane": ("isthmus.cli.plane", "Draw the loss on a plane through checkpoints."),
     "repair": ("isthmus.cli.repair", "Average two checkpoints and repair the average's hidden statistics."),
+    "flatness": ("isthmus.cli.flatness", "How flat solutions are, by measures that no rescaling can fake."),
+    "spectrum": ("isthmus.cli.spectrum", "Eigenvalues and spectral density of the curvature at a solution."),
+    "walk": ("isthmus.cli.walk", "What the landscape around a solution looks like to walkers."),
+    "glass": (
+        "isthmus.cli.glass",
+        "Overlaps between solutions, their distribution, and whether they form a hierarchy.",
+    ),
     "merge": ("isthmus.cli.merge", "Merge checkpoints into one, also larger than memory."),
     "study": ("isthmus.cli.study", "Run a factor study from a file; resumes where it was stopped."),
     "runs": ("isthmus.cli.runs", "List, show, export and verify what a store holds."),

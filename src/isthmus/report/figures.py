@@ -30,6 +30,7 @@ def curves(
     y_title: str,
     series: str = "series",
     order: Sequence[str] = (),
+    legend: bool = True,
 ) -> dict[str, Any]:
     """Lines over a common axis, one for each series; hovering tells the values."""
     alt = _altair()
@@ -39,7 +40,7 @@ def curves(
         .encode(
             x=alt.X(f"{x}:Q", title=x_title),
             y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True)),
-            color=_colour(series, order or _names(rows, series)),
+            color=_colour(series, order or _names(rows, series), legend=legend),
             tooltip=[
                 alt.Tooltip(f"{series}:N"),
                 alt.Tooltip(f"{x}:Q", format=".3f"),
@@ -145,6 +146,88 @@ def strips(rows: Sequence[Row], *, x: str, y: str, value: str, x_title: str, tit
     return _finished(chart)
 
 
+def ordered_matrix(
+    rows: Sequence[Row], names: Sequence[str], *, row: str, column: str, value: str, title: str, size: int = 240
+) -> dict[str, Any]:
+    """A heat map whose rows and columns keep a given order; values may be negative."""
+    alt = _altair()
+    labels = alt.Axis(labels=len(names) <= 24, ticks=False, labelFontSize=9)
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_rect()
+        .encode(
+            x=alt.X(f"{column}:N", title=None, sort=list(names), axis=labels),
+            y=alt.Y(f"{row}:N", title=None, sort=list(names), axis=labels),
+            color=alt.Color(f"{value}:Q", title=title, scale=alt.Scale(scheme="viridis")),
+            tooltip=[f"{row}:N", f"{column}:N", alt.Tooltip(f"{value}:Q", format=".4g")],
+        )
+        .properties(width=size, height=size)
+    )
+    return _finished(chart)
+
+
+def histogram(rows: Sequence[Row], *, x_title: str, y_title: str, null: str) -> dict[str, Any]:
+    """A density with its interval (``q1``, ``q2``, ``density``, ``low``, ``high``) and a null (``null``) as a line."""
+    alt = _altair()
+    middle = [{**row, "q": (row["q1"] + row["q2"]) / 2, "series": null} for row in rows]
+    base = alt.Chart(alt.Data(values=middle))
+    tooltip = [alt.Tooltip(f"{name}:Q", format=".4g") for name in ("q", "density", "low", "high", "null")]
+    bars = base.mark_bar(color=PALETTE[1], opacity=0.55).encode(
+        x=alt.X("q1:Q", title=x_title, scale=alt.Scale(zero=False)), x2="q2:Q", y=alt.Y("density:Q", title=y_title),
+        tooltip=tooltip,
+    )  # fmt: skip
+    reach = base.mark_rule(color=PALETTE[1], strokeWidth=1.5).encode(x="q:Q", y="low:Q", y2="high:Q")
+    line = base.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x="q:Q", y="null:Q", color=_colour("series", [null]))
+    return _finished((bars + reach + line).properties(width=280, height=200))
+
+
+def steps(rows: Sequence[Row], named: Sequence[Row], *, x_title: str, y_title: str) -> dict[str, Any]:
+    """A cumulative distribution with its band (``at``, ``share``, ``low``, ``high``) and marked places (``at``)."""
+    alt = _altair()
+    base = alt.Chart(alt.Data(values=list(rows))).encode(x=alt.X("at:Q", title=x_title))
+    band = base.mark_area(interpolate="step-after", opacity=0.25, color=PALETTE[1]).encode(y="low:Q", y2="high:Q")
+    line = base.mark_line(interpolate="step-after", color=PALETTE[1], strokeWidth=2).encode(
+        y=alt.Y("share:Q", title=y_title),
+        tooltip=[alt.Tooltip("at:Q", format=".4g"), alt.Tooltip("share:Q", format=".4g")],
+    )
+    marks = alt.Chart(alt.Data(values=list(named))).mark_tick(color=PALETTE[0], thickness=2, size=14).encode(
+        x="at:Q", y=alt.value(0), tooltip=[alt.Tooltip("at:Q", format=".5g")]
+    )  # fmt: skip
+    return _finished((band + line + marks).properties(width=_WIDTH, height=_HEIGHT))
+
+
+def tree(
+    merges: Sequence[Sequence[float]],
+    order: Sequence[int],
+    floor: Sequence[float],
+    labels: Sequence[str],
+    *,
+    y_title: str,
+) -> dict[str, Any]:
+    """A tree whose leaves hang at their own height and whose branches join at the merges' heights."""
+    alt = _altair()
+    place = {leaf: float(position) for position, leaf in enumerate(order)}
+    height = dict(enumerate(floor))
+    lines = []
+    for number, (left, right, top, _) in enumerate(merges):
+        node = len(labels) + number
+        ends = [int(left), int(right)]
+        place[node], height[node] = sum(place[end] for end in ends) / 2, top
+        lines += [{"x": place[end], "y": height[end], "x2": place[end], "y2": top} for end in ends]
+        lines.append({"x": place[ends[0]], "y": top, "x2": place[ends[1]], "y2": top})
+    leaves = [{"x": place[leaf], "y": floor[leaf], "name": labels[leaf]} for leaf in order]
+    scale = alt.Scale(zero=False)
+    branches = alt.Chart(alt.Data(values=lines)).mark_rule(color=PALETTE[1], strokeWidth=1.5).encode(
+        x=alt.X("x:Q", axis=None), x2="x2:Q", y=alt.Y("y:Q", title=y_title, scale=scale), y2="y2:Q",
+        tooltip=[alt.Tooltip("y2:Q", format=".4g", title=y_title)],
+    )  # fmt: skip
+    named = alt.Chart(alt.Data(values=leaves)).encode(
+        x="x:Q", y="y:Q", tooltip=["name:N", alt.Tooltip("y:Q", format=".4g")]
+    )
+    dots = named.mark_point(filled=True, size=40, color=PALETTE[0], opacity=1)
+    return _finished((branches + dots).properties(width=_WIDTH, height=_HEIGHT))
+
+
 def bars(
     rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -202,7 +285,7 @@ def _altair() -> Any:
     return importlib.import_module("altair")
 
 
-def _colour(series: str, order: Sequence[str]) -> Any:
+def _colour(series: str, order: Sequence[str], *, legend: bool = True) -> Any:
     alt = _altair()
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(order))]
     longest, whole = max(map(len, order)), sum(map(len, order))
@@ -213,7 +296,7 @@ def _colour(series: str, order: Sequence[str]) -> Any:
         title=None,
         sort=list(order),
         scale=alt.Scale(domain=list(order), range=colours),
-        legend=alt.Legend(columns=columns),
+        legend=alt.Legend(columns=columns) if legend else None,
     )
 
 

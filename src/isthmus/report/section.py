@@ -14,6 +14,8 @@ from isthmus.core.record import Record
 from isthmus.report.between import paths_section, repaired_section, surface_section
 from isthmus.report.claims import claims_section
 from isthmus.report.connectivity import barrier_section, comparison_section, pair_barriers_section
+from isthmus.report.glass import glass_section
+from isthmus.report.landscape import flatness_section, spectrum_section, walk_section
 from isthmus.report.page import Section
 from isthmus.report.redundancy import symmetry_section
 from isthmus.report.words import Words, words_for
@@ -24,6 +26,10 @@ SECTIONS: dict[str, Builder] = {
     "Barrier": barrier_section,
     "Claims": claims_section,
     "Comparison": comparison_section,
+    "Flatness": flatness_section,
+    "Spectrum": spectrum_section,
+    "Walks": walk_section,
+    "Glass": glass_section,
     "Paths": paths_section,
     "Repaired": repaired_section,
     "Surface": surface_section,

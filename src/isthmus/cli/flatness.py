@@ -1,0 +1,64 @@
+"""``isthmus flatness``: how flat solutions are, by measures that no rescaling can fake."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+
+def flatness(
+    checkpoints: options.Checkpoints,
+    model: options.Model,
+    data: options.Data,
+    data_dir: options.DataDir = None,
+    split: Annotated[
+        str, typer.Option(help="Flatness is usually asked of the training loss: train or test.")
+    ] = "train",
+    examples: options.Examples = 1000,
+    pairs: Annotated[int, typer.Option(help="How many eigenvalues.")] = 3,
+    products: Annotated[int, typer.Option(help="Matrix products for each trace.")] = 60,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    unsafe_pickle: options.UnsafePickle = False,
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Hessian eigenvalues and trace, and the rise of the loss under random and worst-case perturbations."""
+    with console.progress("flatness") as told:
+        from isthmus.core.provenance import provenance
+        from isthmus.studies.glass import symmetry_with_scale
+        from isthmus.studies.landscape import flatness_of
+
+        case = inputs.case(
+            checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
+            unsafe_pickle=unsafe_pickle,
+        )  # fmt: skip
+        symmetry = symmetry_with_scale(case.module, case.data.train_inputs[:2])
+        found = flatness_of(
+            case.solutions,
+            case.objective,
+            names=case.names,
+            symmetry=symmetry,
+            pairs=pairs,
+            products=products,
+            seed=seed,
+            progress=told,
+        )
+        made_by = {**provenance(), "data": case.data.fingerprint, "split": split}
+        values = dataclasses.replace(found, provenance=made_by).to_dict()
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.landscape import flatness_rows
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    console.table(
+        *flatness_rows(values, words), title=words("flatness.scale" if values["scale_removed"] else "flatness.text")
+    )

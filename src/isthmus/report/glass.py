@@ -1,0 +1,109 @@
+"""The section about solutions as a spin glass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from isthmus.report import figures
+from isthmus.report.connectivity import interval_text
+from isthmus.report.page import Figure, Section, Table
+from isthmus.report.words import Words
+
+
+def glass_section(values: Mapping[str, Any], words: Words) -> Section:
+    """Overlap matrices, P(q) against its null, the verdicts, the tree of passes."""
+    drawn = [_matrix(each, words) for each in values["arrangements"]]
+    drawn += [_histogram(each, words) for each in values["arrangements"]]
+    if values["disconnectivity"]:
+        drawn.append(_passes(values["disconnectivity"], words))
+    columns, rows = arrangement_rows(values, words)
+    tests = [
+        [words(f"glass.{each['label']}"), words(f"glass.measure.{test['measure']}"),
+         words(f"glass.null.{test['null']}"),
+         test["observed"], test["expected"], test["low"], test["high"], test["p"]]
+        for each in values["arrangements"] if each["verdict"] for test in each["verdict"]["tests"]
+    ]  # fmt: skip
+    names = ("set", "measure", "null", "observed", "expected", "low", "high", "p")
+    text = [words("glass.text"), words("glass.scale" if values["scale_removed"] else "glass.no_scale")]
+    return Section(
+        words("glass.title"),
+        text=text,
+        figures=drawn,
+        tables=[
+            Table(words("glass.table"), columns, rows),
+            Table(words("glass.tests"), [words(f"glass.column.{name}") for name in names], tests),
+        ],
+        definitions=[
+            (words(f"glass.term.{name}"), words(f"glass.meaning.{name}")) for name in ("q", "gap", "cophenetic")
+        ],
+        headline=_headline(values, words),
+    )
+
+
+def arrangement_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
+    """One row for each set of solutions."""
+    names = ("set", "networks", "mean", "spread", "gap", "cophenetic", "p", "hierarchical", "recovered")
+    rows = []
+    for each in values["arrangements"]:
+        verdict, spread = each["verdict"], each["distribution"]
+        row = [words(f"glass.{each['label']}"), len(each["overlaps"]["labels"]), interval_text(spread["mean"])]
+        row.append(interval_text(spread["spread"]))
+        if verdict:
+            row += [interval_text(verdict["gap"]), interval_text(verdict["cophenetic"]), verdict["p"]]
+            row.append(words("glass.yes") if verdict["hierarchical"] else words("glass.no"))
+        else:
+            row += [None, None, None, None]
+        row.append(each["recovery"]["score"] if each["recovery"] else None)
+        rows.append(row)
+    return [words(f"glass.column.{name}") for name in names], rows
+
+
+def _matrix(each: Mapping[str, Any], words: Words) -> Figure:
+    """Overlaps with the solutions in the order of the dendrogram."""
+    order, labels, q = each["states"]["order"], each["overlaps"]["labels"], each["overlaps"]["q"]
+    names = [labels[place] for place in order]
+    rows = [{"first": labels[i], "second": labels[j], "q": q[i][j] if i != j else None} for i in order for j in order]
+    off = [row["q"] for row in rows if row["q"] is not None]
+    spec = figures.ordered_matrix(rows, names, row="first", column="second", value="q", title="q")
+    title = words("glass." + each["label"])
+    return Figure(title, spec, caption=words("glass.matrix"), description=f"{title}: {min(off):.3g} … {max(off):.3g}")
+
+
+def _histogram(each: Mapping[str, Any], words: Words) -> Figure:
+    """P(q) with its interval, and the structureless null as a line."""
+    found = each["distribution"]
+    rows = [
+        {"q1": a, "q2": b, "density": d, "low": lo, "high": hi, "null": n}
+        for a, b, d, lo, hi, n in zip(
+            found["edges"],
+            found["edges"][1:],
+            found["density"],
+            found["low"],
+            found["high"],
+            found["null"],
+            strict=False,
+        )
+    ]
+    spec = figures.histogram(rows, x_title=words("glass.q"), y_title="P(q)", null=words("glass.null.cloud"))
+    title = f"P(q), {words('glass.' + each['label'])}"
+    said = f"{title}: {interval_text(found['mean'])}, {interval_text(found['spread'])}"
+    return Figure(title, spec, caption=words("glass.histogram"), description=said)
+
+
+def _passes(graph: Mapping[str, Any], words: Words) -> Figure:
+    spec = figures.tree(graph["merges"], graph["order"], graph["loss"], graph["labels"], y_title=words("curve.loss"))
+    kind = words("glass.by_construction") if graph["ultrametric_by_construction"] else words("glass.linear_passes")
+    low, high = min(graph["loss"]), max(merge[2] for merge in graph["merges"])
+    return Figure(
+        words("glass.passes"), spec, caption=kind, description=f"{words('glass.passes')}: {low:.3g} … {high:.3g}"
+    )
+
+
+def _headline(values: Mapping[str, Any], words: Words) -> str:
+    parts = []
+    for each in values["arrangements"]:
+        if each["verdict"]:
+            answer = "glass.is" if each["verdict"]["hierarchical"] else "glass.is_not"
+            parts.append(words(answer, name=words(f"glass.{each['label']}"), p=f"{each['verdict']['p']:.3g}"))
+    return words("glass.headline", parts="; ".join(parts)) if parts else ""

@@ -1,0 +1,198 @@
+"""Solutions as a spin glass: overlaps raw and aligned, P(q), a verdict on hierarchy with controls, passes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+import isthmus.discover as discovery
+from isthmus.align import WeightMatching
+from isthmus.cluster import (
+    Disconnectivity,
+    OverlapDistribution,
+    Overlaps,
+    Recovery,
+    States,
+    Verdict,
+    disconnectivity,
+    distribution,
+    hierarchy,
+    overlaps,
+    planted_tree,
+    recovery,
+    states,
+    unit_scale,
+)
+from isthmus.connect import PairBarriers, barriers
+from isthmus.core.errors import SettingError
+from isthmus.core.objective import Objective
+from isthmus.core.progress import Progress, silent
+from isthmus.core.randomness import child
+from isthmus.core.record import Record
+from isthmus.core.symmetry import Symmetry
+from isthmus.core.weights import Weights
+
+ALIGNMENTS = ("raw", "reference", "pairwise")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrangement(Record):
+    """How one set of solutions lies, compared in one way.
+
+    Attributes:
+        label: ``raw``, ``reference``, ``pairwise``, or ``planted`` for the control.
+        overlaps: between all of them.
+        distribution: P(q) with intervals over networks and a structureless null.
+        verdict: hierarchical or not; ``None`` with fewer than four solutions.
+        states: groups by average linkage.
+        recovery: whether the groups are known families; ``None`` if none were named.
+    """
+
+    label: str
+    overlaps: Overlaps
+    distribution: OverlapDistribution
+    verdict: Verdict | None
+    states: States
+    recovery: Recovery | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Glass(Record):
+    """Arrangements of the solutions and of the control, and the tree of passes between the solutions."""
+
+    arrangements: tuple[Arrangement, ...]
+    disconnectivity: Disconnectivity | None
+    scale_removed: bool
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def glass(
+    solutions: Sequence[Weights],
+    *,
+    names: Sequence[str] | None = None,
+    parameters: Sequence[str] | None = None,
+    symmetry: Symmetry | None = None,
+    objective: Objective | None = None,
+    alignments: Sequence[str] = ALIGNMENTS,
+    families: Mapping[str, str] | None = None,
+    planted: bool = True,
+    points: int = 9,
+    seed: int = 0,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Glass:
+    """Arrange solutions by their overlaps and judge whether they form a hierarchy.
+
+    Args:
+        solutions: at least three, of one architecture.
+        names: what they are called.
+        parameters: the tensors to compare; all floating ones but running statistics by default.
+        symmetry: permutations align, scale groups are removed first; without it only ``raw`` is possible.
+        objective: also measures the linear passes and draws the disconnectivity graph.
+        alignments: some of :data:`ALIGNMENTS`.
+        families: the known family of each solution, by its name.
+        planted: also judge a planted family tree of as many leaves, which must come out hierarchical.
+        points: on each linear pass.
+        seed: of alignment, bootstrap and surrogates.
+        progress: told along the way.
+        **settings: further arguments of :func:`isthmus.connect.barrier` (``data``, ``normalisation``).
+
+    Raises:
+        SettingError: fewer than three solutions, or an alignment without a symmetry.
+    """
+    if len(solutions) < 3:
+        raise SettingError(f"an arrangement needs at least 3 solutions (triples are compared), got {len(solutions)}")
+    if unknown := [name for name in alignments if name not in ALIGNMENTS]:
+        raise SettingError(f"alignments must be some of {', '.join(ALIGNMENTS)}, got {unknown[0]}")
+    permutable = symmetry is not None and bool(symmetry.permutable)
+    if not permutable and set(alignments) != {"raw"}:
+        raise SettingError("aligning must have a symmetry with permutations; give a model, or ask for raw alone")
+    scaled = symmetry is not None and any(group.kind == "scale" for group in symmetry.groups)
+    normalise = unit_scale(symmetry) if scaled and symmetry is not None else None
+    phases = len(alignments) + (objective is not None)
+    found = []
+    for place, alignment in enumerate(alignments):
+
+        def told(done: float, total: float, label: str = "", *, place: int = place, name: str = alignment) -> None:
+            progress(place + done / total, phases, f"{name} {label}".strip())
+
+        found.append(
+            _arranged(
+                overlaps(
+                    solutions,
+                    labels=names,
+                    names=parameters,
+                    alignment=alignment,  # type: ignore[arg-type]
+                    align=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
+                    normalise=normalise,
+                    progress=told,
+                ),
+                alignment,
+                families,
+                seed,
+            )
+        )
+    if planted:
+        tree = planted_tree(_branches(len(solutions)), generator=child(seed, "planted"))
+        family = {str(leaf): str(branch) for leaf, branch in enumerate(tree.families[0])}
+        found.append(_arranged(overlaps(tree.solutions), "planted", family, seed))
+    graph = None
+    if objective is not None:
+
+        def passing(done: float, total: float, label: str = "") -> None:
+            progress(phases - 1 + done / total, phases, f"passes {label}".strip())
+
+        graph = _passes(barriers(solutions, objective, names=names, points=points, progress=passing, **settings))
+    return Glass(tuple(found), graph, scaled)
+
+
+def symmetry_with_scale(module: torch.nn.Module, example: torch.Tensor) -> Symmetry:
+    """The permutations of a module, and its scale groups where it has units that allow them."""
+    return discovery.discover(module, example, kinds=("permutation",))
+
+
+def _aligner(symmetry: Symmetry, seed: int) -> Callable[[Weights, Weights], Any]:
+    permutations = dataclasses.replace(symmetry, groups=symmetry.permutable)
+    matching = WeightMatching()
+
+    def align(moving: Weights, fixed: Weights) -> Any:
+        return matching(permutations, moving, fixed, generator=child(seed, "alignment"))
+
+    return align
+
+
+def _arranged(found: Overlaps, label: str, families: Mapping[str, str] | None, seed: int) -> Arrangement:
+    known = None
+    if families is not None:
+        kept = [families[name] for name in found.labels]
+        known = recovery(found, kept, generator=child(seed, "recovery", label)) if len(set(kept)) > 1 else None
+    copies = len({second for _, second in found.identical})
+    judged = len(found.labels) - copies >= 4
+    return Arrangement(
+        label=label,
+        overlaps=found,
+        distribution=distribution(found, generator=child(seed, "distribution", label)),
+        verdict=hierarchy(found, generator=child(seed, "hierarchy", label)) if judged else None,
+        states=states(found),
+        recovery=known,
+    )
+
+
+def _branches(count: int) -> tuple[int, ...]:
+    """A family tree of two levels with about as many leaves as there are solutions."""
+    return (4, 2, max(2, count // 8)) if count >= 16 else (max(2, count // 4), 2, 2)
+
+
+def _passes(found: PairBarriers) -> Disconnectivity:
+    """The tree of the highest losses on the straight ways between solutions."""
+    n = len(found.names)
+    heights = torch.zeros(n, n, dtype=torch.float64)
+    loss = torch.zeros(n, dtype=torch.float64)
+    for (first, second), curve in found.curves.items():
+        heights[first, second] = heights[second, first] = curve.loss.max()
+        loss[first], loss[second] = curve.loss[0], curve.loss[-1]
+    heights += torch.diag(loss)
+    return disconnectivity(loss, heights, labels=found.names)
