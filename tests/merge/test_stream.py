@@ -413,6 +413,10 @@ def test_running_statistics_are_averaged_not_extrapolated(tmp_path):
             "a precision must be one of",
         ),
         ({"merge_method": "linear", "models": 3}, "models must fit"),
+        (
+            {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}], "tokenizer_source": "union"},
+            "tokenizer_source union is not supported",
+        ),
     ],
 )
 def test_configurations_that_say_nonsense_are_refused(content, message):

@@ -192,6 +192,8 @@ class Configuration(BaseModel):
             need = "one model beside the base" if self.merge_method == "slerp" else f"at least {least} models"
             raise SettingError(f"{what}: {self.merge_method} needs {need}, got {listed(self.solutions) or 'none'}")
         self._check_slices(what)
+        if self.tokenizer_source == "union":
+            raise SettingError(f"{what}: tokenizer_source union is not supported: {_THEIRS_ONLY['tokenizer']}")
         own, common, _ = METHODS[self.merge_method]
         for precision in (self.dtype, self.out_dtype):
             if precision is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class _Ensemble:
         if not self.probabilities:
             return stacked.mean(0)
         # The logarithm of a mean of probabilities, without leaving the logarithms.
-        return stacked.log_softmax(-1).logsumexp(0) - torch.log(torch.tensor(float(len(wide))))
+        return stacked.log_softmax(-1).logsumexp(0) - math.log(len(wide))
 
 
 def _ensemble(objective: Objective, solutions: Sequence[Weights]) -> Score:
