@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from isthmus.align import WeightMatching
 from isthmus.align.ascent import Ascent
 from isthmus.align.costs import Costs
 from isthmus.align.landscape import Landscape
+from isthmus.align.scale import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.randomness import child
 from isthmus.core.status import Status
@@ -318,3 +320,56 @@ def test_a_limit_on_sweeps_is_reported() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict) -> None:
     with pytest.raises(SettingError, match="must be"):
         WeightMatching(**wrong)
+
+
+def test_unit_scale_undoes_any_scaling_that_the_function_does_not_see() -> None:
+    plain = mlp(5, 12, 9, 3)
+    scales = [
+        UnitGroup(
+            f"{group.name} scale",
+            group.size,
+            tuple(dataclasses.replace(site, power=-1.0 if site.dim == 1 else 1.0) for site in group.sites),
+            kind="scale",
+        )
+        for group in plain.groups
+    ]
+    symmetry = Symmetry((*plain.groups, *scales), plain.tensors)
+    inputs = torch.randn(20, 5, dtype=torch.float64, generator=child(0, "inputs"))
+
+    def network(weights: dict[str, Tensor]) -> Tensor:
+        hidden = inputs
+        for layer in range(3):
+            hidden = hidden @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
+            hidden = hidden.relu() if layer < 2 else hidden
+        return hidden
+
+    fixed = weights_of(symmetry, 0, torch.float64)
+    factors = torch.logspace(-2, 2, 12, dtype=torch.float64)
+    scaled = {
+        **fixed,
+        "0.weight": fixed["0.weight"] * factors.unsqueeze(1),
+        "0.bias": fixed["0.bias"] * factors,
+        "1.weight": fixed["1.weight"] / factors,
+    }
+    torch.testing.assert_close(network(scaled), network(fixed))
+    canonical, again = unit_scale(symmetry, scaled), unit_scale(symmetry, fixed)
+    torch.testing.assert_close(network(canonical), network(fixed))
+    for name in canonical:
+        torch.testing.assert_close(canonical[name], again[name])
+    planted = symmetry.random(child(0, "planted"))
+    moving = planted.inverse().apply(scaled)
+    match = WeightMatching(scale="unit")(symmetry, moving, fixed, generator=child(0, "match"))
+    assert match.permutation.same_as(planted)
+    with pytest.raises(SettingError, match="scale groups"):
+        WeightMatching(scale="unit")(plain, moving, fixed, generator=child(0))
+
+
+def test_the_best_start_is_at_least_as_good_as_each() -> None:
+    symmetry = residual(16, 24, 3)
+    for seed in range(3):
+        moving, fixed = weights_of(symmetry, seed), weights_of(symmetry, seed + 50)
+        reached = {
+            start: WeightMatching(start=start, tolerance=0)(symmetry, moving, fixed, generator=child(seed)).objective
+            for start in ("best", "anchored")
+        }
+        assert reached["best"] >= reached["anchored"]

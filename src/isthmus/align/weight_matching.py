@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal, get_args
 
 import torch
@@ -12,13 +13,18 @@ from isthmus.align.ascent import Ascent
 from isthmus.align.bound import upper_bound
 from isthmus.align.landscape import Landscape
 from isthmus.align.match import Match, finished, settings_of
+from isthmus.align.scale import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.symmetry import Permutation, Symmetry
 from isthmus.core.weights import Weights
 
 Kernel = Literal["linear", "cosine"]
-Start = Literal["anchored", "identity", "random", "frank_wolfe", "sinkhorn"]
+_SMALL = 1_000_000
+"""Counted entries up to which the best of two starts is taken: beyond, the annealed one takes longer than the rest."""
+_ENOUGH = 0.999
+"""The share of the upper bound at which no other start is tried, as at a planted permutation."""
+Start = Literal["best", "anchored", "identity", "random", "frank_wolfe", "sinkhorn"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +39,18 @@ class WeightMatching:
         kernel: ``linear``: inner products, so that the Euclidean distance becomes smallest. ``cosine``: units are
             scaled to length one first, so that units with small weights have the same say.
         biases: whether one-dimensional tensors count.
-        start: ``anchored``: groups are first solved one after the other from what inputs and outputs hold in place;
-            ``identity``: from where the units are; ``random``; ``frank_wolfe`` and ``sinkhorn``: from a relaxation to
-            doubly stochastic matrices that treats all groups at once, climbed by Frank and Wolfe's method or by
-            annealed Sinkhorn steps.
-        restarts: further ascents from random permutations; the best is kept.
+        start: ``best``: ``anchored``, and for networks of up to a million counted entries also ``sinkhorn``, whichever
+            ends higher. ``anchored``: groups are first solved one after the other from what inputs and outputs hold
+            in place; ``identity``: from where the units are; ``random``; ``frank_wolfe`` and ``sinkhorn``: from a
+            relaxation to doubly stochastic matrices that treats all groups at once, climbed by Frank and Wolfe's
+            method or by annealed Sinkhorn steps.
+        restarts: further ascents from random permutations; the best is kept. None is made once 99.9 % of the upper
+            bound is reached.
         sweeps: the most passes over all groups in one ascent.
         tolerance: a pass that raises the objective by no more than this share of it ends the ascent; 0 goes on until no
             group moves, for the last per mille at several times the cost.
+        scale: ``unit``: compare the solutions after giving every unit with a free positive scale incoming weights of
+            length one (needs a symmetry with scale groups); the permutation is for the solutions as they are.
 
     Reference: Ainsworth et al., "Git Re-Basin", arXiv 2209.04836, algorithm 1, with the starts, the order and the
     nested groups as described in :mod:`isthmus.align.starts` and :mod:`isthmus.align.trees`.
@@ -59,14 +69,17 @@ class WeightMatching:
 
     kernel: Kernel = "linear"
     biases: bool = True
-    start: Start = "anchored"
+    start: Start = "best"
     restarts: int = 0
     sweeps: int = 100
     tolerance: float = 2e-4
+    scale: Literal["as_is", "unit"] = "as_is"
 
     def __post_init__(self) -> None:
         if self.kernel not in ("linear", "cosine"):
             raise SettingError(f"kernel must be linear or cosine, got {self.kernel}")
+        if self.scale not in ("as_is", "unit"):
+            raise SettingError(f"scale must be as_is or unit, got {self.scale}")
         if self.start not in (names := get_args(Start)):
             raise SettingError(f"start must be one of {', '.join(names)}, got {self.start}")
         if self.restarts < 0 or self.sweeps < 1 or self.tolerance < 0:
@@ -98,26 +111,40 @@ class WeightMatching:
         Cost: for each sweep, one matrix product of units × units × features and one assignment for each group that may
         still move; memory for one more copy of the moving solution in single precision.
         """
+        symmetry.check(moving)
+        symmetry.check(fixed)
+        if self.scale == "unit":
+            moving, fixed = unit_scale(symmetry, moving), unit_scale(symmetry, fixed)
         landscape = Landscape.of(symmetry, moving, fixed, kernel=self.kernel, biases=self.biases)
-        ascents = []
-        for attempt in range(1 + self.restarts):
-            ascent = Ascent.at(landscape, self._begin(landscape, attempt, generator), generator=generator)
+        bound = upper_bound(landscape)
+        ascents: list[Ascent] = []
+        for kind in self._starts(landscape):
+            ascent = Ascent.at(landscape, _begin(landscape, kind, generator), generator=generator)
             ascent.climb(sweeps=self.sweeps, tolerance=self.tolerance, progress=progress)
             ascents.append(ascent)
+            if ascent.history[-1] >= _ENOUGH * bound > 0:
+                break
         return finished(
             landscape,
             ascents,
-            bound=upper_bound(landscape),
+            bound=bound,
             measure=f"{self.kernel} similarity of weights",
             method="weight matching",
             settings=settings_of(self),
         )
 
-    def _begin(self, landscape: Landscape, attempt: int, generator: torch.Generator) -> Permutation:
-        if attempt > 0 or self.start == "random":
-            return landscape.symmetry.random(generator)
-        if self.start == "anchored":
-            return starts.anchored(landscape, generator=generator)
-        if self.start in ("frank_wolfe", "sinkhorn"):
-            return starts.relaxed(landscape, annealed=self.start == "sinkhorn")
-        return landscape.symmetry.identity()
+    def _starts(self, landscape: Landscape) -> list[str]:
+        """The starts that are tried, in order."""
+        first = [self.start]
+        if self.start == "best":
+            entries = sum(math.prod(landscape.symmetry.tensors[name]) for name in landscape.names)
+            first = ["anchored", "sinkhorn"] if entries <= _SMALL else ["anchored"]
+        return [*first, *["random"] * self.restarts]
+
+
+def _begin(landscape: Landscape, kind: str, generator: torch.Generator) -> Permutation:
+    if kind == "anchored":
+        return starts.anchored(landscape, generator=generator)
+    if kind in ("frank_wolfe", "sinkhorn"):
+        return starts.relaxed(landscape, annealed=kind == "sinkhorn")
+    return landscape.symmetry.random(generator) if kind == "random" else landscape.symmetry.identity()
