@@ -68,6 +68,7 @@ def test_a_wrong_file_is_refused_in_one_line(content, words):
             "augmentation seeds change nothing while augmentation is off",
         ),
         (changed(replicates={"differ": []}), "differ is empty"),
+        (changed(engine="sequentiel"), "got 'sequentiel'; did you mean 'sequential'?"),
     ],
 )
 def test_an_impossible_cell_is_refused_before_anything_runs(content, words):

@@ -12,6 +12,7 @@ from isthmus.core.randomness import child_seed
 from isthmus.studies.design import SEEDS, Design, Level, Replicates, StudyError, near
 from isthmus.studies.table import label
 from isthmus.train import Recipe
+from isthmus.train.choice import ENGINES
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 _SEED_FIELDS = tuple(f"{name}_seed" for name in SEEDS)
@@ -169,6 +170,10 @@ def _merged(design: Design, levels: Mapping[str, Level]) -> tuple[dict[str, Any]
 
 def _refuse_unknown(design: Design) -> None:
     """Name the field that no recipe has, and the one that was probably meant."""
+    if design.engine not in ENGINES:
+        raise StudyError(
+            f"engine must be one of {listed(ENGINES, 9)}, got {design.engine!r}{near(design.engine, ENGINES)}"
+        )
     known = [name for name in _FIELDS if name not in _SEED_FIELDS]
     for where, names in [("recipe", list(design.recipe)), *((f"factors.{n}", s) for n, s in _set_by(design).items())]:
         for name in names:

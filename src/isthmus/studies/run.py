@@ -56,6 +56,8 @@ class _Runner:
         self.total = sum(self.costs.values())
         self.done = 0.0
         self.problems: list[str] = []
+        # Looking each key up in the store at every turn would be slow on network file systems.
+        self.present = set(store.keys)
 
     def run(self) -> None:
         """Until nothing is missing that could be done."""
@@ -67,6 +69,7 @@ class _Runner:
             elif not handed_out:
                 # Everything that is missing is in the hands of other processes.
                 time.sleep(_PATIENCE)
+                self.present.update(self.store.keys)
                 self._say("waiting for another process")
         if self.problems:
             raise IsthmusError(f"{listed(self.problems, 1)}; what is done is kept, and another run goes on from there")
@@ -97,7 +100,7 @@ class _Runner:
         return any(isinstance(work, Training) and work.kind == kind for work, _ in self.flying.values())
 
     def _ready(self, work: Training | Measuring) -> bool:
-        return isinstance(work, Training) or all(key in self.store for key in work.keys)
+        return isinstance(work, Training) or self.present.issuperset(work.keys)
 
     def _start(self, work: Training | Measuring) -> bool:
         """Claim a piece of work and submit it; whether anything changed."""
@@ -161,6 +164,7 @@ class _Runner:
     def _keep_networks(self, work: Training, packed: list[Packed]) -> None:
         members = [member.unpacked() for member in packed]
         self.store.add(members)
+        self.present.update(member.key for member in members)
         if self.study.design.engine == "auto" and (found := _engine_word(members[0].provenance["engine"])):
             self.store.remember_choice(work.kind, found)
 
@@ -178,6 +182,8 @@ class _Runner:
 
     def _finish(self, work: Training | Measuring) -> None:
         (self.trainings if isinstance(work, Training) else self.measurings).remove(work)  # type: ignore[arg-type]
+        if isinstance(work, Training):
+            self.present.update(place.key for place in work.places)
         self.done += self.costs.get(work.name, 0.0)
 
     def _cost(self, work: Training) -> float:
