@@ -149,11 +149,11 @@ def images(
     name: str,
 ) -> Data:
     """Data from pixels of 0 to 255, ``(examples, channels, height, width)``, normalised as this module says."""
-    train = torch.from_numpy(np.ascontiguousarray(train_inputs)).float().div_(255)
-    test = torch.from_numpy(np.ascontiguousarray(test_inputs)).float().div_(255)
+    train = torch.from_numpy(np.array(train_inputs)).float().div_(255)  # a copy: file contents are read-only
+    test = torch.from_numpy(np.array(test_inputs)).float().div_(255)
     mean = train.mean((0, 2, 3), keepdim=True)
     deviation = train.std((0, 2, 3), keepdim=True).clamp_min(1e-6)  # a constant channel stays at zero
-    targets = (torch.from_numpy(np.asarray(part, dtype=np.int64)) for part in (train_targets, test_targets))
+    targets = (torch.from_numpy(np.array(part, dtype=np.int64)) for part in (train_targets, test_targets))
     train_labels, test_labels = targets
     return Data(
         train.sub_(mean).div_(deviation), train_labels, test.sub_(mean).div_(deviation), test_labels, classes, name

@@ -125,7 +125,9 @@ class _PlainUnpickler(pickle.Unpickler):
     _ALLOWED = frozenset({"_reconstruct", "ndarray", "dtype", "scalar", "_frombuffer", "encode"})
 
     def find_class(self, module: str, name: str) -> Any:
-        if name in self._ALLOWED and (module.split(".", maxsplit=1)[0] == "numpy" or (module, name) == ("_codecs", "encode")):
+        if name in self._ALLOWED and (
+            module.split(".", maxsplit=1)[0] == "numpy" or (module, name) == ("_codecs", "encode")
+        ):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs; it was not run")
 

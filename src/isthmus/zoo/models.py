@@ -24,11 +24,19 @@ class Buildable(Protocol):
     """The part of a recipe that says which network is meant."""
 
     @property
-    def network(self) -> str: ...
+    def network(self) -> str:
+        """What :func:`resolve` takes."""
+        ...
+
     @property
-    def settings(self) -> Mapping[str, Any]: ...
+    def settings(self) -> Mapping[str, Any]:
+        """What the network takes."""
+        ...
+
     @property
-    def initialisation_seed(self) -> int: ...
+    def initialisation_seed(self) -> int:
+        """The seed of the initial weights."""
+        ...
 
 
 def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
@@ -139,7 +147,8 @@ def _file(path: Path) -> ModuleType:
     # A name of its own, so that a user's models.py never stands in for another module.
     name = f"_isthmus_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     loaded = importlib.util.spec_from_file_location(name, path)
-    assert loaded is not None and loaded.loader is not None  # a .py file always has a loader
+    assert loaded is not None  # a .py file always has a loader
+    assert loaded.loader is not None
     module = importlib.util.module_from_spec(loaded)
     sys.modules[name] = module  # dataclasses and pickles look it up there
     try:
@@ -151,11 +160,20 @@ def _file(path: Path) -> ModuleType:
     return module
 
 
-def _from_library(library: str, name: str) -> Callable[..., nn.Module]:
+def _library(name: str, spec: str) -> Any:
+    """An optional library; one that is installed but broken is told apart from one that is missing."""
     try:
-        package = importlib.import_module("torchvision.models" if library == "torchvision" else library)
-    except ImportError:
-        raise SettingError(f"{library}:{name} needs {library}, which is not installed; pip install {library}") from None
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        package = name.partition(".")[0]
+        raise SettingError(f"{spec} needs {package}, which is not installed; pip install {package}") from None
+    except Exception as problem:  # compiled extensions fail in their own ways
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise SettingError(f"{spec} needs {name}, which cannot be imported: {reason}") from problem
+
+
+def _from_library(library: str, name: str) -> Callable[..., nn.Module]:
+    package = _library("torchvision.models" if library == "torchvision" else library, f"{library}:{name}")
     if library == "torchvision":
         known, make = package.list_models(), lambda **settings: package.get_model(name, weights=None, **settings)
     else:
@@ -178,10 +196,7 @@ def _configuration(spec: str) -> Path | None:
 
 
 def _from_configuration(folder: Path, spec: str) -> Callable[..., nn.Module]:
-    try:
-        transformers: Any = importlib.import_module("transformers")
-    except ImportError:
-        raise SettingError(f"{spec} needs transformers, which is not installed; pip install transformers") from None
+    transformers = _library("transformers", spec)
 
     def make(**settings: Any) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **settings)

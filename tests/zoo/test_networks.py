@@ -1,0 +1,133 @@
+"""Networks: shapes, counts, seeds; and the ways to a user's own module."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from isthmus.core.errors import SettingError
+from isthmus.zoo import network, resolve
+from isthmus.zoo.networks import NETWORKS, is_network
+
+NAMES = ["mlp", "mlp-12x3", "mlp-8-4", "vgg", "vgg-4-8", "resnet20-x0.5", "resnet20-layer-x0.25", "vit", "vit-16x2"]
+
+
+def usable(library: str) -> None:
+    """Skip where a library is missing, or broken by one that it needs (torchvision, built for another torch)."""
+    try:
+        __import__(library)
+        if library == "transformers":
+            import transformers
+
+            _ = transformers.BertForSequenceClassification  # read lazily
+    except Exception as problem:
+        pytest.skip(f"{library} cannot be imported: {type(problem).__name__}")
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("inputs", [(1, 8, 8), (3, 32, 32)])
+def test_images_in_scores_out(name, inputs):
+    module = network(name, inputs=inputs, classes=7)
+    scores = module(torch.randn(3, *inputs))
+    assert scores.shape == (3, 7)
+    assert bool(torch.isfinite(scores).all())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_follow_the_seed_and_nothing_else(name):
+    before = torch.get_rng_state()
+    first, again, other = (network(name, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+def test_known_sizes():
+    assert count(network("resnet20", inputs=(3, 32, 32))) == 272_474  # He et al. state .27 million
+    assert count(network("mlp-64x2", inputs=(1, 8, 8))) == 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
+
+
+def test_signals_keep_their_size_through_depth():
+    module = network("mlp-256x8", inputs=(1, 16, 16))
+    hidden = torch.randn(200, 1, 16, 16)
+    with torch.no_grad():
+        for layer in list(module)[:-1]:
+            hidden = layer(hidden)
+    assert 0.5 < float(hidden.square().mean()) < 2.0
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "part"),
+    [
+        ("mpl", {}, "did you mean mlp?"),
+        ("mlp", {"widht": 3}, "widht is unknown; did you mean width?"),
+        ("mlp", {"width": 0}, "must be at least 1"),
+        ("mlp", {"norm": "batchnorm"}, "norm must be one of"),
+        ("vgg", {"inputs": (64,)}, "needs inputs of"),
+        ("vit", {"width": 6}, "multiple of heads"),
+        ("vit", {"patch": 5}, "patch must divide"),
+        ("resnet20-wide", {}, "not understood"),
+        ("vgg-3x3", {}, "not understood"),
+    ],
+)
+def test_mistakes_are_one_line(name, settings, part):
+    with pytest.raises(SettingError, match=part.replace("?", r"\?")) as caught:
+        network(name, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_name_is_known():
+    assert all(is_network(name) for name in NETWORKS)
+    assert not is_network("torchvision:resnet18")
+
+
+def test_the_users_own_module(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("WIDTH = 5\n")
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\nfrom beside import WIDTH\n"
+        "def make(classes=3):\n    return nn.Linear(WIDTH, classes)\n"
+        "def broken():\n    raise KeyError('no such weight')\n"
+        "def nothing():\n    return 3\n"
+    )
+    before = torch.get_rng_state()
+    first, again, other = (resolve(f"{tmp_path}/mine.py:make", seed=seed, classes=2) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.weight.shape == (2, 5)
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.equal(first.weight, other.weight)
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(resolve("mine:make"), nn.Linear)
+    for spec, part in {
+        "mine:broken": "raised KeyError: 'no such weight'",
+        "mine:nothing": "must return a torch.nn.Module, got int",
+        "mine:absent": "has no function absent; it has make, broken, nothing",
+        "no_such_module:make": "there is no module named no_such_module",
+        "absent.py:make": "there is no file absent.py",
+        "nonsense": "model must be module:function",
+    }.items():
+        with pytest.raises(SettingError, match=part):
+            resolve(spec)
+
+
+def test_torchvision_and_timm_by_name():
+    usable("torchvision")
+    usable("timm")
+    assert resolve("torchvision:squeezenet1_1", num_classes=3)(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+    assert resolve("timm:resnet10t", num_classes=3)(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+    with pytest.raises(SettingError, match="torchvision has no model resnet19; near: resnet"):
+        resolve("torchvision:resnet19")
+
+
+def test_a_hugging_face_configuration(tmp_path):
+    usable("transformers")
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": 50, **settings}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    module = resolve(str(tmp_path))
+    assert type(module).__name__ == "BertForSequenceClassification"
+    assert resolve(str(tmp_path / "config.json"))(torch.randint(0, 50, (2, 6))).logits.shape == (2, 2)
