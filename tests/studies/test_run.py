@@ -31,6 +31,8 @@ from isthmus.studies import (
 from isthmus.studies import jobs as jobs_module
 from isthmus.studies.engines import Finished
 from isthmus.studies.jobs import TrainJob
+from isthmus.studies.run import _engine_word
+from isthmus.train.choice import ENGINES
 from isthmus.zoo import build
 
 
@@ -178,6 +180,28 @@ def test_the_engine_is_chosen_once_for_groups_of_a_kind(store, monkeypatch):
     monkeypatch.setattr(jobs_module, "train", watched)
     run_study(small.study(engine="auto", factors={"momentum": [0.1, 0.2]}), store)
     assert asked == ["auto", "vectorised", "vectorised", "vectorised"]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("sequential", "sequential"),
+        ("vectorised", "vectorised"),
+        ("vectorised, in chunks of 4", "vectorised"),
+        ("vectorised and compiled", "compiled"),
+        ("one captured graph", "graph"),
+        ("one captured graph, compiled", "compiled graph"),
+        ("a captured graph for each replica", "graphs"),
+        ("a captured graph for each replica, compiled", "compiled graphs"),
+    ],
+)
+def test_an_engine_s_own_name_becomes_the_word_that_asks_for_it(name, word):
+    assert _engine_word(name) == word
+    assert word in ENGINES
+
+
+def test_no_training_leaves_no_choice():
+    assert _engine_word("none") is None
 
 
 def test_judging_gives_a_result_that_json_can_hold(done):

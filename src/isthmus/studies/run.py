@@ -200,4 +200,8 @@ class _Runner:
 
 def _engine_word(name: str) -> str | None:
     """The word by which an engine is asked for again, from the name under which it reports."""
-    return next((word for word in ("compiled", "graphs", "graph", "vectorised", "sequential") if word in name), None)
+    kinds = {"each replica": "graphs", "one captured graph": "graph", "vectorised": "", "sequential": "sequential"}
+    kind = next((word for part, word in kinds.items() if part in name), None)
+    if kind is None or kind == "sequential":
+        return kind
+    return f"compiled {kind}".strip() if "compiled" in name else kind or "vectorised"
