@@ -54,3 +54,12 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
     similarity[1, 2] = bad
     with pytest.raises(WeightsError, match="finite"):
         assign(similarity)
+
+
+def test_an_older_lapx_gives_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    import lap
+
+    problem = _problem("products", 40, seed=0)
+    new = value(problem, assign(problem))
+    monkeypatch.delattr(lap, "lapjvr")
+    assert value(problem, assign(problem)) == pytest.approx(new, rel=1e-12)

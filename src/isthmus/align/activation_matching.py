@@ -103,9 +103,10 @@ class ActivationMatching:
             began = time.perf_counter()
             similarity = ActivationSimilarity(symmetry, views[tree.name], self.kernel == "correlation", self.centred)
             found = solve(symmetry, tree, similarity)
-            indices.update(found)
-            reached += similarity.total(tree, found)
-            identity += similarity.total(tree, {})
+            before, after = similarity.total(tree, {}), similarity.total(tree, found)
+            # Only groups that share features inside one unit are solved approximately, and could end below.
+            indices.update(found if after > before else {})
+            reached, identity = reached + max(before, after), identity + before
             seconds[tree.name] = time.perf_counter() - began
         permutation = Permutation(symmetry, indices)
         blind = [g for tree in trees for g in tree.members if is_blind(symmetry, g, views[tree.name])]

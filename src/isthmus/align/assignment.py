@@ -72,5 +72,10 @@ def _solve(cost: np.ndarray) -> Int[Tensor, " units"]:
         return torch.arange(len(cost))
     import lap
 
-    _, columns = lap.lapjvr(cost, return_cost=False)
+    if hasattr(lap, "lapjvr"):
+        _, columns = lap.lapjvr(cost, return_cost=False)
+    else:  # an older lapx; the optimum is the same, it only takes two to five times as long
+        from scipy.optimize import linear_sum_assignment
+
+        _, columns = linear_sum_assignment(cost)
     return torch.from_numpy(np.ascontiguousarray(columns, dtype=np.int64))
