@@ -52,7 +52,6 @@ PUBLIC: dict[str, str] = {
     "load_data": "isthmus.zoo.data:load",
     "network": "isthmus.zoo.networks:network",
     "resolve": "isthmus.zoo.models:resolve",
-    "train": "isthmus.train.replicas:train",
     "SLERP": "isthmus.merge.average:SLERP",
     "GreedySoup": "isthmus.merge.average:GreedySoup",
     "Mean": "isthmus.merge.average:Mean",

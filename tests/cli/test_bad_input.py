@@ -6,9 +6,9 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from tests.cli.conftest import MODEL
 
 from isthmus.core.checkpoint import load, save
-from tests.cli.conftest import MODEL
 
 
 def fails(shell, *arguments, says):

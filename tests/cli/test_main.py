@@ -13,7 +13,8 @@ from isthmus.core.errors import IsthmusError
 def test_the_list_of_commands_loads_nothing_heavy():
     code = (
         "import sys; from isthmus.cli.main import invoke; assert invoke(['--help']) == 0; "
-        "heavy = {'torch', 'numpy', 'scipy', 'altair', 'pydantic', 'sklearn'} & set(sys.modules); assert not heavy, heavy"
+        "heavy = {'torch', 'numpy', 'scipy', 'altair', 'pydantic', 'sklearn'} & set(sys.modules); "
+        "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -44,7 +45,11 @@ def test_version(capsys):
     [
         (IsthmusError("steps must be at least 3,\n got 2"), 2, "isthmus: steps must be at least 3, got 2\n"),
         (KeyboardInterrupt(), 130, "isthmus: interrupted\n"),
-        (MemoryError(), 2, "isthmus: the work must fit into memory, but it ran out; use fewer examples or a smaller batch\n"),
+        (
+            MemoryError(),
+            2,
+            "isthmus: the work must fit into memory, but it ran out; use fewer examples or a smaller batch\n",
+        ),
     ],
 )
 def test_what_goes_wrong_is_one_line(monkeypatch, capsys, problem, code, said):

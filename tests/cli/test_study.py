@@ -129,7 +129,9 @@ def test_a_store_verifies_and_damage_is_an_exit_code(runs, shell, done, tmp_path
     code, output, _ = shell("runs", "gc", "--damaged", "--json", "--store", tmp_path / "store")
     assert json.loads(output)["runs"] == 4
     assert shell("runs", "verify", "--store", tmp_path / "store")[0] == 0
-    assert shell("study", done / "tiny.toml", "--store", tmp_path / "store", "--dry-run")[1].count("4 of 8 networks") == 1
+    assert (
+        shell("study", done / "tiny.toml", "--store", tmp_path / "store", "--dry-run")[1].count("4 of 8 networks") == 1
+    )
 
 
 def test_cleaning_a_clean_store_removes_nothing(runs):

@@ -93,10 +93,12 @@ def target_name(path: str, taken: list[str]) -> str:
 
 
 def _change(network: object, before: object, after: object, example: tuple) -> float:
-    """The largest change of the output over the example, relative to the largest output."""
+    """The largest change of the output over the example, relative to the largest output; judged in float32."""
     import torch
 
+    from isthmus.core.weights import to
+
     with torch.no_grad():
-        first, second = network(before, *example), network(after, *example)  # type: ignore[operator]
+        first, second = (network(to(weights, dtype=torch.float32), *example) for weights in (before, after))  # type: ignore
     first, second = (getattr(output, "logits", output) for output in (first, second))
     return float((first - second).abs().max() / first.abs().max().clamp_min(1e-30))

@@ -1,0 +1,173 @@
+"""Every command does its work on real checkpoints: JSON for machines, a page for people, files that are whole."""
+
+import json
+
+import pytest
+import torch
+from tests.cli.conftest import MODEL
+
+from isthmus.cli.main import invoke
+from isthmus.core.checkpoint import load, save
+from isthmus.core.symmetry_file import load_permutation, load_symmetry
+from isthmus.zoo.models import resolve
+
+COMMON = ("--data", "digits", "--examples", "60")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Three replicas as ``isthmus train`` writes them."""
+    folder = tmp_path_factory.mktemp("trained")
+    fields = "batch_size=64,rate=0.1"
+    assert (
+        invoke(["train", "--model", MODEL, "--solutions", "3", "--epochs", "5", "--recipe", fields, "-o", str(folder)])
+        == 0
+    )
+    return sorted(folder.glob("*.safetensors"))
+
+
+def answer(shell, *arguments):
+    code, out, err = shell(*arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_train_writes_what_it_says(trained):
+    told = json.loads((trained[0].parent / "replicas.json").read_text())
+    assert [row["file"] for row in told["replicas"]] == [path.name for path in trained]
+    assert len({row["recipe"]["initialisation_seed"] for row in told["replicas"]}) == 3
+    assert all(row["test"]["error"] < 0.3 for row in told["replicas"])
+    assert not torch.equal(load(trained[0])["1.weight"], load(trained[1])["1.weight"])
+
+
+def test_symmetry_of_a_zoo_network(shell, tmp_path):
+    found = answer(shell, "symmetry", MODEL, "--input", "2x1x8x8", "--save", tmp_path / "s.json")
+    assert [(group["units"], group["type"]) for group in found["groups"]] == [(8, "permutation")]
+    assert found["log10_size"] == pytest.approx(4.6055, abs=1e-3)  # log10(8!)
+    assert found["proof"]["error"] < 1e-9
+    assert load_symmetry(tmp_path / "s.json").log10_size == pytest.approx(found["log10_size"])
+
+
+def test_barrier_before_and_after_alignment(shell, trained, tmp_path):
+    page, file = tmp_path / "b.html", tmp_path / "b.json"
+    arguments = ("barrier", *trained, "--model", MODEL, *COMMON, "--align", "both", "--points", "5")
+    found = answer(shell, *arguments, "--report", page, "--output", file)
+    assert json.loads(file.read_text()) == found
+    assert page.read_text().count("<svg") >= 3
+    means = {name: each["intervals"]["loss_barrier"]["estimate"] for name, each in found["barriers"].items()}
+    assert means["weights"] < means["naive"]
+    assert means["activations"] < means["naive"]
+
+
+def test_a_permuted_copy_is_found_and_keeps_its_format(shell, trained, tmp_path):
+    weights = load(trained[0])
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    copy = {**weights, "1.weight": weights["1.weight"][order], "1.bias": weights["1.bias"][order]}
+    copy["3.weight"] = weights["3.weight"][:, order]
+    save({name: tensor.half() for name, tensor in copy.items()}, tmp_path / "copy.pt")
+    arguments = ("align", trained[0], tmp_path / "copy.pt", "--model", MODEL, "--data", "digits", "--check")
+    found = answer(shell, *arguments, "-o", tmp_path / "out")
+    aligned = load(tmp_path / "out" / "copy.pt")
+    assert aligned["1.weight"].dtype == torch.float16
+    assert torch.equal(aligned["1.weight"], weights["1.weight"].half())
+    assert found["aligned"][0]["largest_change"] < 1e-5
+    symmetry = load_symmetry_of(shell, tmp_path)
+    permutation = load_permutation(tmp_path / "out" / "copy.permutation.json", symmetry)
+    assert torch.equal(permutation.apply(copy)["1.weight"], weights["1.weight"])
+    assert not permutation.is_identity
+
+
+def load_symmetry_of(shell, folder):
+    answer(shell, "symmetry", MODEL, "--input", "2x1x8x8", "--save", folder / "s.json")
+    return load_symmetry(folder / "s.json")
+
+
+def test_path_with_a_learned_curve_and_layers(shell, trained, tmp_path):
+    arguments = ("path", trained[0], trained[1], "--model", MODEL, *COMMON, "--points", "5", "--bends", "1")
+    found = answer(shell, *arguments, "--steps", "60", "--layers", "only", "--report", tmp_path / "p.html")
+    assert found["curves"]["curve"]["loss"][0] == found["curves"]["line"]["loss"][0]
+    assert found["curves"]["curve"]["loss_barrier"] < found["curves"]["line"]["loss_barrier"]
+    assert found["layers"]["layers"] == ["1", "3"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_plane_marks_its_solutions(shell, trained, tmp_path, count):
+    arguments = ("plane", *trained[:count], "--model", MODEL, *COMMON, "--side", "5")
+    found = answer(shell, *arguments, "--report", tmp_path / "p.html")
+    assert len(found["points"]) == count
+    assert len(found["loss"]) == 5
+    single = answer(shell, "barrier", trained[0], trained[1], "--model", MODEL, *COMMON, "--points", "3")
+    assert found["scores"][0]["loss"] == single["barriers"]["naive"]["curves"]["(0, 1)"]["loss"][0]
+
+
+def test_repair_restores_the_variance(shell, trained, tmp_path):
+    arguments = ("repair", trained[0], trained[1], "--model", MODEL, *COMMON, "--save", tmp_path / "r.safetensors")
+    found = answer(shell, *arguments, "--report", tmp_path / "r.html")
+    before, after = (found["variance"][name]["ratio"][0] for name in ("average", "repaired"))
+    assert before < 0.9
+    assert after == pytest.approx(1.0, abs=0.1)
+    resolve(MODEL, inputs=(1, 8, 8)).load_state_dict(load(tmp_path / "r.safetensors"))
+
+
+def test_flatness_and_spectrum_agree(shell, trained, tmp_path):
+    common = ("--model", MODEL, *COMMON)
+    flat = answer(shell, "flatness", trained[0], *common, "--report", tmp_path / "f.html")
+    spectrum = answer(shell, "spectrum", trained[0], *common, "--steps", "20", "--report", tmp_path / "s.html")
+    trace = flat["trace"][0]["interval"]
+    assert trace["low"] <= trace["estimate"] <= trace["high"]
+    assert spectrum["largest"]["values"] == sorted(spectrum["largest"]["values"], reverse=True)
+    assert spectrum["density"]["cumulative"][-1] == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["random", "metropolis", "langevin", "level"])
+def test_walks(shell, trained, tmp_path, method):
+    arguments = ("walk", trained[0], "--model", MODEL, *COMMON, "--method", method, "--steps", "12", "--walkers", "2")
+    found = answer(shell, *arguments, *(["--permute"] if method == "random" else []), "--report", tmp_path / "w.html")
+    assert found["walk"]["steps"] == list(range(13))
+    assert found["walk"]["distance"][0][0] == 0.0
+    assert found["walk"]["distance"][0][-1] > 0.0 or found["walk"]["acceptance"][0] == 0.0
+    if method == "random":
+        assert found["permutations"]["moved"][-1] == 8
+
+
+def test_glass_without_and_with_a_model(shell, trained, tmp_path):
+    bare = answer(shell, "glass", *trained)
+    assert [each["label"] for each in bare["arrangements"]] == ["raw", "planted"]
+    found = answer(shell, "glass", *trained, "--model", MODEL, *COMMON, "--passes", "--report", tmp_path / "g.html")
+    means = {each["label"]: each["distribution"]["mean"]["estimate"] for each in found["arrangements"]}
+    assert means["pairwise"] > means["raw"]
+    assert found["disconnectivity"]["source"] == "linear"
+
+
+def test_claims_on_own_checkpoints(shell, trained, tmp_path):
+    arguments = ("claims", *trained, "--model", MODEL, *COMMON, "--points", "5", "--methods", "weights")
+    found = answer(shell, *arguments, "--report", tmp_path / "c.html")
+    (tested,) = found["tested"]
+    assert tested["weak"]["planted"]["estimate"] == pytest.approx(0.0, abs=1e-6)
+    assert tested["weak"]["aligned"]["interval"]["estimate"] < tested["weak"]["random"]["interval"]["estimate"]
+    assert tested["times"] is None
+
+
+def test_a_report_of_several_results(shell, trained, tmp_path):
+    for name in ("a", "b"):
+        arguments = ("barrier", trained[0], trained[1], "--model", MODEL, *COMMON, "--points", "3")
+        answer(shell, *arguments, "--output", tmp_path / f"{name}.json")
+    files = (tmp_path / "a.json", tmp_path / "b.json")
+    found = answer(shell, "report", *files, "-o", tmp_path / "page.html", "--lang", "ja", "--static")
+    html = (tmp_path / "page.html").read_text()
+    assert 'lang="ja"' in html
+    assert "<script" not in html
+    assert found["page"].endswith("page.html")
+
+
+def test_wrong_numbers_of_checkpoints(shell, trained):
+    for arguments, says in (
+        (("path", trained[0]), "exactly 2 checkpoints"),
+        (("plane", *trained[:2]), "got 2: use path"),
+        (("repair", *trained), "exactly 2 checkpoints"),
+        (("glass", *trained[:2]), "at least 3"),
+        (("align", trained[0]), "at least one to permute"),
+    ):
+        code, _, err = shell(*arguments, "--model", MODEL, *(() if arguments[0] == "align" else COMMON))
+        assert (code, err.count("\n")) == (2, 1), err
+        assert says in err
