@@ -55,6 +55,11 @@ class Cluster:
         self.running: dict[Any, str] = {}
 
     @property
+    def processor(self) -> str:
+        """What jobs compute on."""
+        return self.device
+
+    @property
     def description(self) -> str:
         """In words."""
         return f"Ray, {self.slots} places on {len(self.ray.nodes())} nodes, {self.device}"

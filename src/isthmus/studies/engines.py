@@ -49,6 +49,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def processor(self) -> str:
+        """What jobs compute on: ``cpu`` or ``cuda``."""
+        ...
+
+    @property
     def description(self) -> str:
         """The engine in words."""
         ...
@@ -74,6 +79,11 @@ class Here:
     def __init__(self, *, device: str = "cpu", progress: Progress = silent) -> None:
         self.device, self.progress = device, progress
         self.waiting: collections.deque[tuple[str, Job]] = collections.deque()
+
+    @property
+    def processor(self) -> str:
+        """What jobs compute on."""
+        return self.device.partition(":")[0]
 
     @property
     def description(self) -> str:

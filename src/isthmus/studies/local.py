@@ -56,6 +56,11 @@ class Local:
         self.workers: list[_Worker] = []
 
     @property
+    def processor(self) -> str:
+        """What jobs compute on."""
+        return self.devices[0].partition(":")[0]
+
+    @property
     def description(self) -> str:
         """In words."""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"

@@ -166,7 +166,7 @@ class _Runner:
         self.store.add(members)
         self.present.update(member.key for member in members)
         if self.study.design.engine == "auto" and (found := _engine_word(members[0].provenance["engine"])):
-            self.store.remember_choice(work.kind, found)
+            self.store.remember_choice(self._kind(work), found)
 
     def _give_up(self, work: Training | Measuring) -> None:
         """Without these networks, what would be measured on them cannot be."""
@@ -193,9 +193,13 @@ class _Runner:
         under_way = sum(self.costs.get(name, 0.0) * share for name, share in self.shares.items())
         self.progress(self.done + under_way, self.total, label)
 
+    def _kind(self, work: Training) -> str:
+        """What is fastest on a CPU is not on a GPU, so each has its own choice."""
+        return f"{work.kind}-{self.engine.processor}"
+
     def _engine_for(self, work: Training) -> str | None:
         """The engine that the design names, or that was chosen before: a resumed study must round as it did."""
-        return self.study.design.engine if self.study.design.engine != "auto" else self.store.choice(work.kind)
+        return self.study.design.engine if self.study.design.engine != "auto" else self.store.choice(self._kind(work))
 
 
 def _engine_word(name: str) -> str | None:
