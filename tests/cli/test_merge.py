@@ -75,7 +75,7 @@ def test_methods_with_data_and_what_they_gained(shell, checkpoints, method):
     code, said, _ = shell("merge", a, b, "-m", method, *options, "-o", out)
     assert code == 0
     told = json.loads(said)
-    assert told["verdict"]["kind"] == "Verdict"
+    assert told["verdict"]["kind"] == "Appraisal"
     assert set(told["verdict"]["ends"]) == {"a.safetensors", "b.safetensors"}
     assert told["verdict"]["merged"]["examples"] == (30 if method == "greedy_soup" else 60)
     assert json.loads((out / "verdict.json").read_text()) == told["verdict"]

@@ -45,6 +45,7 @@ def merge(
     seed: options.Seed = 0,
     threads: Annotated[int | None, typer.Option(help="Tensors worked on at once; one a processor by default.")] = None,
     unsafe_pickle: options.UnsafePickle = False,
+    report: Annotated[str | None, typer.Option(help="With --evaluate: also write a page with figures here.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="New folder, or a .safetensors file.")] = None,
     json: options.Json = False,
 ) -> None:
@@ -57,6 +58,8 @@ def merge(
         raise SettingError("a merge needs models or a configuration: give either paths or --config")
     if evaluate and (model is None or data is None):
         raise SettingError("--evaluate measures a network on data: give --model and --data")
+    if report and not evaluate:
+        raise SettingError("a report shows what was measured: add --evaluate")
     paths = list(models or [])
     told: dict[str, Any] = {}
     if config is not None or _streams(paths, method, align):
@@ -75,6 +78,11 @@ def merge(
         told = _in_memory(paths, method, Path(output), settings, align=align, case=case, unsafe_pickle=unsafe_pickle)
     if evaluate and case is not None:
         told["verdict"] = _verdict(case, Path(output), held_out=method == "greedy_soup")
+    if report:
+        from isthmus.report.assemble import page_of_results
+        from isthmus.report.page import write_page
+
+        write_page(page_of_results([(output, told["verdict"].to_dict())]), report)
     if json:
         console.emit_json(told)
         return

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from isthmus.merge.average import UniformSoup as UniformSoup
     from isthmus.merge.average import Weighted as Weighted
     from isthmus.merge.configuration import Configuration as Configuration
-    from isthmus.merge.evaluate import Verdict as Verdict
+    from isthmus.merge.evaluate import Appraisal as Appraisal
     from isthmus.merge.evaluate import appraise as appraise
     from isthmus.merge.findings import Finding as Finding
     from isthmus.merge.findings import Findings as Findings
@@ -43,7 +43,7 @@ _PLACES = {
     "aligned": ("Aligned",),
     "average": ("SLERP", "GreedySoup", "Mean", "UniformSoup", "Weighted"),
     "configuration": ("Configuration",),
-    "evaluate": ("Verdict", "appraise"),
+    "evaluate": ("Appraisal", "appraise"),
     "findings": ("Finding", "Findings", "examine"),
     "fisher": ("Fisher", "diagonal_fisher"),
     "merger": ("BatchStatisticsWarning", "Merger", "TaskMerger"),

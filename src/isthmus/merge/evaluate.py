@@ -20,7 +20,7 @@ from isthmus.core.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict(Record):
+class Appraisal(Record):
     """What was gained or lost.
 
     Attributes:
@@ -72,7 +72,7 @@ def appraise(
     objective: Objective,
     *,
     by: str | None = None,
-) -> Verdict:
+) -> Appraisal:
     """Measure the ends, their merge and their ensemble.
 
     The ensemble's prediction is the mean of the class probabilities where the loss is cross-entropy, else the mean
@@ -106,7 +106,7 @@ def appraise(
     over_mean = sum(values.values()) / len(values) - _value(score, metric)
     ensemble_gain = best - _value(together, metric)
     sentence = _sentence(metric, gain, error, over_mean, ensemble_gain)
-    return Verdict(metric, ends, score, together, gain, over_mean, ensemble_gain, error, sentence)
+    return Appraisal(metric, ends, score, together, gain, over_mean, ensemble_gain, error, sentence)
 
 
 class _Ensemble:

@@ -16,6 +16,7 @@ from isthmus.report.claims import claims_section
 from isthmus.report.connectivity import barrier_section, comparison_section, pair_barriers_section
 from isthmus.report.glass import glass_section
 from isthmus.report.landscape import flatness_section, spectrum_section, walk_section
+from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
 from isthmus.report.redundancy import symmetry_section
 from isthmus.report.words import Words, words_for
@@ -29,6 +30,7 @@ SECTIONS: dict[str, Builder] = {
     "Flatness": flatness_section,
     "Spectrum": spectrum_section,
     "Walks": walk_section,
+    "Appraisal": appraisal_section,
     "Glass": glass_section,
     "Paths": paths_section,
     "Repaired": repaired_section,

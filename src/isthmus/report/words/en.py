@@ -245,4 +245,9 @@ TEXTS = {
     "walk.moved": "Units moved",
     "walk.share": "share of units moved",
     "walk.headline": "After {steps} steps the walkers' mean loss is {end}, from {start} at the start.",
+    "merging.title": "What the merge gained or lost",
+    "merging.text": "Every value is a mean over {examples} examples. The ensemble costs as many evaluations as it has members.",
+    "merging.merged": "merged",
+    "merging.ensemble": "ensemble",
+    "merging.smaller": "Smaller is better.",
 }

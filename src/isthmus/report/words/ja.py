@@ -245,4 +245,9 @@ TEXTS = {
     "walk.moved": "動かしたユニット数",
     "walk.share": "動かしたユニットの割合",
     "walk.headline": "{steps} ステップ後の平均損失は {end} です（出発点では {start}）。",
+    "merging.title": "併合で得たもの・失ったもの",
+    "merging.text": "値はすべて {examples} 個の例の平均です。アンサンブルは構成数だけ計算が必要です。",
+    "merging.merged": "併合",
+    "merging.ensemble": "アンサンブル",
+    "merging.smaller": "小さいほど良い。",
 }

@@ -1,0 +1,40 @@
+"""The section about what a merge gained or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from isthmus.report import figures
+from isthmus.report.page import Figure, Section, Table
+from isthmus.report.words import Words
+
+
+def appraisal_section(values: Mapping[str, Any], words: Words) -> Section:
+    """Ends, merge and ensemble side by side."""
+    scores = {
+        **values["ends"],
+        words("merging.merged"): values["merged"],
+        words("merging.ensemble"): values["ensemble"],
+    }
+    names = ["loss", *values["merged"]["metrics"]]
+    rows = [[name, *(_value(score, metric) for metric in names)] for name, score in scores.items()]
+    drawn = []
+    for metric in names:
+        points = [
+            {"solution": name, "value": _value(score, metric), "series": metric} for name, score in scores.items()
+        ]
+        spec = figures.bars(points, x="value", y="solution", x_title=metric, series="series")
+        said = "; ".join(f"{point['solution']}: {point['value']:.4g}" for point in points)
+        drawn.append(Figure(metric, spec, caption=words("merging.smaller"), description=said))
+    return Section(
+        words("merging.title"),
+        text=[words("merging.text", examples=values["merged"]["examples"])],
+        figures=drawn,
+        tables=[Table(words("merging.title"), [words("demo.merge.what"), *names], rows)],
+        headline=values["verdict"],
+    )
+
+
+def _value(score: Mapping[str, Any], metric: str) -> float:
+    return score["loss"] if metric == "loss" else score["metrics"][metric]
