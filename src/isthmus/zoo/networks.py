@@ -8,6 +8,8 @@ rectifier, 1/fan-in at the output; biases zero), so building a network never tou
 from __future__ import annotations
 
 import difflib
+import inspect
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.randomness import child
+from isthmus.zoo.locally_connected import CONNECTIVITIES
 
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -53,7 +56,7 @@ class Mlp(nn.Sequential):
         _positive(classes=classes, **{f"widths[{index}]": size for index, size in enumerate(hidden)})
         sizes = [math.prod(inputs), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        for fan_in, fan_out in itertools.pairwise(sizes):
             layers.append(nn.Linear(fan_in, fan_out))
             if norm != "none":
                 layers.append(_vector_norm(norm, fan_out))
@@ -220,14 +223,21 @@ class Vit(nn.Module):
         return self.head(self.norm(self.blocks(tokens)).mean(1))
 
 
-NETWORKS: Mapping[str, Callable[..., nn.Module]] = {"mlp": Mlp, "vgg": Vgg, "resnet20": ResNet, "vit": Vit}
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "mlp": Mlp,
+    "vgg": Vgg,
+    "resnet20": ResNet,
+    "vit": Vit,
+    **CONNECTIVITIES,
+}
 
 
 def network(name: str, *, seed: int | torch.Generator = 0, **settings: Any) -> nn.Module:
     """Build a network of the zoo with weights drawn from ``seed`` alone.
 
     Args:
-        name: ``mlp``, ``vgg``, ``resnet20`` or ``vit``, or a short form that holds settings: ``mlp-128x2`` (width ×
+        name: ``mlp``, ``vgg``, ``resnet20``, ``vit``, one of the connectivities of
+            :mod:`isthmus.zoo.locally_connected`, or a short form that holds settings: ``mlp-128x2`` (width ×
             depth), ``mlp-64-32`` (widths), ``vgg-8-16`` (channels), ``resnet20-x2`` or ``resnet20-layer-x0.5`` (width
             multiplier, norm), ``vit-64x4`` (width × depth).
         seed: the initialisation's seed, or a generator to draw from.
@@ -348,7 +358,7 @@ def _image(inputs: Sequence[int]) -> None:
 def _complaint(problem: TypeError, kind: Callable[..., nn.Module]) -> str:
     """The part of a TypeError that a user can act on."""
     if match := re.search(r"unexpected keyword argument '(\w+)'", str(problem)):
-        known = list(kind.__init__.__kwdefaults__ or {})
+        known = [name for name, part in inspect.signature(kind).parameters.items() if part.kind is part.KEYWORD_ONLY]
         near = difflib.get_close_matches(match[1], known, n=1)
         return f"{match[1]} is unknown" + (f"; did you mean {near[0]}?" if near else f"; known: {listed(known, 20)}")
     return str(problem)
