@@ -40,7 +40,7 @@ def relaxed(
     return soft.nearest(landscape.symmetry, end[0])
 
 
-def annealed(landscape: Landscape, *, steps: int = 5) -> Permutation:
+def annealed(landscape: Landscape, *, steps: int = 3) -> Permutation:
     """The permutation nearest to the end of mean-field annealing.
 
     Each group's matrix becomes the Sinkhorn normalisation of its similarities to where all groups softly stand, at
@@ -59,7 +59,7 @@ def annealed(landscape: Landscape, *, steps: int = 5) -> Permutation:
                 if slope is None or len(matrix) < 2:
                     continue
                 unit = float(slope.std()) * temperature
-                softs[name] = soft.sinkhorn(slope / unit) if unit > 0 else matrix
+                softs[name] = soft.sinkhorn(slope / unit, iterations=10) if unit > 0 else matrix
     return soft.nearest(landscape.symmetry, softs)
 
 
