@@ -22,6 +22,9 @@ def path(
     adaptive: Annotated[
         float | None, typer.Option(help="Add points until the barrier is known this well (nats).")
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Beside loss and error: calibration, distance, disagreement; some, with commas.")
+    ] = None,
     split: options.Split = "test",
     examples: options.Examples = None,
     points: options.Points = 25,
@@ -62,6 +65,7 @@ def path(
             points=points,
             adaptive=adaptive,
             normalisation=normalisation,
+            further=tuple(name.strip() for name in (metrics or "").split(",") if name.strip()),
             progress=told,
         )
         made_by = {**provenance(), "data": case.data.fingerprint}
@@ -76,6 +80,10 @@ def _show(values: dict[str, Any]) -> None:
     words = words_for("en")
     rows = [[words(f"convention.{kind}"), *(c[kind] for c in values["curves"].values())] for kind in CONVENTIONS]
     rows.append([words("path.uncertainty"), *(c["uncertainty"] for c in values["curves"].values())])
+    for name in values["curves"]["line"]["metrics"]:
+        if name != "error":
+            highest = [max(value for value in c["metrics"][name]) for c in values["curves"].values()]
+            rows.append([f"{name}, highest on the way", *highest])
     policy = values["curves"]["line"]["normalisation"]
     title = f"{' – '.join(values['names'])}, statistics between the ends: {policy}"
     console.table(["convention", *(words(f"path.{name}") for name in values["curves"])], rows, title=title)

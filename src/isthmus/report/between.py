@@ -18,6 +18,15 @@ def paths_section(values: Mapping[str, Any], words: Words) -> Section:
     rows = [[words(f"convention.{kind}"), *(curve[kind] for curve in curves.values())] for kind in CONVENTIONS]
     rows.append([words("path.uncertainty"), *(curve["uncertainty"] for curve in curves.values())])
     tables = [Table(words("barrier.heights"), [words("table.convention"), *curves], rows)]
+    for metric in (name for name in values["curves"]["line"]["metrics"] if name != "error"):
+        points = [
+            {"series": name, "t": t, "value": value}
+            for name, curve in curves.items()
+            for t, value in zip(curve["positions"], curve["metrics"][metric], strict=True)
+        ]
+        spec = figures.curves(points, x="t", y="value", x_title=words("curve.axis"), y_title=metric, order=list(curves))
+        highest = "; ".join(f"{name}: {max(curve['metrics'][metric]):.3g}" for name, curve in curves.items())
+        drawn.append(Figure(words(f"path.metric.{metric}"), spec, description=highest))
     if values["layers"]:
         drawn.append(_layers_figure(values["layers"], words))
         heights = values["layers"]["heights"]

@@ -250,4 +250,9 @@ TEXTS = {
     "merging.merged": "merged",
     "merging.ensemble": "ensemble",
     "merging.smaller": "Smaller is better.",
+    "path.metric.ece": "Calibration error (ECE)",
+    "path.metric.distance_to_start": "Distance of the outputs to the start's",
+    "path.metric.distance_to_end": "Distance of the outputs to the end's",
+    "path.metric.disagreement_with_start": "Disagreement with the start",
+    "path.metric.disagreement_with_end": "Disagreement with the end",
 }

@@ -250,4 +250,9 @@ TEXTS = {
     "merging.merged": "併合",
     "merging.ensemble": "アンサンブル",
     "merging.smaller": "小さいほど良い。",
+    "path.metric.ece": "較正誤差（ECE）",
+    "path.metric.distance_to_start": "始点の出力との距離",
+    "path.metric.distance_to_end": "終点の出力との距離",
+    "path.metric.disagreement_with_start": "始点との予測の不一致",
+    "path.metric.disagreement_with_end": "終点との予測の不一致",
 }
