@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,12 @@ from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.weights import lerp
 from isthmus.curvature import Probe, along_path, by_layer, eigenpairs, gauss_newton, hessian, layers, over_plane
+
+
+@pytest.fixture
+def classifier(classifier):
+    """In one batch: batches are tested elsewhere, and here thousands of products are taken."""
+    return dataclasses.replace(classifier, batch_size=100)
 
 
 @pytest.fixture

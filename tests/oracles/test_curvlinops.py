@@ -1,4 +1,4 @@
-"""Products, and residuals of eigenpairs, against curvlinops, an independent implementation, on a convolutional network."""
+"""Products, and residuals of eigenpairs, against curvlinops, an independent implementation, on a small network."""
 
 import dataclasses
 
