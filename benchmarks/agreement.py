@@ -38,7 +38,7 @@ def main() -> None:
             )
             right = None
             for engine in ("sequential", *names):
-                if "compiled" in engine and not given.compiled:
+                if ("compiled" in engine or engine == "chunks") and not given.compiled:
                     continue
                 replicas = train(recipe.replicates(3), data=data, module=build, device=given.device, engine=engine)
                 parts = [t.flatten().double() for r in replicas for t in r.weights.values()]

@@ -4,8 +4,9 @@
 
 The plain loop is written out below: a module, ``torch.optim`` (the fastest of the default and the fused form, and for
 convolutions in bfloat16 of both memory layouts), data already on the device, batches by index. Both sides take the same
-number of steps in turns, several times; the ratio is replica-steps per second against replica-steps per second, from each
-side's fastest round. A round of ours includes drawing the order of its epoch. Times are CPU time of the one thread without a GPU, wall-clock time with one. Setting up (capture, compilation) is not in the ratio and is printed beside it.
+number of steps in turns, several times; the ratio is replica-steps per second against replica-steps per second, from
+each side's fastest round. A round of ours includes drawing the order of its epoch. Times are CPU time of the one thread
+without a GPU, wall-clock time with one. Setting up (capture, compilation) is not in the ratio and is printed beside it.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def advance(engine: Engine, state: State, stretch: Stretch) -> float:
 
 
 def now() -> float:
-    """Wall-clock time with a GPU; without one, this process's CPU time, which other work on the machine disturbs less."""
+    """Wall-clock time with a GPU; without one, the process's CPU time, which other work disturbs less."""
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
@@ -254,8 +255,9 @@ def show(row: dict[str, object]) -> None:
     plain = ", ".join(f"{name} {rate:,.0f}" for name, rate in row["plain"].items())  # type: ignore[attr-defined]
     verdict = "ok" if row["ratio"] >= row["goal"] else "BELOW"  # type: ignore[operator]
     print(
-        f"{row['case']}, K={row['replicas']} [{row['asked']} → {row['engine']}]: {row['ours']:,.0f} replica-steps/s against "
-        f"{plain}: {row['ratio']:.2f}× (goal {row['goal']}×, {verdict}; set up in {row['setup']:.0f} s)"
+        f"{row['case']}, K={row['replicas']} [{row['asked']} → {row['engine']}]: "
+        f"{row['ours']:,.0f} replica-steps/s against {plain}: "
+        f"{row['ratio']:.2f}× (goal {row['goal']}×, {verdict}; set up in {row['setup']:.0f} s)"
         + "".join(f"\n    note: {note}" for note in row["notes"]),  # type: ignore[attr-defined]
         flush=True,
     )

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import pickle
 
 import pytest
@@ -137,7 +138,7 @@ def test_warm_up_then_cosine():
     rates = [recipe.rate_at(step, 12) for step in range(12)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[8] == pytest.approx(0.5)  # halfway from step 4 to 12
-    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
 
 
 @pytest.mark.parametrize(("last_batch", "steps"), [("keep", 4), ("drop", 3)])

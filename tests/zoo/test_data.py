@@ -141,7 +141,7 @@ def test_the_users_own_function(tmp_path):
     )
     assert len(load(f"{tmp_path}/mine.py:one").test_targets) == 2
     assert len(load(f"{tmp_path}/mine.py:two").test_targets) == 10
-    with pytest.raises(DataError, match="raised RuntimeError: the disk is on fire$"):
+    with pytest.raises(DataError, match=r"raised RuntimeError: the disk is on fire$"):
         load(f"{tmp_path}/mine.py:broken")
     with pytest.raises(DataError, match="must return a Data or a torch Dataset"):
         load(f"{tmp_path}/mine.py:nothing")
@@ -159,7 +159,7 @@ def test_missing_and_damaged_files_are_one_line(tmp_path, mnist):
     with pytest.raises(DataError, match="there is none"):
         load(str(tmp_path / "none.npz"))
     (tmp_path / "bad.npz").write_bytes(b"no zip")
-    with pytest.raises(DataError, match="must be a whole .npz file"):
+    with pytest.raises(DataError, match=r"must be a whole \.npz file"):
         load(str(tmp_path / "bad.npz"))
     packed = mnist / "train-images-idx3-ubyte.gz"
     packed.write_bytes(packed.read_bytes()[:200])
@@ -209,7 +209,7 @@ def test_without_a_network_the_way_out_is_named(monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(pooch, "retrieve", fail)
-    with pytest.raises(DataError, match="could not be fetched .*no route to host.*give its folder"):
+    with pytest.raises(DataError, match=r"could not be fetched .*no route to host.*give its folder"):
         load("mnist")
 
 

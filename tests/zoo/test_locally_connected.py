@@ -25,7 +25,7 @@ def matrix(kind: str, **settings) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_reads_and_weights_are_what_the_table_says(kind):
     rows = matrix(kind)
-    width, positions, entries = rows.shape
+    _, positions, entries = rows.shape
     reads = (rows != 0).sum(2)
     values = [sorted(row[row != 0].tolist()) for row in rows[0]]
     inner = 4  # a position whose patch lies inside the image

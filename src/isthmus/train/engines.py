@@ -1,8 +1,8 @@
 """How a group is trained: one replica after the other, or all at once, plain or compiled. The results are the same.
 
 An engine advances a :class:`State` in place over some steps of one epoch. All engines take the same batches in the same
-order and the same optimiser arithmetic; they differ in rounding only. (Rounding grows where training is chaotic, as with
-a high rate: two engines may then end at different, equally valid weights.)
+order and the same optimiser arithmetic; they differ in rounding only. (Rounding grows where training is chaotic, as
+with a high rate: two engines may then end at different, equally valid weights.)
 """
 
 from __future__ import annotations

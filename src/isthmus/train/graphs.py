@@ -1,8 +1,8 @@
 """Training steps captured as CUDA graphs: one for all replicas, or one for each on a stream of its own.
 
-A small network's step is hundreds of short kernels, and launching them one by one from Python leaves the GPU idle. A graph
-launches them all at once. Everything a step needs to know is read from device memory (position in the epoch, learning
-rate, optimiser step), so that replaying the same graph takes the next step.
+A small network's step is hundreds of short kernels, and launching them one by one from Python leaves the GPU idle. A
+graph launches them all at once. Everything a step needs to know is read from device memory (position in the epoch,
+learning rate, optimiser step), so that replaying the same graph takes the next step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Optimisers as plain arithmetic on lists of tensors, so that one network and a stack of them take the same step.
 
 Everything here is elementwise, hence the same for a stack. Two forms: :func:`stepped` returns new tensors and can be
-traced, compiled and read; :func:`step_` writes in place through torch's fused kernels where there are any. The tests hold
-both to ``torch.optim``.
+traced, compiled and read; :func:`step_` writes in place through torch's fused kernels where there are any. The tests
+hold both to ``torch.optim``.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def stepped(
         rate: the learning rate of this step, a number.
         step: how many steps were taken before, a number.
 
-    Reference: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov & Hutter 2019 (arXiv 1711.05101), algorithm 2,
-    with the decay scaled by the rate as in torch; Sutskever et al. 2013 for Nesterov, in torch's form.
+    Reference: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1; Loshchilov & Hutter 2019 (arXiv 1711.05101), algorithm
+    2, with the decay scaled by the rate as in torch; Sutskever et al. 2013 for Nesterov, in torch's form.
     """
     if recipe.optimiser in ("adam", "adamw"):
         return _adam(recipe, parameters, gradients, memory, rate=rate, step=step)
@@ -80,7 +80,8 @@ def step_(
 ) -> None:
     """Take one step in place, by one fused kernel for all tensors where torch has one for them.
 
-    ``rate`` and ``step`` are tensors, so that a captured graph reads their present value. The step counter is not moved.
+    ``rate`` and ``step`` are tensors, so that a captured graph reads their present value. The step counter is not
+    moved.
     """
     if not parameters:
         return

@@ -170,7 +170,8 @@ class Recipe:
         """
         if unknown := [name for name in vary if name not in (*SEEDS, "spawn")]:
             raise SettingError(f"vary must be some of {listed((*SEEDS, 'spawn'), 20)}, got {listed(unknown)}")
-        return [dataclasses.replace(self, **{f"{name}_seed": seed for name in vary}) for seed in range(count)]
+        copies = (dataclasses.replace(self, **{f"{name}_seed": seed for name in vary}) for seed in range(count))
+        return list[Recipe](copies)
 
     def total_steps(self, examples: int) -> int:
         """Steps of one training on so many examples."""

@@ -46,7 +46,8 @@ class Replica(Record):
         weights: the whole state dict at the end.
         checkpoints: the state dict after the recipe's checkpoint steps.
         history: for every epoch, the mean loss of its batches as trained (augmented, with noisy labels).
-        train: loss and error in evaluation mode on the recipe's own training examples and labels; None if not asked for.
+        train: loss and error in evaluation mode on the recipe's own training examples and labels; None if not
+            asked for.
         test: the same on the test set.
         status: STOPPED after the recipe's steps, DIVERGED if a loss or a weight left the finite range.
         levels: the rounds of pruning, dense first; empty without pruning.
@@ -88,6 +89,7 @@ def train(
     """Train networks; those that differ in seeds only are trained together.
 
     The same recipe gives the same weights, up to rounding, whichever engine trains it and whoever is trained beside it.
+    Bit for bit it does so on one machine with one named engine (``auto`` may pick another next time) and one group.
     An epoch's uneven last batch is one step with its own mean loss, unless the recipe drops it.
 
     Args:
@@ -97,7 +99,8 @@ def train(
             whose weights all replicas start from.
         device: where to train; a CUDA device if there is one, else the CPU.
         engine: ``auto`` picks by a short probe; or ``sequential``, ``vectorised``, ``compiled``, and on CUDA ``graph``
-            (one captured graph of the vectorised step) and ``graphs`` (a graph for each replica, on streams of their own).
+            (one captured graph of the vectorised step) and ``graphs`` (a graph for each replica, on streams of their
+            own).
         scores: when to evaluate on the training and test set: ``end``, ``epochs`` (also after each) or ``never``.
         progress: told the steps done over all groups.
 
@@ -127,14 +130,22 @@ def train(
         members = [listed[index] for index in indices]
         examples = data(members[0].data) if callable(data) else data
 
-        def told(share: float, total: float, label: str = "", *, base: float = done, size: int = len(members)) -> None:
-            progress(base + size * share / max(total, 1), len(listed), label)
-
+        told = _Share(progress, base=done, size=len(members), total=len(listed))
         job = _Group(members, examples, module, device=where, engine=engine, scores=scores, progress=told)
         found.update(zip(indices, job.train(), strict=True))
         done += len(members)
         progress(done, len(listed), "trained")
     return [found[index] for index in range(len(listed))]
+
+
+class _Share:
+    """A group's progress as a share of the whole."""
+
+    def __init__(self, progress: Progress, *, base: float, size: int, total: int) -> None:
+        self.progress, self.base, self.size, self.total = progress, base, size, total
+
+    def __call__(self, done: float, total: float, label: str = "") -> None:
+        self.progress(self.base + self.size * done / max(total, 1), self.total, label)
 
 
 def grouped(recipes: Sequence[Recipe]) -> list[list[int]]:
@@ -212,7 +223,7 @@ class _Group:
             length = torch.stack([w.double().square().sum() for w in weights]).sum().sqrt()
             scale = recipe.perturbation * length / torch.stack([n.double().square().sum() for n in noise]).sum().sqrt()
             for weight, direction in zip(weights, noise, strict=True):
-                weight += direction * scale.to(weight)
+                weight.add_(direction * scale.to(weight))
 
     def _prune(self, run: Run, levels: list[list[Level]]) -> None:
         if not self.state.masks:

@@ -2,8 +2,8 @@
 
 A generator's numbers depend on the device and on how many were drawn before. Here number i of a stream is a function of
 the stream's seed and i (splitmix64: Steele, Lea, Flood 2014, doi 10.1145/2714064.2660195), computed with 64-bit integer
-tensors, whose arithmetic wraps around alike on CPUs and GPUs. So the order of the data and every crop can be drawn for all
-replicas at once, where they are needed.
+tensors, whose arithmetic wraps around alike on CPUs and GPUs. So the order of the data and every crop can be drawn for
+all replicas at once, where they are needed.
 """
 
 from __future__ import annotations

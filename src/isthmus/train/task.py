@@ -202,7 +202,7 @@ def prepare(
     Raises:
         SettingError: the replicas' modules differ in their tensors.
     """
-    modules = [module if isinstance(module, nn.Module) else module(recipe) for recipe in recipes]
+    modules: list[nn.Module] = [module if isinstance(module, nn.Module) else module(recipe) for recipe in recipes]
     dtype = torch.float64 if recipes[0].precision == "float64" else torch.float32
     skeleton = copy.deepcopy(modules[0]).to(device=device, dtype=dtype).train()
     counters = _without_counters(skeleton)
@@ -233,7 +233,7 @@ def prepare(
 
 
 def _without_counters(module: nn.Module) -> dict[str, Tensor]:
-    """Take the batch counters out of BatchNorm layers that do not need them: one kernel less in every layer and step."""
+    """Take the batch counters out of BatchNorm layers that do not need them: one kernel less in each layer and step."""
     counters = {}
     for name, layer in module.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.momentum is not None:

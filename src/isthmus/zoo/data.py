@@ -1,8 +1,8 @@
 """Data sets as plain tensors: built in, in their published file formats, or the user's own.
 
-Images are float32, ``(examples, channels, height, width)``. Pixels are scaled to [0, 1], then each channel is shifted and
-divided by the mean and deviation *of the training set as loaded* (one number for each channel), so that training inputs
-have mean 0 and deviation 1. Test inputs use the training set's numbers.
+Images are float32, ``(examples, channels, height, width)``. Pixels are scaled to [0, 1], then each channel is shifted
+and divided by the mean and deviation *of the training set as loaded* (one number for each channel), so that training
+inputs have mean 0 and deviation 1. Test inputs use the training set's numbers.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def load(spec: str, folder: str | Path | None = None) -> Data:
     Args:
         spec: ``digits`` (scikit-learn, 8×8 pixels), ``mnist``, ``fashion-mnist`` or ``cifar10``; a path to an ``.npz``
             file with ``x`` and ``y`` (optionally ``x_test`` and ``y_test``); or ``module:function`` (also
-            ``path/to/file.py:function``) that returns a :class:`Data`, a torch ``Dataset``, or a pair of them (training,
-            test). Without a test set a fifth of the examples, drawn with a fixed seed, is held out.
+            ``path/to/file.py:function``) that returns a :class:`Data`, a torch ``Dataset``, or a pair of them
+            (training, test). Without a test set a fifth of the examples, drawn with a fixed seed, is held out.
         folder: where the published files are, for the three large sets. Without it they are looked for in pooch's cache
             and fetched there, with their checksums, when a network is there.
 

@@ -16,7 +16,7 @@ from isthmus.core.errors import DataError
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
-# Published MD5 sums (they guard against damage in transit, not against an adversary) and mirrors that are known to last.
+# Published MD5 sums (they guard against damage in transit, not against an adversary), and mirrors known to last.
 _IDX_URL: Mapping[str, str] = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "fashion-mnist": "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
@@ -95,7 +95,7 @@ def cifar10(folder: str | Path | None) -> Arrays:
                 pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
                 return (pixels, labels, *read(_present(root, [f"test_batch{suffix}"], what="cifar10")))
     raise DataError(
-        f"{place} must hold cifar10 as published (data_batch_1.bin, or data_batch_1 of the Python layout), found neither"
+        f"{place} must hold cifar10 as published (data_batch_1.bin, or the Python layout's data_batch_1), found neither"
     )
 
 

@@ -14,7 +14,8 @@ kind                      reads                           weights
 ``dense``                 everything                      its own
 ========================  ==============================  ==========================================
 
-Random places and orders belong to the architecture: they follow the setting ``connectivity``, not the seed of the weights.
+Random places and orders belong to the architecture: they follow the setting ``connectivity``, not the seed of the
+weights.
 """
 
 from __future__ import annotations
@@ -123,9 +124,8 @@ class Fields(nn.Module):
         if len(inputs) != 3:
             raise SettingError(f"an image network needs inputs of (channels, height, width), got {tuple(inputs)}")
         if kernel % 2 == 0 or min(kernel, depth, classes, width) < 1:
-            raise SettingError(
-                f"kernel must be odd, and kernel, depth, classes and width at least 1, got {kernel}, {depth}, {classes}, {width}"
-            )
+            given = f"{kernel}, {depth}, {classes}, {width}"
+            raise SettingError(f"kernel must be odd, and kernel, depth, classes and width at least 1, got {given}")
         if parameters is not None:
             settings = {"inputs": inputs, "classes": classes, "depth": depth, "kernel": kernel}
             width = matched_width(kind, parameters, **settings)

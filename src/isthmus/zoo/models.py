@@ -43,9 +43,9 @@ def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
     """Make the module that a specification names, with weights that depend on ``seed`` alone.
 
     Args:
-        spec: ``package.module:function`` or ``path/to/file.py:function`` (called with ``settings``, must return a module),
-            ``torchvision:NAME``, ``timm:NAME``, a folder with a Hugging Face ``config.json`` or that file (random
-            weights, nothing is downloaded), or a name of the zoo such as ``mlp-128x2`` or ``resnet20``.
+        spec: ``package.module:function`` or ``path/to/file.py:function`` (called with ``settings``, must return a
+            module), ``torchvision:NAME``, ``timm:NAME``, a folder with a Hugging Face ``config.json`` or that file
+            (random weights, nothing is downloaded), or a name of the zoo such as ``mlp-128x2`` or ``resnet20``.
         seed: the global generator is set to it while the module is built, and put back afterwards.
         settings: passed on, for example ``inputs=(1, 28, 28), classes=10`` for the zoo.
 
@@ -67,8 +67,8 @@ def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
         build = function(spec)
     else:
         raise SettingError(
-            f"model must be module:function, file.py:function, torchvision:NAME, timm:NAME, a folder with config.json or "
-            f"one of {listed(NETWORKS, 20)}, got {spec}"
+            f"model must be module:function, file.py:function, torchvision:NAME, timm:NAME, a folder with config.json "
+            f"or one of {listed(NETWORKS, 20)}, got {spec}"
         )
     with seeded(seed):
         try:

@@ -22,6 +22,8 @@ from torch.nn import functional
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.randomness import child
 from isthmus.zoo.locally_connected import CONNECTIVITIES
+from isthmus.zoo.modular import Modular
+from isthmus.zoo.ortho_polynomial import OrthoMlp
 
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -122,7 +124,7 @@ class _Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The residual network of He et al. 2016 (arXiv 1512.03385, section 4.2) for small images, 6·blocks + 2 layers deep.
+    """The residual network of He et al. 2016 (arXiv 1512.03385, section 4.2) for small images: 6·blocks + 2 layers.
 
     ``blocks=3`` is ResNet-20. The first stage has 16·``width`` channels, the next two twice and four times that. Where
     the shape changes the shortcut is a projection (their option B).
@@ -229,6 +231,8 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "resnet20": ResNet,
     "vit": Vit,
     **CONNECTIVITIES,
+    "modular": Modular,
+    "ortho": OrthoMlp,
 }
 
 
@@ -258,7 +262,7 @@ def network(name: str, *, seed: int | torch.Generator = 0, **settings: Any) -> n
             module = NETWORKS[kind](**given)
     except TypeError as problem:
         raise SettingError(f"{name} cannot take these settings: {_complaint(problem, NETWORKS[kind])}") from None
-    generator = seed if isinstance(seed, torch.Generator) else child(seed, "initialisation")
+    generator = child(seed, "initialisation") if isinstance(seed, int) else seed
     return initialise(module.to_empty(device=generator.device), generator=generator)
 
 
@@ -285,7 +289,7 @@ def parse(name: str) -> tuple[str, dict[str, Any]]:
     if not short:
         return kind, {}
     if match := re.fullmatch(r"(\d+)x(\d+)", short):
-        if kind in ("mlp", "vit"):
+        if kind in ("mlp", "modular", "ortho", "vit"):
             return kind, {"width": int(match[1]), "depth": int(match[2])}
     elif re.fullmatch(r"\d+(-\d+)*", short) and kind in ("mlp", "vgg"):
         return kind, {"widths" if kind == "mlp" else "channels": tuple(int(part) for part in short.split("-"))}
