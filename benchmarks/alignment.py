@@ -74,9 +74,10 @@ def compare(models: list[str], systems: list[str]) -> None:
                 print(f"  {system:24} failed: {reason}", flush=True)
                 continue
             r = json.loads(done.stdout.splitlines()[-1])
+            sweeps = r["sweeps"] if r["sweeps"] >= 0 else "not told"
             print(
                 f"  {system:24} CPU {r['cpu']:7.2f} s  wall {r['wall']:7.2f} s  L2 {r['before']:.2f} → {r['after']:.2f}"
-                f"  sweeps {r['sweeps'] if r['sweeps'] >= 0 else 'not told'}  memory above the networks {r['memory']:.0f} MB",
+                f"  sweeps {sweeps}  memory above the networks {r['memory']:.0f} MB",
                 flush=True,
             )
 
