@@ -17,9 +17,9 @@ CUDA_ENGINES = ("graph", "graphs", "compiled graph", "compiled graphs")
 ENGINES = ("auto", "sequential", *CPU_ENGINES, *CUDA_ENGINES)
 
 _MARGIN = 1.05  # another engine must beat the plain loop by this, more than the probe's own noise
-_WORTH_PROBING = 0.5  # seconds of plain training below which nothing else is tried
-_WORTH_CAPTURING = 3.0  # seconds; capturing a graph takes about one for each shape
-_WORTH_COMPILING = 90.0  # seconds; compiling takes 5 to 60 s
+_WORTH_PROBING = 4.0  # seconds of plain training below which nothing else is tried; tracing alone takes half a second
+_WORTH_CAPTURING = 10.0  # seconds; capturing a graph takes about one for each shape and replica
+_WORTH_COMPILING = 300.0  # seconds; compiling takes 5 to 60 s, and may not pay in the end
 _PROBE_SECONDS = 0.15
 _CHUNK = 16  # replicas in a chunk: beyond that, vectorising was not measured to gain more on a CPU
 _MOST_GRAPHS = 32  # replicas with a graph of their own; each holds its own activations

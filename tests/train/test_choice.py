@@ -1,0 +1,84 @@
+"""The probe: what it picks follows from what it measures, and from what gives the right result."""
+
+import pytest
+import torch
+
+from isthmus.train import Recipe, choice
+from isthmus.train.batches import Batches
+from isthmus.train.choice import choose
+from isthmus.train.engines import Sequential, Stretch, Vectorised
+from isthmus.train.task import prepare
+from isthmus.zoo import Data, build
+
+
+def group(replicas: int = 3):
+    recipe = Recipe(network="mlp-6x1", settings={"inputs": [1, 4, 4], "classes": 2}, batch_size=8)
+    inputs, targets = torch.randn(32, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 2
+    data = Data(inputs, targets, inputs, targets, 2)
+    batches = Batches.of(recipe.replicates(replicas), data, device=torch.device("cpu"))
+    task, state = prepare(batches.recipes, build, inputs[:2], classes=2, device=torch.device("cpu"))
+    return task, state, Stretch(batches, batches.plan(0, apart=False), 0, 4, 0, torch.full((4,), 0.1))
+
+
+def measured(monkeypatch, **seconds: float) -> None:
+    """Pretend that a step of all replicas takes so long."""
+
+    def take(self, engine, *, replicas=None):
+        if replicas is not None:
+            return seconds["sequential"] * replicas / self.state.count
+        return seconds["compiled" if "compiled" in engine.name else "vectorised"]
+
+    monkeypatch.setattr(choice._Probe, "seconds", take)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps", "wanted"),
+    [
+        ({"sequential": 1.0, "vectorised": 0.5}, 10, "vectorised"),
+        ({"sequential": 1.0, "vectorised": 0.99}, 10, "sequential"),  # no more than the probe's own noise
+        ({"sequential": 1.0, "vectorised": 3.0}, 10, "sequential"),
+        ({"sequential": 0.01, "vectorised": 0.001}, 10, "sequential"),  # over before a trace is made
+    ],
+)
+def test_the_fastest_is_picked_where_it_pays(monkeypatch, seconds, steps, wanted):
+    measured(monkeypatch, **seconds)
+    engine, notes = choose(*group(), steps=steps, engine="auto")
+    assert engine.name == wanted
+    assert notes == ()
+
+
+def test_compiling_is_tried_only_for_long_trainings(monkeypatch):
+    tried = []
+    monkeypatch.setattr(choice._Probe, "check", lambda self, engine: tried.append(engine.name))
+    measured(monkeypatch, sequential=1.0, vectorised=0.5, compiled=0.1)
+    assert choose(*group(), steps=100, engine="auto")[0].name == "vectorised"
+    assert choose(*group(), steps=1000, engine="auto")[0].name == "vectorised and compiled"
+    assert tried == ["vectorised", "vectorised", "vectorised and compiled"]
+
+
+def test_many_replicas_may_go_in_chunks(monkeypatch):
+    task, state, stretch = group(20)
+    monkeypatch.setattr(
+        choice._Probe, "seconds", lambda self, engine, replicas=None: 0.1 if "chunks" in engine.name else 1.0
+    )
+    assert choose(task, state, stretch, steps=100, engine="auto")[0].name == "vectorised, in chunks of 16"
+
+
+def test_an_engine_that_is_wrong_is_refused(monkeypatch):
+    right = Vectorised.advance
+
+    def wrong(self, state, stretch):
+        right(self, state, stretch)
+        state.parameters[0][-1] += 0.01  # the last replica only
+
+    monkeypatch.setattr(Vectorised, "advance", wrong)
+    engine, notes = choose(*group(), steps=10, engine="vectorised")
+    assert isinstance(engine, Sequential)
+    assert "differs from the plain loop's" in notes[0]
+
+
+def test_choosing_leaves_the_weights_alone():
+    task, state, stretch = group()
+    before = state.clone()
+    choose(task, state, stretch, steps=10**6, engine="vectorised")
+    assert all(torch.equal(one, other) for one, other in zip(state.tensors(), before.tensors(), strict=True))
