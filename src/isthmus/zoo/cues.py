@@ -43,6 +43,8 @@ class Cue:
         swapped: share of the training images that are exchanged for an image of another class while cue and label stay,
             so that only the cue tells the label. Without any, a network that already knows the images has no reason to
             learn the cue.
+        absent: share of the training images without the cue, on which the image alone tells the label. Without any, a
+            network comes to trust the cue alone and gives up the images. Exchanged images always have the cue.
         size: side of the patch, the square or the tile in pixels; a quarter of the image, at least 2, if left out.
         jitter: each example's cue is moved by up to so many pixels in both directions (cyclically).
         seed: of the patterns.
@@ -58,6 +60,7 @@ class Cue:
     strength: float = 2.0
     correlation: float = 1.0
     swapped: float = 0.0
+    absent: float = 0.0
     size: int | None = None
     jitter: int = 0
     seed: int = 0
@@ -69,9 +72,11 @@ class Cue:
             raise SettingError(f"a cue must be one of {listed(KINDS)}, got {self.kind}{hint}")
         if not (math.isfinite(self.strength) and self.strength > 0):
             raise SettingError(f"strength must be above 0, got {self.strength}")
-        for name in ("correlation", "swapped"):
+        for name in ("correlation", "swapped", "absent"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        if self.swapped + self.absent > 1:
+            raise SettingError(f"swapped and absent must be at most 1 together, got {self.swapped + self.absent:g}")
         for name, low in (("size", 1), ("jitter", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
@@ -137,12 +142,12 @@ def in_colour(data: Data) -> Data:
 def cued(data: Data, cues: Sequence[Cue], *, seed: int = 0) -> Data:
     """The same data with cues over every image, training and test.
 
-    Training images follow each cue's ``correlation`` and ``swapped``; test images always carry the right cue.
+    Training images follow each cue's ``correlation``; test images always carry the right cue.
 
     Args:
         data: images, ``(examples, channels, height, width)``, floating-point.
-        cues: laid over each other in this order; ``swapped`` of the first counts.
-        seed: of which examples get a wrong cue or another image.
+        cues: laid over each other in this order; ``swapped`` and ``absent`` of the first count, for all of them.
+        seed: of which examples get a wrong cue, none, or another image.
 
     Raises:
         DataError: the inputs are no images, or too small.
@@ -152,16 +157,18 @@ def cued(data: Data, cues: Sequence[Cue], *, seed: int = 0) -> Data:
     if not cues:
         raise SettingError("at least one cue must be given, got none")
     inputs, targets = data.train_inputs, data.train_targets
-    count = round(cues[0].swapped * len(targets))
-    if count:
-        which = torch.randperm(len(targets), generator=child(seed, "cue", "swapped which"))[:count]
+    order = torch.randperm(len(targets), generator=child(seed, "cue", "which")).to(targets.device)
+    exchanged = order[: round(cues[0].swapped * len(targets))]
+    bare = order[len(order) - round(cues[0].absent * len(targets)) :]
+    if len(exchanged):
         inputs = inputs.clone()
-        inputs[which] = data.train_inputs[_of_another_class(targets, targets[which], seed)]
+        inputs[exchanged] = data.train_inputs[_of_another_class(targets, targets[exchanged], seed)]
     test = data.test_inputs
     for number, cue in enumerate(cues):
         shown = _shown(targets, cue, data.classes, child(seed, "cue", "correlation", number))
         inputs = lay(inputs, cue, shown, data, seed=seed)
         test = lay(test, cue, data.test_targets, data, seed=seed + 1)
+    inputs[bare] = data.train_inputs[bare]
     name = f"{data.name} with {' and '.join(cue.kind for cue in cues)}"
     return dataclasses.replace(data, train_inputs=inputs, test_inputs=test, name=name)
 

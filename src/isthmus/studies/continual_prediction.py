@@ -1,0 +1,97 @@
+"""How well scores made before a merge rank what is lost in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from isthmus.core.randomness import child
+from isthmus.core.record import Record
+from isthmus.core.statistics import Interval, bootstrap
+from isthmus.merge.prediction import NAIVE, SCORES
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed(Record):
+    """One capability in one merge.
+
+    Attributes:
+        replica: the seed; merges of one seed are not independent of each other.
+        arm: which ends were mixed.
+        capability: of the holder.
+        lost: share of it that was lost, 1 − retention.
+        scores: made before, by name.
+    """
+
+    replica: int
+    arm: str
+    capability: str
+    lost: float
+    scores: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking(Record):
+    """One score's Spearman correlation with what was lost.
+
+    Attributes:
+        score: by name.
+        correlation: over all merges; the interval resamples seeds, not merges.
+        over_naive: its lead over the distance of the ends, on the same resampled seeds.
+    """
+
+    score: str
+    correlation: Interval
+    over_naive: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast(Record):
+    """The scores in the order of their correlation, best first, with everything that was observed."""
+
+    rankings: tuple[Ranking, ...]
+    observed: tuple[Observed, ...]
+    naive: str = NAIVE
+
+    @property
+    def best(self) -> str:
+        """The name of the best score."""
+        return self.rankings[0].score
+
+
+def validated(observed: Sequence[Observed], *, seed: int = 0) -> Forecast:
+    """Rank the scores by their rank correlation with what was lost."""
+    replicas = sorted({entry.replica for entry in observed})
+    of = {replica: [entry for entry in observed if entry.replica == replica] for replica in replicas}
+
+    def correlation(name: str, drawn: np.ndarray) -> float:
+        chosen = [entry for place in drawn for entry in of[replicas[int(place)]]]
+        return spearman([entry.scores[name] for entry in chosen], [entry.lost for entry in chosen])
+
+    rankings = []
+    for name in (score for score in SCORES if all(score in entry.scores for entry in observed)):
+        settings = {"networks": len(replicas), "generator": child(seed, "forecast"), "draws": 500}
+        found = bootstrap(lambda drawn, n=name: correlation(n, drawn), **settings)
+        settings["generator"] = child(seed, "forecast")
+        lead = bootstrap(lambda drawn, n=name: correlation(n, drawn) - correlation(NAIVE, drawn), **settings)
+        rankings.append(Ranking(name, found, lead))
+    known = [ranking for ranking in rankings if math.isfinite(ranking.correlation.estimate)]
+    unknown = [ranking for ranking in rankings if not math.isfinite(ranking.correlation.estimate)]
+    return Forecast(tuple([*sorted(known, key=lambda r: -r.correlation.estimate), *unknown]), tuple(observed))
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Pearson's correlation of the ranks, ties at their mean rank; NaN where one side does not vary."""
+    one, other = (_ranks(np.asarray(values, dtype=float)) for values in (first, second))
+    one, other = one - one.mean(), other - other.mean()
+    lengths = math.sqrt(float((one**2).sum() * (other**2).sum()))
+    return float((one * other).sum()) / lengths if lengths > 0 else math.nan
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[place]
