@@ -1,7 +1,8 @@
 """Whose symmetry of twelve torchvision classifiers keeps the function? isthmus, rebasin and Torch-Pruning.
 
 For each system: its own automatic specification, a random permutation of everything in it, random weights and running
-statistics in float64, 96×96 images (224×224 where the network insists). *kept*: relative error below 1e-5; *broken*: above;
+statistics in float64, 96×96 images (224×224 where the network insists). *kept*: relative error below 1e-5; *broken*:
+above;
 *refused*: the system says no, crashes or takes longer than the limit. Each pair runs in a process of its own.
 
     python benchmarks/symmetry.py [--limit 120] [--only resnet18,swin_t] [--systems isthmus,rebasin,torch-pruning]
@@ -21,10 +22,20 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-NETWORKS = (
-    "resnet18 resnet50 vgg16_bn densenet121 mobilenet_v3_small efficientnet_b0 shufflenet_v2_x1_0 convnext_tiny vit_b_16 "
-    "swin_t regnet_y_400mf googlenet"
-).split()
+NETWORKS = [
+    "resnet18",
+    "resnet50",
+    "vgg16_bn",
+    "densenet121",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "shufflenet_v2_x1_0",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+    "regnet_y_400mf",
+    "googlenet",
+]
 SYSTEMS = ("isthmus", "rebasin", "torch-pruning")
 
 
@@ -97,7 +108,7 @@ def by_torch_pruning(module: Any, image: Any, generator: Any) -> tuple[int, floa
             for at, root in zip(item.idxs, item.root_idxs, strict=True):
                 places.setdefault(int(root), []).append(int(at))
             target, source = [], []
-            for root in places:
+            for root in places:  # noqa: PLC0206
                 target += places[root]
                 source += places[int(order[root])]
             _permute(item.dep, graph.is_out_channel_pruning_fn(item.dep.handler), target, source)

@@ -24,7 +24,8 @@ SOURCES = {
 }
 HEAD = """# Symmetries of real architectures
 
-Written by `python docs/symmetry_table.py`. Random weights; *error* is the largest relative change of any output under random
+Written by `python docs/symmetry_table.py`. Random weights; *error* is the largest relative change of any output under
+random
 permutations of random weights and buffers in float64. *Pinned* counts the operations that held units in place.
 
 | architecture | groups | of these nested | log10 of equivalent networks | error | pinned | seconds |

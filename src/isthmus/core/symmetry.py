@@ -185,6 +185,13 @@ class Symmetry:
         }
         return Permutation(self, indices)
 
+    def canonical(self, weights: Weights) -> dict[str, Tensor]:
+        """The standard form of all equivalent copies: scales, signs and orders fixed (see :mod:`isthmus.core.canonical`)."""
+        from isthmus.core.canonical import canonical
+
+        self.check(weights)
+        return canonical(self, weights)
+
     def check(self, weights: Weights) -> None:
         """Refuse weights that are not of this architecture.
 

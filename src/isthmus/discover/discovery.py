@@ -13,14 +13,18 @@ from torch.utils import _pytree as pytree
 
 from isthmus.core.errors import SettingError, SymmetryError
 from isthmus.core.randomness import child
-from isthmus.core.symmetry import Kind, Proof, Role, Symmetry
+from isthmus.core.symmetry import Kind, Proof, Role, Symmetry, UnitGroup
 from isthmus.discover.exporting import exported
 from isthmus.discover.forest import grow
 from isthmus.discover.grouping import groups_of
 from isthmus.discover.interpreter import interpret, interpretable
 from isthmus.discover.narrow import check_alike, narrow_copy
-from isthmus.discover.proving import proof_of
+from isthmus.discover.proving import call_of, proof_of
 from isthmus.discover.rules import Rule
+from isthmus.discover.scaling import Probe, factor_groups
+from isthmus.discover.verify import random_weights, redrawn
+
+_PROBES = 6  # draws of inputs for scales and signs: a unit that is dead for one draw mostly is alive for another
 
 
 def discover(
@@ -48,7 +52,10 @@ def discover(
         rules: rules for operations that have none, or other rules: ``{"namespace.operation": rule}``. A rule is called
             with a :class:`~isthmus.discover.ledger.Ledger` and the operation's own arguments, tensors as
             :class:`~isthmus.discover.labels.Labels`, and returns the labels of the outputs.
-        kinds: which kinds of groups: ``permutation``.
+        kinds: ``permutation``, and ``scale`` (positive factors) and ``sign`` (flips) of single units where asked for:
+            groups of their own, found and checked by computing, whatever ``verify`` says. Scales are complete for
+            units of
+            permutation groups; of signs, flips of all sites, of all but gains, and those that scales suggest are tried.
         verify: prove the result; without, ``proof`` is None.
         narrow: for a module on the meta device, a narrow network of the same architecture that takes the same example
             and on which the proof is run; one is made where the module has a configuration that says its widths.
@@ -65,15 +72,21 @@ def discover(
         >>> [(group.name, group.size) for group in symmetry.groups]
         [('0', 3)]
     """
-    if unknown := set(kinds) - {"permutation"}:
-        raise SettingError(f"kinds must be permutation, got {', '.join(sorted(unknown))}")
+    if unknown := set(kinds) - {"permutation", "scale", "sign"}:
+        raise SettingError(f"kinds must be permutation, scale or sign, got {', '.join(sorted(unknown))}")
     inputs = example if isinstance(example, tuple) else (example,)
     named = dict(keywords or {})
     program = interpretable(exported(module, inputs, named))
     symmetry = from_program(program, module, rules=rules)
+    generator = generator if generator is not None else child(0, "discover", "proof")
+    if {"scale", "sign"} & set(kinds):
+        made = _factors(symmetry, module, program, inputs, named, kinds, generator, tolerance)
+        kept = symmetry.groups if "permutation" in kinds else ()
+        symmetry = dataclasses.replace(symmetry, groups=(*kept, *made))
+    elif "permutation" not in kinds:
+        raise SettingError("kinds must name at least one of permutation, scale and sign, got none")
     if not verify:
         return symmetry
-    generator = generator if generator is not None else child(0, "discover", "proof")
     if any(tensor.device.type == "meta" for tensor in module.state_dict().values()):
         proof = _proof_by_narrow(module, narrow, symmetry, inputs, named, rules, generator, tolerance)
     else:
@@ -81,7 +94,29 @@ def discover(
     return dataclasses.replace(symmetry, proof=proof)
 
 
-def _proof_by_narrow(
+def _factors(  # noqa: PLR0917
+    symmetry: Symmetry,
+    module: nn.Module,
+    program: ExportedProgram,
+    example: tuple[Any, ...],
+    keywords: Mapping[str, Any],
+    kinds: Sequence[Kind],
+    generator: torch.Generator,
+    tolerance: float,
+) -> list[UnitGroup]:
+    """Scale and sign groups, found by computing."""
+    originals = dict(module.state_dict(keep_vars=True))
+    if any(tensor.device.type == "meta" for tensor in originals.values()):
+        raise SymmetryError(
+            "scales and signs are found by computing, but the module is on the meta device; load its weights"
+        )
+    call, _ = call_of(module, program)
+    weights = random_weights(originals, generator, torch.float64)
+    inputs = [redrawn((example, dict(keywords)), generator, torch.float64, keep=False) for _ in range(_PROBES)]
+    return factor_groups(symmetry, Probe(call, weights, inputs, tolerance), kinds, generator)
+
+
+def _proof_by_narrow(  # noqa: PLR0917
     module: nn.Module,
     narrow: nn.Module | None,
     wide: Symmetry,

@@ -1,7 +1,8 @@
 """From what operations demanded to what may still be exchanged.
 
 Labels that are tied form *nodes*; nodes nest in nodes: a forest. Two nodes under one parent may be exchanged exactly if
-everything in and below them corresponds: the same tensors' axes, tied by the same operations, marked alike, with the same
+everything in and below them corresponds: the same tensors' axes, tied by the same operations, marked alike, with the
+same
 nodes inside. That is colour refinement on a forest, done in bulk with 64-bit hashes.
 """
 
@@ -92,18 +93,16 @@ def _third_parents(parent: np.ndarray, cells: np.ndarray) -> np.ndarray:
 def _settle_cells(cells: np.ndarray, own: np.ndarray, lying: np.ndarray) -> None:
     """What tells cells apart is said of the parent that determines it; where neither does, both stand still."""
     node, one, other = cells
-    for side, opposite in ((other, one), (one, other)):
-        open_ = np.ones(len(node), dtype=bool)
+    left = np.ones(len(node), dtype=bool)
+    for side in (other, one):
         # A whole crossing is decided together: its parents on one side are joined through the other side.
         part = _components(len(own), np.stack([one, other]))[one]
         bad = _undetermined(part, side, own[node]) | _undetermined(part, side, lying[node])
-        if side is one:
-            open_ = left
-        good = open_ & ~bad
+        good = left & ~bad
         own += summed(side[good], hashed(own[node[good]].view(np.int64)), len(own))
-        left = open_ & bad
-    for stuck in (one[left], other[left]):
-        stuck = np.unique(stuck)
+        left = left & bad
+    for side in (one[left], other[left]):
+        stuck = np.unique(side)
         own[stuck] += hashed(stuck, stuck)
 
 
@@ -177,7 +176,7 @@ def _close(number: int, ties: np.ndarray, nests: np.ndarray, marks: np.ndarray) 
             return state
 
 
-def _resolve(state: _Closure, edges: np.ndarray, marks: np.ndarray) -> bool:
+def _resolve(state: _Closure, edges: np.ndarray, marks: np.ndarray) -> bool:  # noqa: D417
     """Decide for children with several parents how the parents stand to each other; whether there were any.
 
     Args:
@@ -260,7 +259,7 @@ def _pairs_of_parents(edges: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(one[run], other[run]) for run in runs]
 
 
-def _drop_marked(
+def _drop_marked(  # noqa: PLR0917
     state: _Closure,
     edges: np.ndarray,
     marks: np.ndarray,
@@ -358,7 +357,7 @@ def _first_of(edges: np.ndarray) -> np.ndarray:
     return edges[:, np.asarray(new, dtype=bool)]
 
 
-def _describe(
+def _describe(  # noqa: PLR0917
     ledger: Ledger,
     node: np.ndarray,
     nodes: int,
@@ -414,7 +413,7 @@ def _refine(parent: np.ndarray, level: np.ndarray, own: np.ndarray, lying: np.nd
     return sibling, inner
 
 
-def _positions_inside(
+def _positions_inside(  # noqa: PLR0917
     ledger: Ledger,
     node: np.ndarray,
     nodes: int,

@@ -12,7 +12,7 @@ from isthmus.discover.forest import Forest, levels
 from isthmus.discover.ledger import Family, Ledger
 
 
-def groups_of(
+def groups_of(  # noqa: D417
     ledger: Ledger, forest: Forest, roles: Mapping[str, Role], aliases: Mapping[str, Sequence[str]]
 ) -> tuple[UnitGroup, ...]:
     """The permutation groups.
@@ -131,7 +131,7 @@ def _once(columns: list[np.ndarray]) -> np.ndarray:
     return rows[:, np.unique(rows[3], return_index=True)[1]]
 
 
-def _sites(
+def _sites(  # noqa: PLR0917
     ledger: Ledger,
     forest: Forest,
     members: np.ndarray,

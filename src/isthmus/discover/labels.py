@@ -1,10 +1,12 @@
 """Labels: the abstract value that flows through an exported graph in place of numbers.
 
 A tensor's labels say how its entries move when units are exchanged. Each *layer* holds one integer for every entry; an
-entry's labels in all layers together say which entry it is. A layer is stored with size 1 along every axis on which it does
+entry's labels in all layers together say which entry it is. A layer is stored with size 1 along every axis on which
+it does
 not depend, so the labels of a large activation stay small, and data movement is run on them as it is.
 
-Movable layers hold label numbers of the ledger (positions of a parameter's axis, or blocks of them). Pinned layers only tell
+Movable layers hold label numbers of the ledger (positions of a parameter's axis, or blocks of them). Pinned layers
+only tell
 entries apart (batch, space, constants): nothing ever exchanges them.
 """
 

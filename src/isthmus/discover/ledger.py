@@ -1,7 +1,9 @@
 """The ledger: everything that the operations of a network demand of its units.
 
-A rule can say only three things about labels: these correspond (*tie*), these lie inside those (*nest*), these differ from
-their neighbours (*mark*). Each takes freedom away and none gives any, so a rule that says too much costs completeness, and
+A rule can say only three things about labels: these correspond (*tie*), these lie inside those (*nest*), these differ
+from
+their neighbours (*mark*). Each takes freedom away and none gives any, so a rule that says too much costs
+completeness, and
 only one that says too little can be wrong; that is what the proof is for.
 """
 
@@ -83,7 +85,8 @@ class Ledger:
         self.readers: frozenset[int] | None = None
         self.execute: Callable[..., Tensor] | None = None
 
-    # -- the operation that is being interpreted ------------------------------------------------------------------------
+    # -- the operation that is being interpreted
+    # ------------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ class LayerMap(Record):
     cells: tuple[LayerGroup, ...]
 
 
-def layer_map(symmetry: Symmetry, *, nested: bool = True) -> LayerMap:
+def layer_map(symmetry: Symmetry, *, nested: bool = True) -> LayerMap:  # noqa: D417
     """Which layers share which group.
 
     Args:
@@ -87,4 +87,7 @@ def _cells(group: UnitGroup, depth: int, copies: int) -> list[LayerGroup]:
         flags[0] |= site.dim == 0 and site.role == "match"
         flags[1] |= site.dim > 0
         flags[2] &= site.role == "carry"
-    return [LayerGroup(layer, group.name, group.size, depth, *flags, copies) for layer, flags in layers.items()]
+    return [
+        LayerGroup(layer, group.name, group.size, depth, writes, reads, carries, copies)
+        for layer, (writes, reads, carries) in layers.items()
+    ]

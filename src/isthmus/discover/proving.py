@@ -43,13 +43,21 @@ def proof_of(
             symmetry, call, example, keywords, originals=originals, generator=generator, tolerance=tolerance, note=note
         )
 
-    if not _rounds(program.graph):
-        try:
-            return run(module_call(module), "")
-        except (RuntimeError, TypeError) as problem:
-            reason = str(problem).splitlines()[0][:120]
-            return run(graph_call(program), f"run as exported graph, because the module refuses float64: {reason}")
-    return run(graph_call(program), "the module rounds to float32 on its way: its exported graph was run in float64")
+    call, note = call_of(module, program)
+    try:
+        return run(call, note)
+    except (RuntimeError, TypeError) as problem:
+        if note:
+            raise
+        reason = str(problem).splitlines()[0][:120]
+        return run(graph_call(program), f"run as exported graph, because the module refuses float64: {reason}")
+
+
+def call_of(module: nn.Module, program: ExportedProgram) -> tuple[Call, str]:
+    """How the network is run in float64, and what must be said about it."""
+    if _rounds(program.graph):
+        return graph_call(program), "the module rounds to float32 on its way: its exported graph was run in float64"
+    return module_call(module), ""
 
 
 def _rounds(graph: fx.Graph) -> bool:
@@ -66,7 +74,7 @@ def graph_call(program: ExportedProgram) -> Call:
     """Outputs of the exported graph, every floating-point number in it held in float64."""
 
     def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
-        leaves = [leaf for leaf in pytree.tree_leaves((example, dict(keywords)))]
+        leaves = list(pytree.tree_leaves((example, dict(keywords))))
         values = iter(leaves)
         arguments = []
         for spec in program.graph_signature.input_specs:

@@ -20,7 +20,7 @@ Call = Callable[[Weights, tuple[Any, ...], Mapping[str, Any]], list[Tensor]]
 _BATCHES = 8  # batches of groups that are permuted together; all groups at once come on top
 
 
-def prove(
+def prove(  # noqa: D417
     symmetry: Symmetry,
     call: Call,
     example: tuple[Any, ...],
@@ -47,8 +47,8 @@ def prove(
     worst, draws = 0.0, 0
     for number in range(inputs):
         weights = random_weights(originals, generator, dtype)
-        example_now = _redrawn(example, generator, dtype, keep=number == 0)
-        keywords_now = _redrawn(dict(keywords), generator, dtype, keep=number == 0)
+        example_now = redrawn(example, generator, dtype, keep=number == 0)
+        keywords_now = redrawn(dict(keywords), generator, dtype, keep=number == 0)
         before = call(weights, example_now, keywords_now)
         if not any(len(output.unique()) > 1 for output in before if output.numel() > 1):
             note = "; ".join(filter(None, [note, "the outputs are constant for random weights"]))
@@ -113,7 +113,7 @@ def _random_like(name: str, tensor: Tensor, generator: torch.Generator, dtype: t
     return (noise / math.sqrt(fan)).to(dtype)
 
 
-def _redrawn(values: Any, generator: torch.Generator, dtype: torch.dtype, *, keep: bool) -> Any:
+def redrawn(values: Any, generator: torch.Generator, dtype: torch.dtype, *, keep: bool) -> Any:
     """Inputs in the proof's type; other numbers of the same scale where they are floating-point and not kept."""
 
     def draw(value: Any) -> Any:
@@ -134,7 +134,7 @@ def _batches(symmetry: Symmetry, *, every: bool) -> list[list[str]]:
     return [*(names[start : start + step] for start in range(0, len(names), step)), names]
 
 
-def _blame(
+def _blame(  # noqa: PLR0917
     symmetry: Symmetry,
     call: Call,
     weights: Weights,
@@ -170,7 +170,6 @@ def check_tied(weights: Weights, tied: Mapping[str, str]) -> None:
 
 def module_call(module: nn.Module) -> Call:
     """Outputs of the module itself, in evaluation mode."""
-
     state = module.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     tied = {name: first[id(tensor)] for name, tensor in state.items() if first.setdefault(id(tensor), name) != name}

@@ -10,7 +10,7 @@ from isthmus.discover.rules.registry import rule
 
 
 @rule("conv1d", "conv2d", "conv3d")
-def convolution(
+def convolution(  # noqa: PLR0917
     ledger: Ledger,
     value: Labels,
     weight: Labels,
@@ -25,7 +25,7 @@ def convolution(
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def transposed_convolution(
+def transposed_convolution(  # noqa: PLR0917
     ledger: Ledger,
     value: Labels,
     weight: Labels,
@@ -41,7 +41,7 @@ def transposed_convolution(
 
 
 @rule("convolution", "_convolution")
-def general_convolution(
+def general_convolution(  # noqa: PLR0917
     ledger: Ledger,
     value: Labels,
     weight: Labels,
@@ -107,7 +107,7 @@ def _channels_only(ledger: Ledger, value: Labels, space: int) -> tuple[Labels, b
                 continue
         layers.append(layer)
     taken = Labels(value.shape, tuple(layers))
-    spatial = [axis for axis in range(value.rank - space, value.rank)]
+    spatial = list(range(value.rank - space, value.rank))
     reduced = ledger.reduce(taken, spatial)
     return reduced, True
 

@@ -75,7 +75,7 @@ def broadcast(ledger: Ledger, values: list[Labels], *_: Any, **keywords: Any) ->
     return tuple(aligned(value, shape) for value in values)
 
 
-def narrowed(ledger: Ledger, value: Labels, dim: int, start: int, end: int, step: int = 1) -> Labels:
+def narrowed(ledger: Ledger, value: Labels, dim: int, start: int, end: int, step: int = 1) -> Labels:  # noqa: PLR0917
     """Some positions along an axis."""
     dim %= value.rank
     length = len(range(start, end, step))
@@ -96,7 +96,7 @@ def narrowed(ledger: Ledger, value: Labels, dim: int, start: int, end: int, step
 
 
 @rule("slice", "slice_copy")
-def sliced(
+def sliced(  # noqa: PLR0917
     ledger: Ledger, value: Labels, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Labels:
     """x[start:end:step] along an axis."""

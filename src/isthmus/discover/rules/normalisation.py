@@ -15,7 +15,7 @@ def _affine(ledger: Ledger, value: Labels, axis: int, *vectors: Labels | None) -
 
 
 @rule("batch_norm", "cudnn_batch_norm", "native_batch_norm", "_native_batch_norm_legit", "_batch_norm_impl_index")
-def batch_norm(
+def batch_norm(  # noqa: PLR0917
     ledger: Ledger,
     value: Labels,
     weight: Labels | None,
@@ -33,7 +33,7 @@ def batch_norm(
 
 
 @rule("_native_batch_norm_legit_no_training")
-def batch_norm_evaluated(
+def batch_norm_evaluated(  # noqa: PLR0917
     ledger: Ledger, value: Labels, weight: Labels | None, bias: Labels | None, mean: Labels, variance: Labels, *_: Any
 ) -> Any:
     """Batch normalisation with running statistics."""
@@ -75,7 +75,7 @@ def group_norm(
 
 
 @rule("native_group_norm")
-def native_group_norm(
+def native_group_norm(  # noqa: PLR0917
     ledger: Ledger,
     value: Labels,
     weight: Labels | None,
@@ -91,7 +91,7 @@ def native_group_norm(
 
 
 @rule("instance_norm")
-def instance_norm(
+def instance_norm(  # noqa: PLR0917
     ledger: Ledger,
     value: Labels,
     weight: Labels | None,

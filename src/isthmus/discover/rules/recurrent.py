@@ -33,7 +33,7 @@ def _layer(
 ) -> tuple[Labels, Labels]:
     """A layer over time (time and batch are the first two axes): the units of the sequence and of the last state."""
     width = 4 if gates == 4 else gates
-    core = [w for w in weights[:4]] if len(weights) >= 4 else list(weights[:2])
+    core = list(weights[:4]) if len(weights) >= 4 else list(weights[:2])
     projection = weights[-1] if len(weights) in (3, 5) else None
     state = states[0]
     memory = states[1:]
@@ -45,7 +45,7 @@ def _layer(
     # The state that comes back is the state that went in: run the cell once more on its own output.
     again = _cell(ledger, value, output, core, width)
     carried = ledger.meet(carried, again)
-    if projection is not None:
+    if projection is not None:  # noqa: SIM108
         output = ledger.meet(output, linear(ledger, carried, projection))
     else:
         output = carried
@@ -54,7 +54,7 @@ def _layer(
     return output, carried
 
 
-def _run(
+def _run(  # noqa: PLR0917
     ledger: Ledger,
     value: Labels,
     states: Sequence[Labels],
