@@ -70,6 +70,20 @@ def test_values_are_those_of_the_networks_in_the_store(done):
         assert o.value == pytest.approx(float(first @ second / first.norm() / second.norm()), rel=1e-9)
 
 
+@pytest.mark.parametrize("changes", [{}, {"subset": None}, {"subset": None, "label_noise": 0.3}])
+def test_scores_are_those_that_training_ended_with(store, changes):
+    """On the network's own examples and labels, measured anew from the weights in the store."""
+    from isthmus.studies import measures
+
+    recipe = {name: value for name, value in {**small.DESIGN["recipe"], **changes}.items() if value is not None}
+    study = small.study(recipe=recipe, factors={"rate": [0.05]}, replicates={"count": 1, "members": 1})
+    run_study(study, store)
+    (place,) = study.cells[0].places
+    alone = measures.subject([place.recipe], [store.weights(place.key)], data_folder=None, device="cpu")
+    (kept,) = (row.value for row in store.rows(place.key) if row.measure == "score")
+    assert measures.SCORE.function(alone, {}) == pytest.approx(kept, rel=1e-5)
+
+
 def test_a_permuted_copy_is_aligned_whole():
     """A pair that differs by a planted permutation only: no barrier and overlap 1 after alignment, not before."""
     from isthmus.studies import measures

@@ -50,9 +50,7 @@ class Subject:
         """Loss and error on the test set or on the network's own training set (its subset, its noisy labels)."""
         inputs, targets = self.data.test_inputs, self.data.test_targets
         if on == "training":
-            batches = Batches.of(self.recipes[:1], self.data, device=self.device)
-            used = batches.subsets[0]
-            inputs, targets = batches.inputs[used], batches.targets[0][used]
+            inputs, targets = Batches.of(self.recipes[:1], self.data, device=self.device).own(0)
         limit = slice(examples)
         return Objective(self.network, inputs[limit], targets[limit], cross_entropy)
 
