@@ -121,7 +121,7 @@ def _permute(dependency: Any, outward: bool, target: list[int], source: list[int
 
     part = dependency.target.module
     if not isinstance(part, nn.Module):
-        tensors, dim = [part], part.dim() - 1
+        tensors, dim = [part], next(d for d, size in enumerate(part.shape) if size == max(target) + 1)
     elif outward or not isinstance(part, (nn.Linear, nn.modules.conv._ConvNd)):
         tensors, dim = [*part.parameters(recurse=False), *part.buffers(recurse=False)], 0
     else:
@@ -192,9 +192,7 @@ def main() -> None:
         return
     kept: dict[str, int] = {}
     networks = arguments.only.split(",")
-    print(
-        f"{'network':20s} {'system':14s} {'verdict':8s} {'groups':>6s} {'log10 size':>11s} {'error':>8s} {'seconds':>8s}"
-    )
+    print(f"{'network':20s} {'system':14s} {'verdict':8s} {'groups':>6s} {'log10':>11s} {'error':>8s} {'seconds':>7s}")
     for network in networks:
         for system in arguments.systems.split(","):
             row = measured(system, network, arguments.limit)

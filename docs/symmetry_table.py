@@ -76,7 +76,10 @@ def row(source: str, name: str, limit: float) -> str:
         reason = (errors[-1] if errors else "no result").rpartition("Error: ")[2].replace("|", "/")
         return f"| {name} | refused: {reason[:160]} | | | | | |"
     r = json.loads(lines[-1])
-    return f"| {name} | {r['groups']} | {r['nested']} | {r['log10']:.0f} | {r['error']:.0e} | {r['pinned']} | {r['seconds']:.0f} |"
+    numbers = (
+        f"{r['groups']} | {r['nested']} | {r['log10']:.0f} | {r['error']:.0e} | {r['pinned']} | {r['seconds']:.0f}"
+    )
+    return f"| {name} | {numbers} |"
 
 
 def main() -> None:

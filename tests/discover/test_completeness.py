@@ -1,4 +1,4 @@
-"""Completeness by brute force: every transposition of hidden coordinates that keeps the function is in the group found."""
+"""Completeness by brute force: every transposition of hidden coordinates that keeps the function was found."""
 
 from __future__ import annotations
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.discover.modules import CASES, Calls, lin
 from torch import nn
 
 import isthmus
 from isthmus.core.canonical import scaled
 from isthmus.core.errors import SymmetryError
 from isthmus.discover.verify import difference, module_call, random_weights
-from tests.discover.modules import CASES, Calls, lin
 
 
 def kinds_of(module: nn.Module, *shape: int) -> dict[str, list[int]]:

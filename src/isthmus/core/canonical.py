@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.core.errors import SymmetryError
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 _SWEEPS = 20  # scales reach their fixed point in one sweep along a chain; more are needed where layers feed back
 
 
-def scaled(weights: Weights, group: UnitGroup, factors: Float[Tensor, " units"]) -> dict[str, Tensor]:
+def scaled(weights: Weights, group: UnitGroup, factors: Tensor) -> dict[str, Tensor]:
     """Multiply each unit of a scale or sign group by its factor: entries at a site by factor**power.
 
     Raises:
@@ -82,7 +81,7 @@ def _sorted(symmetry: Symmetry, weights: Weights) -> dict[str, Tensor]:
     return Permutation(symmetry, indices).apply(weights)
 
 
-def _moment(weights: Weights, group: UnitGroup, power: int, *, signed: bool = True) -> Float[Tensor, " units"]:
+def _moment(weights: Weights, group: UnitGroup, power: int, *, signed: bool = True) -> Tensor:
     """Sums of powers of each unit's entries in the first tensor that writes it (everywhere, if ``signed`` is off).
 
     Sums are blind to the order of other units; a single tensor is blind to what other groups' factors do elsewhere.

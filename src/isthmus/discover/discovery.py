@@ -132,8 +132,8 @@ def _proof_by_narrow(  # noqa: PLR0917
         made = narrow_copy(module)
         if made is None:
             raise SymmetryError(
-                f"the proof must have numbers to compute with, but {type(module).__name__} is on the meta device; give a "
-                "narrow network of the same architecture as narrow=, or verify=False"
+                f"the proof must have numbers to compute with, but {type(module).__name__} is on the meta device; a "
+                "narrow network of the same architecture can be given as narrow=, or verify=False"
             )
         narrow, said = made
     inputs, named = pytree.tree_map(_on_cpu, (example, dict(keywords)))

@@ -229,7 +229,7 @@ def _outputs(program: ExportedProgram, node: fx.Node) -> list[fx.Node]:
 
 
 def _alive(graph: fx.Graph) -> dict[fx.Node, fx.Node | None]:
-    """Nodes on which an output depends, each with its last reader; writes in place count as reads of what they write."""
+    """Nodes on which an output depends, each with its last reader; writes in place count as reads."""
     last: dict[fx.Node, fx.Node | None] = {}
     for node in reversed(graph.nodes):
         mutating = node.op == "call_function" and _mutates(node)

@@ -101,7 +101,7 @@ def constant(value: Tensor) -> Labels:
 
 
 def reshaped(labels: Labels, shape: Sequence[int]) -> Labels:
-    """The labels after ``reshape``: only the axes that are merged or split and on which a layer depends are written out."""
+    """The labels after ``reshape``: only axes that are merged or split and matter to a layer are written out."""
     shape = tuple(shape)
     if shape == labels.shape:
         return labels

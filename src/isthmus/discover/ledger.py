@@ -244,9 +244,9 @@ class Ledger:
         if one.pinned and other.pinned:
             return _absorb(one, other)
         shared = one.axes & other.axes
-        if one.ids.shape == other.ids.shape and (one.ids is other.ids or torch.equal(one.ids, other.ids)):
-            if one.pinned == other.pinned:
-                return True, False
+        alike = one.pinned == other.pinned and one.ids.shape == other.ids.shape
+        if alike and (one.ids is other.ids or torch.equal(one.ids, other.ids)):
+            return True, False
         if not shared:
             return True, True
         if one.pinned or other.pinned:
@@ -365,7 +365,7 @@ class Ledger:
         return value
 
     def order(self, value: Labels, axis: int, reason: str = "") -> Labels:
-        """Labels of a value whose places along an axis matter (sequence, kernel): units that lie along it are pinned."""
+        """Labels of a value whose places along an axis matter (sequence, kernel): units along it are pinned."""
         axis %= value.rank
         if value.shape[axis] < 2:
             return value

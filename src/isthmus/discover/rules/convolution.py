@@ -100,11 +100,9 @@ def _channels_only(ledger: Ledger, value: Labels, space: int) -> tuple[Labels, b
             value = ledger.order(value, axis, "a convolution runs along the axis on which these units lie")
     layers = []
     for layer in value.layers:
-        ids = layer.ids
-        if layer.pinned:
-            # Places are told apart anew after the convolution; here only their mixing with channels matters.
-            if ids.shape[value.rank - space - 1] == 1:
-                continue
+        # Places are told apart anew after the convolution; here only their mixing with channels matters.
+        if layer.pinned and layer.ids.shape[value.rank - space - 1] == 1:
+            continue
         layers.append(layer)
     taken = Labels(value.shape, tuple(layers))
     spatial = list(range(value.rank - space, value.rank))

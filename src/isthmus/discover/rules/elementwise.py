@@ -1,4 +1,4 @@
-"""Elementwise operations: entries at one place meet. Operations that PyTorch tags as pointwise come here on their own."""
+"""Elementwise operations: entries at one place meet; what PyTorch tags as pointwise comes here on its own."""
 
 from __future__ import annotations
 
