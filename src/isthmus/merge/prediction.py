@@ -1,8 +1,8 @@
 """What a merge will cost one of its solutions: scores from the weights alone, and from little unlabelled data.
 
 A *holder* is a solution that has a capability; the others may not. All scores are larger where more of the capability
-is expected to be lost. None sees a label. With h the holder, o the other solution, b the base that both came from, m the
-merged weights and τ = h − b the holder's task vector:
+is expected to be lost. None sees a label. With h the holder, o the other solution, b the base that both came from, m
+the merged weights and τ = h − b the holder's task vector:
 
 - ``distance``: ‖h − o‖, the naive baseline: networks far apart should lose more.
 - ``displacement``: ‖m − h‖ / ‖τ‖, how far the holder is moved, in lengths of what it learned.

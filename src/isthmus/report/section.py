@@ -12,8 +12,10 @@ from typing import Any
 from isthmus.core.errors import SettingError
 from isthmus.core.record import Record
 from isthmus.report.between import paths_section, repaired_section, surface_section
+from isthmus.report.check import check_section
 from isthmus.report.claims import claims_section
 from isthmus.report.connectivity import barrier_section, comparison_section, pair_barriers_section
+from isthmus.report.continual import continual_section
 from isthmus.report.glass import glass_section
 from isthmus.report.landscape import flatness_section, spectrum_section, walk_section
 from isthmus.report.merging import appraisal_section
@@ -25,8 +27,10 @@ Builder = Callable[[Mapping[str, Any], Words], Section]
 
 SECTIONS: dict[str, Builder] = {
     "Barrier": barrier_section,
+    "Check": check_section,
     "Claims": claims_section,
     "Comparison": comparison_section,
+    "Continual": continual_section,
     "Flatness": flatness_section,
     "Spectrum": spectrum_section,
     "Walks": walk_section,

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.core.errors import DataError, SettingError
+from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
@@ -71,7 +71,9 @@ class Curriculum:
         if self.replicas < 2:
             raise SettingError(f"replicas must be at least 2 to compare in pairs, got {self.replicas}")
         if self.points < 3 or self.points % 2 == 0:
-            raise SettingError(f"points must be odd and at least 3, so that the middle is one of them, got {self.points}")
+            raise SettingError(
+                f"points must be odd and at least 3, so that the middle is one of them, got {self.points}"
+            )
         if not 0 < self.margin < 1:
             raise SettingError(f"margin must lie between 0 and 1, got {self.margin}")
 
@@ -298,8 +300,11 @@ def _contrasts(found: Continual) -> list[Contrast]:
     made = [
         contrast(kept("shared", first), kept("parallel", first), name="shared_over_parallel", capability=first,
                  probe="retention", alternative="greater"),
-        contrast(torch.ones(found.replicas), kept("parallel", first), name="specific_lost", capability=first,
-                 probe="retention", alternative="greater"),
+    ]  # fmt: skip
+    made += [
+        contrast(torch.ones(found.replicas), kept("parallel", cue), name="specific_lost", capability=cue,
+                 probe="retention", alternative="greater")
+        for cue in (first, second)
     ]  # fmt: skip
     for other, name in (("parallel", "incremental_over_parallel"), ("doubled", "incremental_over_doubled")):
         for cue in (first, second):
@@ -349,9 +354,7 @@ def _observed(
 
 def _unlabelled(data: Data, tasks: Sequence[Data], curriculum: Curriculum, *, examples: int = 256) -> dict[str, Tensor]:
     """A few training images of each task, without their labels; test images stay out of every prediction."""
-    return {
-        cue.kind: task.train_inputs[:examples] for cue, task in zip(curriculum.cues, tasks, strict=True)
-    }
+    return {cue.kind: task.train_inputs[:examples] for cue, task in zip(curriculum.cues, tasks, strict=True)}
 
 
 def _mixture(parts: Sequence[Data], *, examples: int = 2000) -> Tensor:

@@ -80,7 +80,8 @@ def validated(observed: Sequence[Observed], *, seed: int = 0) -> Forecast:
         rankings.append(Ranking(name, found, lead))
     known = [ranking for ranking in rankings if math.isfinite(ranking.correlation.estimate)]
     unknown = [ranking for ranking in rankings if not math.isfinite(ranking.correlation.estimate)]
-    return Forecast(tuple([*sorted(known, key=lambda r: -r.correlation.estimate), *unknown]), tuple(observed))
+    known.sort(key=lambda ranking: -ranking.correlation.estimate)
+    return Forecast((*known, *unknown), tuple(observed))
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:

@@ -1,0 +1,114 @@
+"""``isthmus continual``: what survives a merge of networks that learned different things."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+if TYPE_CHECKING:
+    from isthmus.core.record import Record
+    from isthmus.train import Recipe
+    from isthmus.zoo.data import Data
+
+
+def continual(
+    model: Annotated[str, typer.Option(help="A network of the zoo, or your own as file.py:function.")] = "mlp-64x2",
+    cues: Annotated[str, typer.Option(help="Two of colour, noise, position, frequency, texture.")] = "colour,noise",
+    cue: Annotated[
+        str | None, typer.Option(help="Settings of both cues: strength=2,correlation=1,swapped=.4,absent=.3,size=…")
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="Seeds; six are the fewest that a sign test can tell.")] = 6,
+    train: Annotated[str | None, typer.Option(help="Fields of the base's recipe: name=value,… or JSON.")] = None,
+    task: Annotated[str | None, typer.Option(help="Fields that differ when a task is learned.")] = None,
+    margin: Annotated[float, typer.Option(help="By how much a learned cue must beat the base network.")] = 0.2,
+    controls: Annotated[bool, typer.Option(help="Also train jointly and with replay.")] = True,
+    predict: Annotated[bool, typer.Option(help="Also score before merging what will be lost.")] = True,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    examples: options.Examples = None,
+    points: options.Points = 11,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """What survives a merge of networks that learned different cues, side by side or one after the other?"""
+    with console.progress("continual") as told:
+        from isthmus.core.errors import SettingError
+        from isthmus.studies.continual import Curriculum, continual
+        from isthmus.zoo.cues import Cue, in_colour
+
+        kinds = [kind.strip() for kind in cues.split(",") if kind.strip()]
+        if len(kinds) != 2:
+            raise SettingError(f"cues must be two kinds separated by a comma, got {cues}")
+        where = inputs.found_device(device)
+        found = inputs.found_data(data, data_dir, examples=examples)
+        shown = in_colour(found) if "colour" in kinds else found
+        chosen = {"swapped": 0.4, "absent": 0.3, **console.settings(cue, what="cue")}
+        base, later = _recipes(model, shown, data, train, task)
+        result = continual(
+            Curriculum(
+                base, cues=(_cue(Cue, kinds[0], chosen), _cue(Cue, kinds[1], chosen)), task=later, replicas=replicas,
+                points=points, margin=margin, controls=controls, predict=predict, seed=seed,
+            ),
+            found, device=where, progress=told,
+        )  # fmt: skip
+    _deliver(result, output=output, report=report, json=json)
+
+
+def _cue(kind: Any, name: str, settings: dict[str, Any]) -> Any:
+    import dataclasses
+
+    from isthmus.core.errors import SettingError, listed
+
+    known = [field.name for field in dataclasses.fields(kind) if field.name != "kind"]
+    if unknown := [setting for setting in settings if setting not in known]:
+        raise SettingError(f"a cue has no setting {unknown[0]}; it has {listed(known, 10)}")
+    if wrong := [s for s, value in settings.items() if isinstance(value, bool) or not isinstance(value, int | float)]:
+        raise SettingError(f"a cue's {wrong[0]} must be a number, got {settings[wrong[0]]!r}")
+    return kind(name, **settings)
+
+
+def _recipes(model: str, shown: Data, data: str, train: str | None, task: str | None) -> tuple[Recipe, dict[str, Any]]:
+    """The base's recipe, and what differs for a task; gentle enough that a merge is worth looking at."""
+    from isthmus.train import Recipe
+    from isthmus.zoo.networks import is_network
+
+    shallow = model.startswith("mlp")
+    fields: dict[str, Any] = {
+        "network": model,
+        "settings": {"inputs": list(shown.shape), "classes": shown.classes} if is_network(model) else {},
+        "data": data,
+        "batch_size": 64 if shallow else 128,
+        "rate": 0.05 if shallow else 0.1,
+        "epochs": 15,
+        **({} if shallow else {"schedule": "cosine", "warmup": 50}),
+    }
+    later = {"rate": 0.01 if shallow else 0.02, "epochs": 20 if shallow else 10}
+    return (
+        Recipe.from_dict({**fields, **console.settings(train, what="train")}),
+        {**later, **console.settings(task, what="task")},
+    )
+
+
+def _deliver(result: Record, *, output: str | None, report: str | None, json: bool) -> None:
+    console.deliver(result.to_dict(), output=output, report=report, json=json, show=_show)
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.continual import contrast_rows, forecast_rows, retention_rows
+    from isthmus.report.section import section
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    for line in values["notes"]:
+        console.note(line)
+    console.table(*retention_rows(values, words), title=words("continual.retention"))
+    console.table(*contrast_rows(values, words), title=words("continual.contrasts"))
+    if values["forecast"]:
+        console.table(*forecast_rows(values, words), title=words("continual.forecast"))
+    console.say(section(values).headline)

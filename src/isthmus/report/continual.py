@@ -1,0 +1,173 @@
+"""The section about what survives a merge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isthmus.report.connectivity import interval_text
+from isthmus.report.figures import _altair, _colour, _finished
+from isthmus.report.page import Figure, Section, Table
+from isthmus.report.words import Words
+
+_ARMS = ("shared", "parallel", "incremental", "doubled")
+
+
+def continual_section(values: Mapping[str, Any], words: Words) -> Section:
+    """Accuracy against α for each cue and arm, what of it is retained, and the contrasts over seeds."""
+    first, second = (cue["kind"] for cue in values["cues"])
+    drawn = [
+        _figure(values, words, capability, probe)
+        for capability, probe in [
+            *((cue, probe) for cue in (first, second) for probe in ("cue_only", "with_cue")),
+            ("base", "base_only"),
+        ]
+    ]
+    tables = [
+        Table(words("continual.contrasts"), *contrast_rows(values, words), note=words("continual.contrasts.note")),
+        Table(words("continual.retention"), *retention_rows(values, words), note=words("continual.retention.note")),
+        Table(words("continual.controls"), *_control_rows(values, words)),
+    ]
+    if values["forecast"]:
+        tables.append(
+            Table(words("continual.forecast"), *forecast_rows(values, words), note=words("continual.forecast.note"))
+        )
+    terms = (*_ARMS, "joint", "replay", "probe.cue_only", "probe.with_cue", "probe.wrong_cue")
+    return Section(
+        words("continual.title"),
+        text=[
+            words("continual.text", first=_cue(first, words), second=_cue(second, words), replicas=values["replicas"])
+        ],
+        figures=drawn,
+        tables=tables,
+        definitions=[(words(f"continual.{name}"), words(f"continual.{name}.meaning")) for name in terms],
+        headline=_headline(values, words),
+    )
+
+
+def contrast_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
+    """One row for each paired contrast."""
+    names = ("contrast", "capability", "probe", "difference", "seeds", "p", "holds")
+    rows = []
+    for found in values["contrasts"]:
+        direction = "answer" if found["alternative"] == "greater" else "two_sided"
+        rows.append([
+            words(f"continual.contrast.{found['name']}"), _cue(found["capability"], words),
+            words(f"continual.probe.{found['probe']}"), interval_text(found["interval"]),
+            f"{found['above']} / {found['below']}", found["p"],
+            words(f"continual.{direction}.{'yes' if found['holds'] else 'no'}"),
+        ])  # fmt: skip
+    return [words(f"continual.column.{name}") for name in names], rows
+
+
+def retention_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
+    """One row for each arm and cue: how much is kept in the middle."""
+    rows = []
+    for found in values["retention"]:
+        middle = found["mean"][len(found["mean"]) // 2]
+        rows.append([
+            words(f"continual.{found['arm']}"), _cue(found["cue"], words),
+            words(f"continual.holder.{found['holder']}"), interval_text(middle),
+            words(f"continual.answer.{'yes' if found['kept'] else 'no'}"),
+        ])  # fmt: skip
+    names = ("arm", "capability", "holder", "retention", "kept")
+    return [words(f"continual.column.{name}") for name in names], rows
+
+
+def forecast_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
+    """One row for each score, best first."""
+    rows = [
+        [words(f"continual.score.{found['score']}"), *(interval_text(found[n]) for n in ("correlation", "over_naive"))]
+        for found in values["forecast"]["rankings"]
+    ]
+    return [words(f"continual.column.{name}") for name in ("score", "correlation", "over_naive")], rows
+
+
+def _control_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
+    rows = [
+        [words(f"continual.network.{found['arm']}"), _cue(found["capability"], words),
+         words(f"continual.probe.{found['probe']}"), interval_text(found["mean"][0])]
+        for found in values["controls"]
+    ]  # fmt: skip
+    for found in values["curves"]:
+        if found["arm"] == "incremental":
+            rows.append([
+                words("continual.network.sequential"), _cue(found["capability"], words),
+                words(f"continual.probe.{found['probe']}"), interval_text(found["mean"][-1]),
+            ])  # fmt: skip
+    return [words(f"continual.column.{name}") for name in ("network", "capability", "probe", "accuracy")], rows
+
+
+def _figure(values: Mapping[str, Any], words: Words, capability: str, probe: str) -> Figure:
+    positions = values["positions"]
+    rows = []
+    order = []
+    for found in values["curves"]:
+        if (found["capability"], found["probe"]) != (capability, probe):
+            continue
+        # The shared arm says nothing about a cue that neither of its ends has seen.
+        if found["arm"] == "shared" and capability == values["cues"][1]["kind"]:
+            continue
+        order.append(words(f"continual.{found['arm']}"))
+        rows += _band(order[-1], positions, found["mean"])
+    lines = []
+    for found in values["controls"]:
+        if (found["capability"], found["probe"]) == (capability, probe):
+            name = words(f"continual.network.{found['arm']}")
+            order.append(name)
+            lines += _band(name, (positions[0], positions[-1]), [found["mean"][0]] * 2)
+    said = "; ".join(f"{row['series']}, {row['alpha']:g}: {row['accuracy']:.3f}" for row in [*rows, *lines])
+    title = f"{_cue(capability, words)}: {words(f'continual.probe.{probe}')}"
+    return Figure(title, _chart(rows, lines, order, words), caption=words("continual.figure"), description=said)
+
+
+def _band(series: str, positions: Sequence[float], means: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one curve; without an interval its band has no width. Accuracies end at 0 and 1, so bands do too."""
+    rows = []
+    for alpha, mean in zip(positions, means, strict=True):
+        low, high = (
+            mean["estimate"] if mean[end] is None else min(1.0, max(0.0, mean[end])) for end in ("low", "high")
+        )
+        rows.append({"series": series, "alpha": alpha, "accuracy": mean["estimate"], "low": low, "high": high})
+    return rows
+
+
+def _chart(
+    rows: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]], order: Sequence[str], words: Words
+) -> dict[str, Any]:
+    """Curves with bands, and dashed level lines for networks that are not on any path."""
+    alt = _altair()
+    x = alt.X("alpha:Q", title=words("continual.axis.alpha"))
+    lowest = min(row["low"] for row in [*rows, *lines])
+    # From zero, unless all lies in the upper half: there differences of a point would not be seen.
+    scale = alt.Scale(domain=[0 if lowest < 0.5 else math.floor(lowest * 20 - 0.5) / 20, 1])
+    colour = _colour("series", order)
+    tooltip = [
+        alt.Tooltip("series:N"),
+        *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("alpha", "accuracy", "low", "high")),
+    ]
+    arms = alt.Chart(alt.Data(values=list(rows))).encode(x=x, color=colour)
+    y = alt.Y("accuracy:Q", title=words("continual.axis.accuracy"), scale=scale)
+    band = arms.mark_area(fillOpacity=0.15).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
+    line = arms.mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2).encode(y=y, tooltip=tooltip)
+    level = (
+        alt.Chart(alt.Data(values=list(lines)))
+        .mark_line(strokeWidth=2, strokeDash=[5, 3])
+        .encode(x=x, y=y, color=colour, tooltip=tooltip)
+    )
+    return _finished((band + line + level).properties(width=350, height=250))
+
+
+def _cue(kind: str, words: Words) -> str:
+    return words(f"continual.capability.{kind}")
+
+
+def _headline(values: Mapping[str, Any], words: Words) -> str:
+    first = values["cues"][0]["kind"]
+    middle = {
+        (found["arm"], found["cue"]): found["mean"][len(found["mean"]) // 2]["estimate"]
+        for found in values["retention"]
+    }
+    shown = {arm: f"{middle[arm, first]:.0%}" for arm in ("shared", "parallel", "incremental")}
+    return words("continual.headline", cue=_cue(first, words), **shown)
