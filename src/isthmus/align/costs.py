@@ -82,6 +82,9 @@ class Costs:
         """Bring a kept matrix up to date; say whether that was worth it."""
         work = 0.0
         total = sum(math.prod(self._landscape.symmetry.tensors[name]) for name in self._landscape.tensors[tree.name])
+        # Moved places of an axis that a site is limited to cannot be told apart by their number: count anew.
+        if any(axis in kept.since.get(site.tensor, {}) for site in tree.root.sites for axis, _ in site.within):
+            return False
         for name, axes in kept.since.items():
             if len(axes) > 1:
                 return False
@@ -92,6 +95,8 @@ class Costs:
             return False
         for site in tree.root.sites:
             for axis, gather in kept.since.get(site.tensor, {}).items():
+                if axis == site.dim:  # other units of that axis; this group's stayed where they were
+                    continue
                 kept.matrix = kept.matrix + self._change(site, current[site.tensor], axis, gather)
         kept.updates += bool(kept.since)
         kept.since = {}
