@@ -26,6 +26,22 @@ def continual(
     margin: Annotated[float, typer.Option(help="By how much a learned cue must beat the base network.")] = 0.2,
     controls: Annotated[bool, typer.Option(help="Also train jointly and with replay.")] = True,
     predict: Annotated[bool, typer.Option(help="Also score before merging what will be lost.")] = True,
+    stream: Annotated[
+        str | None, typer.Option(help="Many tasks instead: split, domain, permuted, rotated or cues.")
+    ] = None,
+    tasks: Annotated[int, typer.Option(help="With --stream: how many.")] = 3,
+    mergers: Annotated[
+        str,
+        typer.Option(
+            help="With --stream: some of last, mean, ema, fisher, task_arithmetic, ties, dare, magnitude_max."
+        ),
+    ] = "last,mean,ema,ties,magnitude_max",
+    start: Annotated[
+        str, typer.Option(help="With --stream: each task starts from the base, the previous end or the merged network.")
+    ] = "previous",
+    heads: Annotated[
+        str | None, typer.Option(help="With --stream: one head, or separate ones; disjoint labels need a choice.")
+    ] = None,
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
@@ -40,24 +56,40 @@ def continual(
     with console.progress("continual") as told:
         from isthmus.core.errors import SettingError
         from isthmus.studies.continual import Curriculum, continual
-        from isthmus.zoo.cues import Cue, in_colour
+        from isthmus.zoo.cues import KINDS, Cue, in_colour
 
-        kinds = [kind.strip() for kind in cues.split(",") if kind.strip()]
-        if len(kinds) != 2:
-            raise SettingError(f"cues must be two kinds separated by a comma, got {cues}")
         where = inputs.found_device(device)
         found = inputs.found_data(data, data_dir, examples=examples)
-        shown = in_colour(found) if "colour" in kinds else found
         chosen = {"swapped": 0.4, "absent": 0.3, **console.settings(cue, what="cue")}
+        kinds = [kind.strip() for kind in cues.split(",") if kind.strip()]
+        coloured = "colour" in kinds if stream is None else stream == "cues"
+        shown = in_colour(found) if coloured else found
         base, later = _recipes(model, shown, data, train, task)
-        result = continual(
-            Curriculum(
-                base, cues=(_cue(Cue, kinds[0], chosen), _cue(Cue, kinds[1], chosen)), task=later, replicas=replicas,
-                points=points, margin=margin, controls=controls, predict=predict, seed=seed,
-            ),
-            found, device=where, progress=told,
-        )  # fmt: skip
-    _deliver(result, output=output, report=report, json=json)
+        result: Record
+        if stream is not None:
+            from isthmus.studies.continual_stream import merges
+            from isthmus.zoo import streams
+
+            # The cues that were asked for come first, then the others in their order.
+            laid = [_cue(Cue, kind, chosen) for kind in dict.fromkeys((*kinds, *KINDS))] if stream == "cues" else []
+            result = merges(
+                streams.stream(stream, shown, tasks, cues=laid, seed=seed), base, task=later,
+                mergers=[name.strip() for name in mergers.split(",")], start=start,  # pyright: ignore[reportArgumentType]
+                heads=heads, replicas=replicas, joint=controls, points=points,  # pyright: ignore[reportArgumentType]
+                device=where, progress=told,
+            )  # fmt: skip
+        else:
+            if len(kinds) != 2:
+                raise SettingError(f"cues must be two kinds separated by a comma, got {cues}")
+            result = continual(
+                Curriculum(
+                    base, cues=(_cue(Cue, kinds[0], chosen), _cue(Cue, kinds[1], chosen)), task=later,
+                    replicas=replicas, points=points, margin=margin, controls=controls, predict=predict, seed=seed,
+                ),
+                found, device=where, progress=told,
+            )  # fmt: skip
+    show = _show if stream is None else _show_merges
+    console.deliver(result.to_dict(), output=output, report=report, json=json, show=show)
 
 
 def _cue(kind: Any, name: str, settings: dict[str, Any]) -> Any:
@@ -95,10 +127,6 @@ def _recipes(model: str, shown: Data, data: str, train: str | None, task: str | 
     )
 
 
-def _deliver(result: Record, *, output: str | None, report: str | None, json: bool) -> None:
-    console.deliver(result.to_dict(), output=output, report=report, json=json, show=_show)
-
-
 def _show(values: dict[str, Any]) -> None:
     from isthmus.report.continual import contrast_rows, forecast_rows, retention_rows
     from isthmus.report.section import section
@@ -111,4 +139,15 @@ def _show(values: dict[str, Any]) -> None:
     console.table(*contrast_rows(values, words), title=words("continual.contrasts"))
     if values["forecast"]:
         console.table(*forecast_rows(values, words), title=words("continual.forecast"))
+    console.say(section(values).headline)
+
+
+def _show_merges(values: dict[str, Any]) -> None:
+    from isthmus.report.continual import barrier_rows, merges_rows
+    from isthmus.report.section import section
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    console.table(*merges_rows(values, words), title=words("merges.table"))
+    console.table(*barrier_rows(values, words), title=words("merges.barriers"))
     console.say(section(values).headline)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isthmus.report import figures
 from isthmus.report.connectivity import interval_text
 from isthmus.report.figures import _altair, _colour, _finished
 from isthmus.report.page import Figure, Section, Table
@@ -171,3 +172,81 @@ def _headline(values: Mapping[str, Any], words: Words) -> str:
     }
     shown = {arm: f"{middle[arm, first]:.0%}" for arm in ("shared", "parallel", "incremental")}
     return words("continual.headline", cue=_cue(first, words), **shown)
+
+
+def merges_section(values: Mapping[str, Any], words: Words) -> Section:
+    """Accuracy after every task for each merger, with what was forgotten and how connected the steps are."""
+    drawn = []
+    for found in values["outcomes"]:
+        rows = matrix_rows(found, values["tasks"], words)
+        spec = figures.matrix(
+            rows, row="after", column="task", value="accuracy", title=words("continual.axis.accuracy"), high=1.0
+        )
+        said = "; ".join(f"{row['after']}, {row['task']}: {row['accuracy']:.3f}" for row in rows)
+        drawn.append(Figure(_merger(found["merger"], words), spec, caption=words("merges.figure"), description=said))
+    return Section(
+        words("merges.title"),
+        text=[
+            words("merges.text", tasks=len(values["tasks"]), names=", ".join(values["tasks"])),
+            words(f"merges.start.{values['start']}"), words(f"merges.heads.{values['heads']}"),
+        ],
+        figures=drawn,
+        tables=[
+            Table(words("merges.table"), *merges_rows(values, words)),
+            Table(words("merges.barriers"), *barrier_rows(values, words), note=words("merges.barriers.note")),
+        ],
+        definitions=[
+            (words(f"merges.{name}"), words(f"merges.{name}.meaning"))
+            for name in ("final", "forgetting", "backward", "forward")
+        ],
+        headline=_merges_headline(values, words),
+    )  # fmt: skip
+
+
+def merges_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
+    """One row for each merger, and one for joint training."""
+    measures = ("final", "forgetting", "backward", "forward")
+    rows: list[list[Any]] = [
+        [_merger(f["merger"], words), *(interval_text(f[name]) for name in measures)] for f in values["outcomes"]
+    ]
+    if values["joint"]:
+        each = [value for row in values["joint"] for value in row]
+        rows.append([words("continual.network.joint"), f"{sum(each) / len(each):.3g}", None, None, None])
+    return [words("merges.merger"), *(words(f"merges.{name}") for name in measures)], rows
+
+
+def barrier_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
+    """For each merger and target, the mean error barrier after every later task."""
+    rows = []
+    for found in values["outcomes"]:
+        for other, table in found["barriers"].items():
+            means = [sum(column) / len(column) for column in zip(*table, strict=True)]
+            rows.append([_merger(found["merger"], words), words(f"merges.to.{other}"), *means])
+    return [words("merges.merger"), words("merges.to"), *values["tasks"][1:]], rows
+
+
+def matrix_rows(found: Mapping[str, Any], tasks: Sequence[str], words: Words) -> list[dict[str, Any]]:
+    """The accuracy on each task after each, as means over replicas."""
+    replicas = found["accuracy"]
+    return [
+        {
+            "after": words("merges.after", task=after),
+            "task": task,
+            "accuracy": sum(matrix[k][j] for matrix in replicas) / len(replicas),
+        }
+        for k, after in enumerate(tasks)
+        for j, task in enumerate(tasks)
+    ]
+
+
+def _merger(name: str, words: Words) -> str:
+    key = f"merges.merger.{name}"
+    return words(key) if key in words else name
+
+
+def _merges_headline(values: Mapping[str, Any], words: Words) -> str:
+    best = max(values["outcomes"], key=lambda found: found["final"]["estimate"])
+    return words(
+        "merges.headline", merger=_merger(best["merger"], words), final=f"{best['final']['estimate']:.1%}",
+        forgetting=f"{best['forgetting']['estimate']:.1%}",
+    )  # fmt: skip

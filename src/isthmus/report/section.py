@@ -15,12 +15,14 @@ from isthmus.report.between import paths_section, repaired_section, surface_sect
 from isthmus.report.check import check_section
 from isthmus.report.claims import claims_section
 from isthmus.report.connectivity import barrier_section, comparison_section, pair_barriers_section
-from isthmus.report.continual import continual_section
+from isthmus.report.continual import continual_section, merges_section
+from isthmus.report.counting import counting_section
 from isthmus.report.glass import glass_section
 from isthmus.report.landscape import flatness_section, spectrum_section, walk_section
 from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
 from isthmus.report.redundancy import symmetry_section
+from isthmus.report.remedies import remedies_section
 from isthmus.report.words import Words, words_for
 
 Builder = Callable[[Mapping[str, Any], Words], Section]
@@ -31,12 +33,15 @@ SECTIONS: dict[str, Builder] = {
     "Claims": claims_section,
     "Comparison": comparison_section,
     "Continual": continual_section,
+    "Merges": merges_section,
     "Flatness": flatness_section,
     "Spectrum": spectrum_section,
     "Walks": walk_section,
     "Appraisal": appraisal_section,
     "Glass": glass_section,
     "Paths": paths_section,
+    "Redundancies": counting_section,
+    "Remedies": remedies_section,
     "Repaired": repaired_section,
     "Surface": surface_section,
     "PairBarriers": pair_barriers_section,

@@ -79,6 +79,12 @@ class Trainings:
             found["replay"] = self.continued("replay", replayed(first, second), found["first"])
         return Ends(found)
 
+    def fresh(self, data: Data) -> tuple[list[Weights], list[Weights]]:
+        """Networks trained on a first task by the base's recipe, and their initialisations."""
+        recipes = self._recipe.replicates(self._count)
+        initial: list[Weights] = [to(build(recipe).state_dict(), device=self._device) for recipe in recipes]
+        return self._kept("first task", recipes, data, build, 1.0), initial
+
     def task_recipe(self, replica: int, order: str, *, factor: int = 1) -> Recipe:
         """One replica's recipe of a task; its examples come in an order of their own."""
         recipe = Recipe.from_dict({**self._recipe.to_dict(), **self._task})

@@ -1,0 +1,69 @@
+"""``isthmus continual``: results, figures, and one line for what is wrong."""
+
+import json
+
+import pytest
+
+QUICK = ("continual", "--model", "mlp-16x1", "--train", "epochs=3", "--task", "epochs=12,rate=0.02")
+
+
+def test_the_study_and_its_page(shell, tmp_path):
+    page, file = tmp_path / "page.html", tmp_path / "found.json"
+    code, out, err = shell(
+        *QUICK, "--replicas", 2, "--points", 3, "--no-controls", "--report", page, "-o", file, "--margin", 0.05
+    )
+    assert code == 0, err
+    assert "Half-way between the ends" in out
+    assert "three channels" in err
+    values = json.loads(file.read_text())
+    assert values["kind"] == "Continual"
+    assert {found["arm"] for found in values["curves"]} == {"shared", "parallel", "incremental", "doubled"}
+    assert "colour cue" in page.read_text()
+    code, _, err = shell("report", file, "-o", tmp_path / "again.html")
+    assert code == 0, err
+
+
+def test_a_stream(shell):
+    code, out, err = shell(
+        *QUICK[:3], "--stream", "split", "--tasks", 2, "--heads", "separate", "--mergers", "mean,ties", "--replicas", 2,
+        "--points", 3, "--no-controls", "--examples", 200, "--task", "epochs=1", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    values = json.loads(out)
+    assert values["kind"] == "Merges"
+    assert [found["merger"] for found in values["outcomes"]] == ["mean", "ties"]
+    assert values["outcomes"][0]["barriers"].keys() == {"previous", "merged"}
+
+
+def test_a_stream_of_cues_for_people(shell):
+    code, out, err = shell(
+        *QUICK[:3], "--stream", "cues", "--tasks", 3, "--cues", "position,noise", "--mergers", "mean", "--replicas", 2,
+        "--points", 3, "--no-controls", "--examples", 100, "--task", "epochs=1", "--train", "epochs=1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "noise cue" in out
+    assert "Best in the end" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--cues", "colour"), "two kinds"),
+        (("--cues", "colour,nois"), "did you mean noise"),
+        (("--cue", "strenght=3"), "a cue has no setting strenght"),
+        (("--cue", "strength=big"), "must be a number"),
+        (("--replicas", "1"), "replicas must be at least 2"),
+        (("--points", "4"), "points must be odd"),
+        (("--train", "rat=1"), "did you mean rate"),
+        (("--task", "network=mlp-8x1"), "must not set network"),
+        (("--task", "epochs=0", "--train", "epochs=0", "--replicas", "2"), "must be learned"),
+        (("--stream", "split"), "choose separate heads"),
+        (("--stream", "splot"), "did you mean split"),
+        (("--stream", "rotated", "--mergers", "tie"), "mergers must be some of"),
+    ],
+)
+def test_bad_input_is_one_line(shell, arguments, says):
+    code, out, err = shell("continual", "--model", "mlp-8x1", *arguments)
+    assert code == 2, (out, err)
+    assert says in err
+    assert err.splitlines()[-1].startswith("isthmus: ")
