@@ -1,0 +1,119 @@
+"""``isthmus redundancy``: how many equal copies a network has, by layer, and how many its weights can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+Number = TypeVar("Number", int, float)
+
+
+def redundancy(
+    model: Annotated[
+        str, typer.Argument(help="module:function, file.py:function, torchvision:NAME, timm:NAME, a zoo name.")
+    ],
+    checkpoints: Annotated[
+        list[str] | None, typer.Argument(help="Trained weights: how many copies do they still tell apart?")
+    ] = None,
+    shape: options.Shape = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="The input is token numbers, not real numbers.")] = False,
+    widths: Annotated[
+        str | None, typer.Option(help="Also count for these widths (a zoo network that has one).")
+    ] = None,
+    depths: Annotated[
+        str | None, typer.Option(help="Also count for these depths (a zoo network that has one).")
+    ] = None,
+    factors: Annotated[
+        bool | None, typer.Option(help="Look for signs and scales, too; by default up to two million parameters.")
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="Deviation of a weight; by default that between aligned checkpoints, or exact equality."),
+    ] = None,
+    seed: options.Seed = 0,
+    unsafe_pickle: options.UnsafePickle = False,
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Count the equal copies of a network: permutations and signs by layer, scales as continuous dimensions."""
+    with console.progress("redundancy") as told:
+        from isthmus.core.network import Network
+        from isthmus.studies.counting import count
+
+        shapes = inputs.shapes(shape)
+        settings: dict[str, Any] = {"inputs": tuple(shapes[0][1:])} if shapes else {}
+        family = _family(model, settings, widths, depths)
+        module = inputs.module(model, shape=shapes[0][1:] if shapes else None)
+        example = inputs.example(shape, module, tokens=tokens, seed=seed)
+        solutions = inputs.found_solutions(checkpoints or [], Network.of(module), unsafe_pickle=unsafe_pickle)
+        result = count(
+            module,
+            example,
+            name=model,
+            family=family,
+            solutions=dict(zip(inputs.shortened(checkpoints or []), solutions, strict=True)),
+            factors=factors,
+            noise=noise,
+            seed=seed,
+            progress=told,
+        )
+        values = result.to_dict()
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def numbers(text: str, kind: Callable[[str], Number], *, what: str) -> list[Number]:
+    """Numbers that are separated by commas.
+
+    Raises:
+        SettingError: something else.
+    """
+    from isthmus.core.errors import SettingError
+
+    try:
+        found = [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = []
+    if not found:
+        raise SettingError(f"{what} must be numbers separated by commas, got {text!r}")
+    return found
+
+
+def _family(model: str, settings: dict[str, Any], widths: str | None, depths: str | None) -> dict[tuple[int, int], Any]:
+    """Functions that build the model at each wanted width and depth."""
+    if widths is None and depths is None:
+        return {}
+    from isthmus.core.errors import SettingError
+    from isthmus.zoo.networks import is_network, network, parse
+
+    if not is_network(model):
+        raise SettingError(f"widths and depths must go with a network of the zoo, got {model}")
+    kind, short = parse(model)
+    start = {"width": 128, "depth": 2, **short}
+    grid = {
+        name: numbers(text, int, what=f"{name}s") if text else [start[name]]
+        for name, text in {"width": widths, "depth": depths}.items()
+    }
+    changed = {**{name: value for name, value in short.items() if name not in grid}, **settings}
+    return {
+        (width, depth): lambda width=width, depth=depth: network(
+            kind, **changed, **{n: v for n, v in {"width": width, "depth": depth}.items() if n == "width" or depths}
+        )
+        for depth in grid["depth"]
+        for width in grid["width"]
+    }
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.counting import counting_tables, counting_text
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    for table in counting_tables(values, words):
+        console.table(table.columns, table.rows, title=table.title)
+    for line in counting_text(values, words):
+        console.say(line)

@@ -1,0 +1,77 @@
+"""``isthmus remedies``: which remedy against redundancy removes the barrier between seeds, and at what price."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+
+def remedies(
+    only: Annotated[
+        str | None, typer.Option(help="Remedies to try, separated by commas, or all; one of each kind by default.")
+    ] = None,
+    sizes: Annotated[str, typer.Option(help="Widths of the plain network, separated by commas.")] = "16,64",
+    label_noise: Annotated[str, typer.Option(help="Shares of wrong training labels, separated by commas.")] = "0,0.2",
+    solutions: Annotated[int, typer.Option(help="Networks of each kind; 4 or more for intervals.")] = 4,
+    train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
+    method: Annotated[str, typer.Option(help="Align by weights or activations.")] = "weights",
+    target: Annotated[float, typer.Option(help="Test accuracy up to which training steps are counted.")] = 0.9,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    examples: options.Examples = None,
+    points: options.Points = 7,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Train each remedy beside the plain network and aligning, at matched parameters: barrier and price."""
+    with console.progress("remedies") as told:
+        from isthmus.cli.redundancy import numbers
+        from isthmus.core.errors import SettingError
+        from isthmus.studies.candidates import REMEDIES
+        from isthmus.studies.remedies import RECIPE, USUAL, try_remedies
+        from isthmus.train import Recipe
+
+        if method not in ("weights", "activations"):
+            raise SettingError(f"method must be weights or activations, got {method}")
+        if points < 3:
+            raise SettingError(f"points must be at least 3 to see inside the path, got {points}")
+        where = inputs.found_device(device)
+        found = inputs.found_data(data, data_dir, examples=examples).to(where)
+        recipe = Recipe.from_dict({**RECIPE.to_dict(), "data": data, **console.settings(train, what="train")})
+        chosen = USUAL if only is None else tuple(REMEDIES) if only == "all" else tuple(_names(only))
+        result = try_remedies(
+            found,
+            recipe,
+            remedies=chosen,
+            sizes=numbers(sizes, int, what="sizes"),
+            label_noise=numbers(label_noise, float, what="label-noise"),
+            networks=solutions,
+            method=method,
+            points=points,
+            target=target,
+            seed=seed,
+            device=where,
+            progress=told,
+        )
+        values = result.to_dict()
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.remedies import headline, summary_table
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    table = summary_table(values, words)
+    console.table(table.columns, table.rows, title=table.title)
+    console.say(headline(values, words))

@@ -1,0 +1,138 @@
+"""The section about remedies against redundancy: which one removes the barrier, and at what price."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from isthmus.report import figures
+from isthmus.report.connectivity import interval_text
+from isthmus.report.page import Figure, Section, Table
+from isthmus.report.words import Words
+
+
+def remedies_section(values: Mapping[str, Any], words: Words) -> Section:
+    """Verdicts and prices as tables, barriers against size as figures."""
+    return Section(
+        words("remedies.title"),
+        text=[words("remedies.text", threshold=f"{values['threshold']:.0%}", target=f"{values['target']:.0%}")],
+        figures=_figures(values, words),
+        tables=[summary_table(values, words), *remedies_tables(values, words)],
+        definitions=[
+            (words(f"remedies.verdict.{name}"), words(f"remedies.meaning.{name}"))
+            for name in ("removes", "lowers", "does not")
+        ],
+        headline=headline(values, words),
+    )
+
+
+def summary_table(values: Mapping[str, Any], words: Words) -> Table:
+    """Which remedy removes the barrier, and at what price: means only."""
+    rows = []
+    for trial in values["trials"]:
+        after, cost, slowdown = trial["aligned"], trial["cost"], trial["slowdown"]
+        rows.append([
+            words(f"remedies.{trial['remedy']}"),
+            trial["size"],
+            f"{trial['label_noise']:g}",
+            f"{trial['naive']['loss']['estimate']:.3f}",
+            words(f"remedies.verdict.{trial['verdict']}"),
+            f"{after['loss']['estimate']:.3f}" if after else "–",
+            words(f"remedies.verdict.{trial['verdict_aligned']}") if after else "–",
+            f"{cost['estimate']:+.3f}" if cost else "–",
+            "–" if slowdown is None else f"{slowdown:.2f}",
+        ])  # fmt: skip
+    names = ("remedy", "size", "noise", "loss", "verdict", "loss.aligned", "verdict.aligned", "cost", "slowdown")
+    return Table(words("remedies.summary"), [words(f"remedies.column.{name}") for name in names], rows)
+
+
+def remedies_tables(values: Mapping[str, Any], words: Words) -> list[Table]:
+    """What each remedy does to the barrier; what it costs; how the barrier goes with size."""
+    does, costs = [], []
+    for trial in values["trials"]:
+        place = [words(f"remedies.{trial['remedy']}"), trial["size"], f"{trial['label_noise']:g}"]
+        after = trial["aligned"]
+        does.append([
+            *place,
+            f"{trial['log10_copies']:.1f}",
+            interval_text(trial["naive"]["loss"]),
+            interval_text(trial["naive"]["error"]),
+            words(f"remedies.verdict.{trial['verdict']}"),
+            interval_text(after["loss"]) if after else "–",
+            interval_text(after["error"]) if after else "–",
+            words(f"remedies.verdict.{trial['verdict_aligned']}") if after else "–",
+        ])  # fmt: skip
+        slowdown = trial["slowdown"]
+        costs.append([
+            *place,
+            trial["width"],
+            trial["parameters"],
+            f"{trial['accuracy']['estimate']:.3f}",
+            interval_text(trial["cost"]) if trial["cost"] else "–",
+            f"{trial['deviation']:.3f}",
+            interval_text(trial["disagreement"]),
+            f"{trial['steps']['estimate']:.0f} ({trial['reached']}/{trial['networks']})" if trial["steps"] else "–",
+            "–" if slowdown is None else f"{slowdown:.2f}",
+        ])  # fmt: skip
+    place = ("remedy", "size", "noise")
+    columns = [words(f"remedies.column.{n}") for n in (*place, "copies", "loss", "error", "verdict",
+                                                       "loss.aligned", "error.aligned", "verdict.aligned")]  # fmt: skip
+    price = [words(f"remedies.column.{n}") for n in (*place, "width", "parameters", "accuracy", "cost", "deviation",
+                                                     "disagreement", "steps", "slowdown")]  # fmt: skip
+    tables = [Table(words("remedies.does"), columns, does), Table(words("remedies.costs"), price, costs)]
+    rows = [
+        [words(f"remedies.{found['remedy']}"), f"{found['label_noise']:g}", *map(_power, (found["exponent"],
+                                                                                        found["aligned_exponent"]))]
+        for found in values["scaling"]
+        if found["exponent"] is not None
+    ]  # fmt: skip
+    if rows:
+        columns = [words(f"remedies.column.{name}") for name in ("remedy", "noise", "exponent", "exponent.aligned")]
+        tables.append(Table(words("remedies.scaling"), columns, rows))
+    return tables
+
+
+def headline(values: Mapping[str, Any], words: Words) -> str:
+    """Which remedies remove and which lower the barrier at the largest size, without label noise if that was tried."""
+    noise = min(trial["label_noise"] for trial in values["trials"])
+    size = max(trial["size"] for trial in values["trials"])
+    cells = [t for t in values["trials"] if t["label_noise"] == noise and t["size"] == size]
+    parts = []
+    for kind in ("removes", "lowers", "does not"):
+        names = [words(f"remedies.{t['remedy']}") for t in cells if t["verdict"] == kind and t["remedy"] != "plain"]
+        if names:
+            parts.append(words(f"remedies.said.{kind}", names=", ".join(names)))
+    plain = next(t for t in cells if t["remedy"] == "plain")
+    if plain["remaining_aligned"]:
+        parts.append(words("remedies.said.aligning", share=f"{plain['remaining_aligned']['estimate']:.0%}"))
+    return words("remedies.headline", size=size, parts="; ".join(parts))
+
+
+def _figures(values: Mapping[str, Any], words: Words) -> list[Figure]:
+    if len({trial["size"] for trial in values["trials"]}) < 2:
+        return []
+    drawn = []
+    for noise in sorted({trial["label_noise"] for trial in values["trials"]}):
+        rows = []
+        for trial in (t for t in values["trials"] if t["label_noise"] == noise):
+            rows.append(_row(words(f"remedies.{trial['remedy']}"), trial["parameters"], trial["naive"]["loss"]))
+            if trial["remedy"] == "plain" and trial["aligned"]:
+                rows.append(_row(words("remedies.plain.aligned"), trial["parameters"], trial["aligned"]["loss"]))
+        spec = figures.trend(
+            rows, x="parameters", y="barrier", x_title=words("remedies.column.parameters"),
+            y_title=words("convention.loss_barrier"), order=list(dict.fromkeys(row["series"] for row in rows)),
+            floor=1e-3,
+        )  # fmt: skip
+        said = "; ".join(f"{row['series']}, {row['parameters']}: {row['barrier']:.3g}" for row in rows)
+        drawn.append(Figure(words("remedies.by_size", noise=f"{noise:g}"), spec, description=said))
+    return drawn
+
+
+def _row(series: str, parameters: int, interval: Mapping[str, Any]) -> dict[str, Any]:
+    estimate = interval["estimate"]
+    low, high = (estimate if interval[end] is None else interval[end] for end in ("low", "high"))
+    return {"series": series, "parameters": parameters, "barrier": estimate, "low": low, "high": high}
+
+
+def _power(exponent: float | None) -> str:
+    return "–" if exponent is None else f"{exponent:.2f}"
