@@ -76,7 +76,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("method", "each", "base", "more", "merger"), METHODS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("method", "each", "base", "more", "merger"), METHODS, ids=[row[0] for row in METHODS])
 def test_methods_agree_with_those_in_memory(tmp_path, dtype, method, each, base, more, merger):
     solutions, origin = saved(tmp_path, dtype)
     merge_files(recipe(tmp_path, method, each=each, base=base, **more), tmp_path / "out.safetensors")

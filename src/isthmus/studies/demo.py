@@ -85,8 +85,8 @@ _WIDTH_SETTING = {"mlp": "width", "resnet20": "width", "vit": "width"}
 _STEADY = {"optimiser": "sgd", "rate": 0.1, "momentum": 0.9, "schedule": "cosine", "batch_size": 64, "warmup": 20}
 _LARGER_IMAGES: dict[str, dict[str, Any]] = {
     "mlp": dict(solutions=4, epochs=6, examples=4000, points=15),
-    "resnet20": dict(widths=(0.25, 0.5), epochs=8, examples=2000, points=7),
-    "vit": dict(widths=(16, 32), epochs=8, examples=2000, points=7),
+    "resnet20": dict(widths=(0.25, 0.5), epochs=6, examples=1500, points=7),
+    "vit": dict(widths=(16, 32), epochs=8, examples=1500, points=7),
 }
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "mlp": dict(widths=(32, 128, 512), solutions=5, family=4, epochs=20, examples=None, points=25, options=_STEADY),
