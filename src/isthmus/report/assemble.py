@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core.errors import SettingError
+from isthmus.report.check import check_page
 from isthmus.report.demo import demo_page
 from isthmus.report.page import Page
 from isthmus.report.section import section
@@ -25,9 +26,11 @@ def page_of(files: Sequence[str | Path], *, language: str = "en") -> Page:
 
 def page_of_results(results: Sequence[tuple[str, Mapping[str, Any]]], *, language: str = "en") -> Page:
     """The page that shows named results, given as plain values."""
-    if len(results) == 1 and results[0][1].get("kind") == "Demo":
+    # Some results have a page of their own, with guidance; among others they are a section like any.
+    whole = {"Check": check_page, "Demo": demo_page}.get(results[0][1].get("kind", "")) if len(results) == 1 else None
+    if whole is not None:
         try:
-            return demo_page(results[0][1], language=language)
+            return whole(results[0][1], language=language)
         except (KeyError, TypeError, IndexError) as problem:
             raise _incomplete(results[0][0], problem) from problem
     words = words_for(language)

@@ -248,6 +248,47 @@ def bars(
     return _finished(chart)
 
 
+def sharing(
+    rows: Sequence[Row],
+    layers: Sequence[str],
+    groups: Sequence[str],
+    *,
+    order: Sequence[str],
+    titles: Mapping[str, str],
+) -> dict[str, Any]:
+    """Layers down, groups across, a cell where they meet and a thread through the cells of each group.
+
+    Args:
+        rows: ``layer``, ``group``, ``part`` (one of ``order``), and what hovering tells, by the keys of ``titles``.
+    """
+    alt = _altair()
+    place = {layer: number for number, layer in enumerate(layers)}
+    met: dict[str, list[int]] = {}
+    for row in rows:
+        met.setdefault(row["group"], []).append(place[row["layer"]])
+    threads = [{"group": name, "layer": layers[min(at)], "last": layers[max(at)]} for name, at in met.items()]
+    down, across = (max(4, min(18, most // max(1, n))) for n, most in ((len(layers), 1800), (len(groups), 420)))
+    names = [alt.Axis(labelLimit=300, labelFontSize=min(11, step), labels=step >= 7) for step in (down, across)]
+    names[1].labelAngle = -90
+    y = alt.Y("layer:N", title=None, sort=list(layers), axis=names[0], scale=alt.Scale(domain=list(layers)))
+    x = alt.X("group:N", title=None, sort=list(groups), axis=names[1], scale=alt.Scale(domain=list(groups)))
+    rule = alt.Chart(alt.Data(values=threads)).mark_rule(color="#8a949e", strokeWidth=1.5, opacity=0.6).encode(
+        x=x, y=y, y2="last:N", tooltip=[alt.Tooltip("group:N", title=titles["group"])]
+    )  # fmt: skip
+    cells = alt.Chart(alt.Data(values=list(rows))).mark_rect(stroke="white", strokeWidth=0.5).encode(
+        x=x, y=y, color=_colour("part", order),
+        tooltip=[alt.Tooltip(f"{key}:N", title=title) for key, title in titles.items()],
+    )  # fmt: skip
+    return _finished((rule + cells).properties(width=alt.Step(across), height=alt.Step(down)))
+
+
+def chosen(spec: Mapping[str, Any], *, field: str, value: str) -> dict[str, Any]:
+    """A chart that shows only the rows whose ``field`` is chosen; the page's own menu sets the parameter."""
+    parameter = {"name": f"chosen_{field}", "value": value}
+    keep = {"filter": f"datum[{field!r}] === chosen_{field}"}
+    return {**spec, "params": [*spec.get("params", []), parameter], "transform": [keep, *spec.get("transform", [])]}
+
+
 def write_picture(spec: Mapping[str, Any], path: str | Path) -> Path:
     """Write a chart as ``.svg``, ``.png`` or ``.pdf``, without a browser; text in black on white.
 

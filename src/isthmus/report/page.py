@@ -6,10 +6,14 @@ data, drawn by a script that the page carries, with a static picture for print a
 
 from __future__ import annotations
 
+import base64
+import csv
 import dataclasses
 import functools
 import importlib
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +45,23 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
+class Choice:
+    """A choice that all interactive figures of a section follow, such as which pair they show.
+
+    Attributes:
+        label: what is chosen.
+        field: name of the figures' parameter, see :func:`isthmus.report.figures.chosen`.
+        options: the values.
+        value: chosen at first, and what a static picture shows.
+    """
+
+    label: str
+    field: str
+    options: Sequence[str]
+    value: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     """One answer: a heading, a few sentences, figures, the numbers under them, and the definitions used.
 
@@ -53,6 +74,7 @@ class Section:
     tables: Sequence[Table] = ()
     definitions: Sequence[tuple[str, str]] = ()
     headline: str = ""
+    choice: Choice | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +116,9 @@ def render(page: Page, *, language: str = "en", interactive: bool = True) -> str
         words=words,
         language=language,
         pictures=pictures,
+        svg_of=_svg_file,
+        csv_of=_csv_file,
+        file_name=_file_name,
         number=_number,
         key_of=id,
         flat=_flat,
@@ -137,6 +162,59 @@ def _svg(spec: str) -> str:
     return vl_convert.vegalite_to_svg(json.loads(spec))
 
 
+def _svg_file(spec: Mapping[str, Any]) -> str:
+    """A figure's picture as an address that holds it, in black ink, for a link that saves it."""
+    picture = _svg(json.dumps(spec)).replace("currentColor", "black")
+    return f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
+
+
+def _csv_file(spec: Mapping[str, Any]) -> str:
+    """A figure's rows as an address that holds them as CSV, for a link that saves them.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front.
+    """
+    rows = _rows(spec)
+    names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("drawn_")))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(names)
+    writer.writerows([_inert(row.get(name)) for name in names] for row in rows)
+    # The mark at the beginning tells spreadsheets that names are written in UTF-8.
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.getvalue().encode('utf-8-sig')).decode()}"
+
+
+def _rows(part: Any) -> list[Mapping[str, Any]]:
+    """Every row of data in a definition, in its order; equal sets of rows in several layers once."""
+    found: list[Mapping[str, Any]] = []
+    sets: list[Any] = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, Mapping):
+            data = node.get("data")
+            values = data.get("values") if isinstance(data, Mapping) else None
+            if isinstance(values, list) and values not in sets:
+                sets.append(values)
+                found.extend(row for row in values if isinstance(row, Mapping))
+            for name, value in node.items():
+                if name != "data":
+                    walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(part)
+    return found
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _file_name(title: str) -> str:
+    """A title as the name of a file on any system."""
+    return re.sub(r"[^\w.-]+", "-", title).strip("-.")[:60] or "figure"
+
+
 def _json_for_script(value: Any) -> str:
     """JSON that is safe inside a script element: nothing in it can close the element or open a comment."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
@@ -169,4 +247,4 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return rows
 
 
-__all__ = ["Figure", "Mood", "Page", "Section", "Table", "Words", "render", "write_page"]
+__all__ = ["Choice", "Figure", "Mood", "Page", "Section", "Table", "Words", "render", "write_page"]

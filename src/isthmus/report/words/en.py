@@ -176,6 +176,7 @@ TEXTS = {
     "glass.reference": "aligned to the first",
     "glass.pairwise": "aligned pair by pair",
     "glass.planted": "planted family tree (control)",
+    "glass.spawned": "spawned from four trunks (trained control)",
     "glass.matrix": "Overlaps in the order of the dendrogram",
     "glass.q": "overlap q",
     "glass.histogram": "Bars: pairs, with intervals over networks. Line: structureless points with the same moments.",

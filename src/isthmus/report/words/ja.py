@@ -176,6 +176,7 @@ TEXTS = {
     "glass.reference": "1 つ目に整列",
     "glass.pairwise": "ペアごとに整列",
     "glass.planted": "植え込んだ系統樹（対照）",
+    "glass.spawned": "4 本の幹から分かれた学習（学習済みの対照）",
     "glass.matrix": "デンドログラム順の重なり",
     "glass.q": "重なり q",
     "glass.histogram": "棒：ペア（区間はネットワーク単位）。線：同じモーメントの構造のない点。",

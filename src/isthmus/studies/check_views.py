@@ -1,0 +1,256 @@
+"""What one network says of every example, and intervals that follow from it: the unit here is the example.
+
+Two checkpoints are all that a check may have, so an interval over networks is out of reach; how far the *examples*
+allow a number to be trusted is not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from isthmus.connect import Line, expected_calibration_error
+from isthmus.connect.layers import Inputs
+from isthmus.connect.treatment import Policy, treatment
+from isthmus.core.objective import Objective, class_scores
+from isthmus.core.record import Record
+from isthmus.core.statistics import Interval
+from isthmus.core.weights import Weights
+
+DRAWS = 1000  # resamples of the examples; the ends of a 95 % interval then rest on 25 draws each
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """One network on every example.
+
+    Attributes:
+        loss: of each example, in the objective's unit.
+        predicted: the most likely class.
+        targets: the labels.
+        calibration: expected calibration error.
+        seconds: that the pass over the examples took.
+        probabilities: of all classes, where they were asked for.
+    """
+
+    loss: Float[Tensor, " examples"]
+    predicted: Int[Tensor, " examples"]
+    targets: Int[Tensor, " examples"]
+    calibration: float
+    seconds: float
+    probabilities: Float[Tensor, "examples classes"] | None = None
+
+    @property
+    def wrong(self) -> Float[Tensor, " examples"]:
+        """1 where the most likely class is wrong."""
+        return (self.predicted != self.targets).double()
+
+    def first(self, examples: int) -> View:
+        """The same view of the first examples only (its calibration stays that of all)."""
+        kept = None if self.probabilities is None else self.probabilities[:examples]
+        return View(
+            self.loss[:examples], self.predicted[:examples], self.targets[:examples], self.calibration, self.seconds,
+            kept,
+        )  # fmt: skip
+
+
+def view(objective: Objective, weights: Weights, *, keep: bool = False) -> View:
+    """Look at every example once; ``keep`` holds on to the class probabilities (examples × classes numbers).
+
+    Raises:
+        WeightsError: the network is no classifier.
+    """
+    began = time.perf_counter()
+    losses, chosen, labels, kept = [], [], [], []
+    for outputs, targets in objective.outputs(weights):
+        scores, wanted = class_scores(outputs, targets)
+        wanted = wanted.to(scores.device)
+        losses.append(objective.loss(outputs, wanted).double().flatten().cpu())
+        wide = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(1).movedim(1, -1).flatten(0, -2)
+        chosen.append(wide.argmax(1).cpu())
+        labels.append(wanted.flatten().cpu())
+        kept.append(wide.cpu())
+    probabilities, known = torch.cat(kept), torch.cat(labels)
+    calibration = expected_calibration_error(probabilities, known)
+    seconds = time.perf_counter() - began
+    return View(
+        torch.cat(losses), torch.cat(chosen), known, calibration, seconds, probabilities if keep else None
+    )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Crossing(Record):
+    """The straight way between two solutions in one manner, with intervals over examples.
+
+    Attributes:
+        first: place of the start among the solutions.
+        second: place of the end.
+        way: ``naive``, ``weights``, ``activations`` or ``repair``.
+        positions: on the way, from 0 to 1.
+        loss: at each.
+        error: at each.
+        loss_barrier: above the line between the ends' losses.
+        error_barrier: above the line between the ends' errors.
+        midpoint: error half-way less the mean of the ends' errors; negative where the average is better.
+        accuracy: of the average of the two.
+        calibration: expected calibration error of the average.
+        agreement: share of examples on which the average gives the class that the ends give, mean over both ends.
+        examples: that this was measured on.
+        seconds: to make the average: matching, permuting and statistics, measured here.
+    """
+
+    first: int
+    second: int
+    way: str
+    positions: Float[Tensor, " points"]
+    loss: Float[Tensor, " points"]
+    error: Float[Tensor, " points"]
+    loss_barrier: Interval
+    error_barrier: Interval
+    midpoint: Interval
+    accuracy: float
+    calibration: float
+    agreement: float
+    examples: int
+    seconds: float
+
+
+def cross(
+    pair: tuple[int, int],
+    ends: tuple[Weights, Weights],
+    views: tuple[View, View],
+    objective: Objective,
+    *,
+    way: str,
+    inputs: Inputs,
+    positions: Sequence[float],
+    generator: torch.Generator,
+    policy: Policy = "reestimate",
+    level: float = 0.95,
+    before: float = 0.0,
+) -> tuple[Crossing, View, Weights]:
+    """Walk the line between two solutions; gives the account, the view of their average and its weights.
+
+    Args:
+        pair: places of the two among the solutions.
+        ends: weights, the second one as it shall meet the first.
+        views: of both ends on the objective's examples.
+        objective: what is measured.
+        way: what this manner is called.
+        inputs: training inputs for running statistics and repair.
+        positions: from 0 to 1, with ½ among them.
+        generator: draws the examples anew.
+        policy: for what lies between, see :func:`isthmus.connect.barrier`.
+        level: of the intervals.
+        before: seconds already spent on aligning this pair.
+
+    Cost: a pass over the objective's data and one over ``inputs`` for each inner position.
+    """
+    began = time.perf_counter()
+    treat = treatment(objective.network, ends, policy=policy, data=inputs, batch_size=objective.batch_size)
+    ready = time.perf_counter() - began
+    line, seen, made = Line(*ends), {0.0: views[0], 1.0: views[1]}, 0.0
+    average: Weights = {}
+    for t in positions:
+        if t not in seen:
+            began = time.perf_counter()
+            weights = treat(line(t), t)
+            if t == 0.5:
+                made, average = time.perf_counter() - began, weights
+            seen[t] = view(objective, weights)
+    middle = seen[0.5]
+    loss = torch.stack([seen[t].loss for t in positions])
+    wrong = torch.stack([seen[t].wrong for t in positions])
+    t = torch.tensor(positions, dtype=torch.float64)
+    agreed = [float((middle.predicted == end.predicted).double().mean()) for end in views]
+    crossing = Crossing(
+        *pair,
+        way=way,
+        positions=t,
+        loss=loss.mean(1),
+        error=wrong.mean(1),
+        loss_barrier=height(_above(loss, t), generator=generator, level=level),
+        error_barrier=height(_above(wrong, t), generator=generator, level=level),
+        midpoint=mean(_above(wrong, t)[list(positions).index(0.5)], level=level),
+        accuracy=1.0 - float(middle.wrong.mean()),
+        calibration=middle.calibration,
+        agreement=sum(agreed) / 2,
+        examples=loss.shape[1],
+        seconds=before + ready + made,
+    )
+    return crossing, middle, average
+
+
+def _above(values: Float[Tensor, "points examples"], t: Float[Tensor, " points"]) -> Float[Tensor, "points examples"]:
+    """Every example's value above the line between its ends' values."""
+    return values - (1 - t)[:, None] * values[0] - t[:, None] * values[-1]
+
+
+def height(excess: Float[Tensor, "points examples"], *, generator: torch.Generator, level: float = 0.95) -> Interval:
+    """The highest mean over examples among points, with a percentile bootstrap over examples.
+
+    All points share each draw of examples, so what the ends and the points have in common cancels. A maximum of noisy
+    means lies too high rather than too low: the interval errs on the side of a barrier.
+
+    With non-finite losses the interval has no ends.
+    """
+    estimate = float(excess.mean(1).max())
+    examples = excess.shape[1]
+    how = f"percentile bootstrap over {examples} examples"
+    if not math.isfinite(estimate):
+        return Interval(estimate, math.nan, math.nan, level, 2, "none: values must be finite")
+    tops = torch.cat([_resampled(excess, size, generator).amax(1) for size in _chunks(DRAWS, examples)])
+    low, high = torch.quantile(tops, torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)).tolist()
+    return Interval(estimate, min(low, estimate), max(high, estimate), level, 2, how)
+
+
+def _chunks(draws: int, examples: int) -> list[int]:
+    """Draws at once, so that their counts hold at most four million numbers."""
+    size = max(1, min(draws, 4_000_000 // max(1, examples)))
+    return [min(size, draws - done) for done in range(0, draws, size)]
+
+
+def _resampled(
+    values: Float[Tensor, "points examples"], draws: int, generator: torch.Generator
+) -> Float[Tensor, "draws points"]:
+    """Means over examples drawn with replacement, the same ones for all points."""
+    examples = values.shape[1]
+    drawn = torch.randint(examples, (draws, examples), generator=generator)
+    counts = torch.zeros(draws, examples, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(1, 1, dtype=torch.float64).expand(draws, examples)
+    )
+    return counts @ values.T / examples
+
+
+def mean(values: Float[Tensor, " examples"], *, level: float = 0.95) -> Interval:
+    """The mean over examples with its normal interval."""
+    from isthmus.core.statistics import student_quantile
+
+    n = len(values)
+    estimate = float(values.mean())
+    if n < 2:
+        return Interval(estimate, math.nan, math.nan, level, 1, "none: an interval needs at least 2 examples")
+    reach = student_quantile(0.5 + level / 2, n - 1) * float(values.std()) / math.sqrt(n)
+    return Interval(estimate, estimate - reach, estimate + reach, level, 1, f"Student's t over {n} examples")
+
+
+def accuracy(seen: View, *, level: float = 0.95) -> Interval:
+    """Wilson's interval of the share of right answers: it stays within [0, 1] and is right near its ends.
+
+    Reference: Wilson, Journal of the American Statistical Association 22 (1927).
+    """
+    from scipy.special import ndtri
+
+    n, right = len(seen.targets), 1.0 - float(seen.wrong.mean())
+    z = float(ndtri(0.5 + level / 2))
+    middle = (right + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * math.sqrt(right * (1 - right) / n + z * z / (4 * n * n))
+    return Interval(
+        right, max(0.0, middle - reach), min(1.0, middle + reach), level, 1, f"Wilson's over {n} examples"
+    )  # fmt: skip
