@@ -82,4 +82,8 @@ PUBLIC: dict[str, str] = {
     "Study": "isthmus.studies.study:Study",
     "read_design": "isthmus.studies.design:read_design",
     "run_study": "isthmus.studies.run:run_study",
+    "Cue": "isthmus.zoo.cues:Cue",
+    "continual": "isthmus.studies.continual:continual",
+    "loss_scores": "isthmus.merge.prediction:loss_scores",
+    "merges": "isthmus.studies.continual_stream:merges",
 }

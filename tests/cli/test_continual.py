@@ -3,6 +3,11 @@
 import json
 
 import pytest
+import torch
+
+from isthmus.core.checkpoint import load, save
+from isthmus.core.randomness import child
+from isthmus.zoo.networks import network
 
 QUICK = ("continual", "--model", "mlp-16x1", "--train", "epochs=3", "--task", "epochs=12,rate=0.02")
 
@@ -67,3 +72,44 @@ def test_bad_input_is_one_line(shell, arguments, says):
     assert code == 2, (out, err)
     assert says in err
     assert err.splitlines()[-1].startswith("isthmus: ")
+
+
+@pytest.fixture
+def family(tmp_path):
+    """A base and two children of an 8-unit network on digits."""
+    base = network("mlp-8x1", inputs=(1, 8, 8), seed=0).state_dict()
+    save(base, tmp_path / "base.safetensors")
+    for place, name in enumerate("ab"):
+        generator = child(place, "family")
+        moved = {n: t + 0.1 * (place + 1) * torch.randn(t.shape, generator=generator) for n, t in base.items()}
+        save(moved, tmp_path / f"{name}.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["merged", "merged.safetensors"])
+def test_merges_say_what_they_expect_to_lose(shell, family, suffix):
+    paths = (family / "a.safetensors", family / "b.safetensors")
+    code, out, err = shell(
+        "merge", *paths, "--base", family / "base.safetensors", "-m", "task_arithmetic", "--scale", 0.5, "--predict",
+        "-o", family / suffix, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads(out)["prediction"]
+    assert found["by"] == "dilution"
+    assert sorted(found["names"]) == ["a.safetensors", "b.safetensors"]
+    scores = dict(zip(found["names"], found["scores"], strict=True))
+    base, a, b = (load(family / f"{name}.safetensors") for name in ("base", "a", "b"))
+    tau, other = (torch.cat([(w[n] - base[n]).flatten() for n in base]).double() for w in (a, b))
+    kept = float((0.5 * (tau + other) * tau).sum() / tau.square().sum())
+    assert scores["a.safetensors"]["dilution"] == pytest.approx(1 - kept, abs=1e-4)
+
+
+def test_predictions_with_a_network_use_unlabelled_inputs(shell, family):
+    paths = (family / "a.safetensors", family / "b.safetensors")
+    common = ("--predict", "-m", "ties", "--model", "mlp-8x1", "--data", "digits", "--examples", 60)
+    code, out, err = shell("merge", *paths, "--base", family / "base.safetensors", *common, "-o", family / "merged")
+    assert code == 0, err
+    assert "by disagreement" in out
+    code, _, err = shell("merge", *paths, "--predict", "-o", family / "other")
+    assert code == 2
+    assert "give the --base" in err

@@ -10,7 +10,7 @@ from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.randomness import child
 from isthmus.core.weights import lerp
-from isthmus.merge.prediction import FROM_WEIGHTS, SCORES, loss_scores
+from isthmus.merge.prediction import FROM_WEIGHTS, SCORES, loss_scores, predict
 
 
 def vectors(*rows):
@@ -109,3 +109,43 @@ def test_what_cannot_be_scored():
         loss_scores(holder, other, other=other, base=base, inputs=torch.zeros(2, 2))
     with pytest.raises(WeightsError, match="same shapes"):
         loss_scores(holder, other, other={"w": torch.zeros(3)}, base=base)
+
+
+def test_the_most_endangered_solution_comes_first():
+    base, loud, quiet = vectors([0.0, 0.0], [10.0, 0.0], [0.0, 1.0])
+    found = predict({"loud": loud, "quiet": quiet}, {"w": torch.tensor([9.0, 0.1])}, base=base)
+    assert found.names == ("quiet", "loud")
+    assert found.by == "dilution"
+    assert [round(scores["dilution"], 6) for scores in found.scores] == [0.9, 0.1]
+    again = predict({"loud": loud, "quiet": quiet}, {"w": torch.tensor([9.0, 0.1])}, base=base, by="displacement")
+    assert again.names == ("quiet", "loud")
+    assert again.scores[0]["displacement"] == pytest.approx(math.sqrt(81 + 0.81))
+
+
+def test_with_inputs_classes_that_change_decide():
+    """One solution's answers survive the merge, the other's do not, though both move equally far."""
+    module = nn.Linear(2, 2, bias=False).double()
+    network = Network.of(module)
+    eye = torch.eye(2, dtype=torch.float64)
+    solutions = {"kept": {"weight": eye}, "turned": {"weight": -eye}}
+    merged, base = {"weight": 0.1 * eye}, {"weight": torch.full((2, 2), 0.01, dtype=torch.float64)}
+    inputs = torch.randn(20, 2, dtype=torch.float64, generator=child(0))
+    found = predict(solutions, merged, base=base, network=network, inputs=inputs)
+    assert found.by == "disagreement"
+    assert found.names == ("turned", "kept")
+    assert [scores["disagreement"] for scores in found.scores] == [1.0, 0.0]
+
+
+def test_the_other_of_three_is_the_mean_of_two():
+    base, one, two, three = vectors([0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, 4.0])
+    scores = predict({"1": one, "2": two, "3": three}, one, base=base)
+    found = dict(zip(scores.names, scores.scores, strict=True))
+    assert found["1"]["distance"] == pytest.approx(math.sqrt(1 + 9))
+
+
+def test_predictions_that_cannot_be_made():
+    base, one, two = vectors([0.0], [1.0], [2.0])
+    with pytest.raises(SettingError, match="at least 2"):
+        predict({"one": one}, one, base=base)
+    with pytest.raises(SettingError, match="by must be one of distance"):
+        predict({"one": one, "two": two}, one, base=base, by="curvature")

@@ -10,11 +10,12 @@ from scipy import stats
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
+from isthmus.core.progress import silent
 from isthmus.core.record import to_json
 from isthmus.core.weights import lerp
 from isthmus.studies.continual import ARMS, Curriculum, continual
 from isthmus.studies.continual_arms import Bench, Trainings, joined, replayed
-from isthmus.studies.continual_contrasts import contrast, sign_test
+from isthmus.studies.continual_contrasts import Alternative, contrast, sign_test
 from isthmus.studies.continual_prediction import Observed, spearman, validated
 from isthmus.train import Recipe
 from isthmus.zoo import build, load_data
@@ -82,10 +83,10 @@ def test_training_goes_on_from_the_given_weights():
     """No steps leave the weights as they were; the seeds of the order decide what steps do."""
     data = in_colour(load_data("digits"))
     starts = [build(dataclasses.replace(QUICK, initialisation_seed=s)).state_dict() for s in (5, 6)]
-    trainings = Trainings(QUICK, {"epochs": 0}, 2, "cpu", lambda *_: None)
+    trainings = Trainings(QUICK, {"epochs": 0}, 2, "cpu", silent)
     for start, end in zip(starts, trainings.continued("first", data, starts), strict=True):
         assert all(torch.equal(start[name], end[name]) for name in start)
-    trainings = Trainings(QUICK, {"steps": 3}, 2, "cpu", lambda *_: None)
+    trainings = Trainings(QUICK, {"steps": 3}, 2, "cpu", silent)
     first, again, other = (trainings.continued(name, data, [starts[0]] * 2) for name in ("first", "first", "again"))
     torch.testing.assert_close(first[0]["1.weight"], again[0]["1.weight"])
     assert not torch.allclose(first[0]["1.weight"], other[0]["1.weight"])
@@ -122,7 +123,7 @@ def test_a_cue_that_was_not_learned_stops_the_study():
     curriculum = Curriculum(
         QUICK, cues=(Cue("colour"), Cue("noise", swapped=0.4)), task={"epochs": 1}, replicas=2, points=3
     )
-    with pytest.raises(SettingError, match="the colour cue must be learned.*floor is 10%.*swapped"):
+    with pytest.raises(SettingError, match=r"the colour cue must be learned.*floor is 10%.*swapped"):
         continual(curriculum, load_data("digits"))
 
 
@@ -149,9 +150,10 @@ def test_a_task_keeps_the_network_and_must_not_diverge():
 
 @pytest.mark.parametrize(("above", "below"), [(6, 0), (5, 1), (0, 6), (3, 3), (0, 0), (2, 9)])
 def test_the_sign_test_is_scipys_binomial_test(above, below):
-    for ours, theirs in (("greater", "greater"), ("two-sided", "two-sided")):
-        wanted = stats.binomtest(above, above + below, alternative=theirs).pvalue if above + below else 1.0
-        assert sign_test(above, below, alternative=ours) == pytest.approx(wanted)
+    sides: tuple[Alternative, ...] = ("greater", "two-sided")
+    for side in sides:
+        wanted = stats.binomtest(above, above + below, alternative=side).pvalue if above + below else 1.0
+        assert sign_test(above, below, alternative=side) == pytest.approx(wanted)
 
 
 def test_contrasts_leave_out_ties_and_refuse_unpaired_numbers():
@@ -167,8 +169,8 @@ def test_contrasts_leave_out_ties_and_refuse_unpaired_numbers():
 def test_rank_correlation_is_scipys():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        first, second = rng.integers(0, 6, 12), rng.integers(0, 6, 12)
-        assert spearman(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
+        first, second = (rng.integers(0, 6, 12).astype(float).tolist() for _ in range(2))
+        assert spearman(first, second) == pytest.approx(stats.spearmanr(first, second)[0])  # pyright: ignore[reportArgumentType]
 
 
 def test_a_perfect_score_beats_a_shuffled_one():
@@ -218,5 +220,6 @@ def test_the_claims_hold_on_digits_with_six_seeds():
         assert held["incremental_over_parallel", cue, "cue_only"]
         assert held["incremental_over_doubled", cue, "retention"]
     assert held["shared_over_parallel", "colour", "retention"]
+    assert found.forecast is not None
     rankings = {ranking.score: ranking for ranking in found.forecast.rankings}
     assert rankings[found.forecast.best].over_naive.low > 0

@@ -38,6 +38,9 @@ def merge(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Measure ends, merge and ensemble; needs --model and --data.")
     ] = False,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="Say what each model is expected to lose; needs --base, no labels.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="The network, only for methods or measures that need it.")] = None,
     data: options.MaybeData = None,
     data_dir: options.DataDir = None,
@@ -56,16 +59,18 @@ def merge(
         raise SettingError("a merge needs a place to write to: give --output")
     if (config is None) == (not models):
         raise SettingError("a merge needs models or a configuration: give either paths or --config")
-    if evaluate and (model is None or data is None):
-        raise SettingError("--evaluate measures a network on data: give --model and --data")
-    if report and not evaluate:
-        raise SettingError("a report shows what was measured: add --evaluate")
+    _check_wishes(
+        evaluate=evaluate, predict=predict, report=report, network=model is not None and data is not None,
+        base=base is not None or config is not None,
+    )  # fmt: skip
     paths = list(models or [])
     told: dict[str, Any] = {}
     if config is not None or _streams(paths, method, align):
         recipe = _recipe(
             config, paths, method, base, {"weight": weight, "density": density, "t": t, "lambda": scale}, dtype
         )
+        base = base or recipe.base_model
+        _check_wishes(predict=predict, base=base is not None)
         told = _stream(recipe, Path(output), seed=seed, threads=threads)
         paths = paths or recipe.solutions
         case = _case(paths, model, data, data_dir, examples, unsafe_pickle) if evaluate else None
@@ -76,6 +81,9 @@ def merge(
         case = _case(paths, model, data, data_dir, examples, unsafe_pickle) if needed or evaluate else None
         settings = {"weight": weight, "density": density, "t": t, "scale": scale, "base": base, "seed": seed}
         told = _in_memory(paths, method, Path(output), settings, align=align, case=case, unsafe_pickle=unsafe_pickle)
+    if predict:
+        measured = _case(paths, model, data, data_dir, examples, unsafe_pickle) if model and data else None
+        told["prediction"] = _prediction(paths, base, Path(output), measured)
     if evaluate and case is not None:
         told["verdict"] = _verdict(case, Path(output), held_out=method == "greedy_soup")
     if report:
@@ -87,8 +95,24 @@ def merge(
         console.emit_json(told)
         return
     console.say(f"wrote {output}")
+    if "prediction" in told:
+        _show_prediction(told["prediction"].to_dict())
     if "verdict" in told:
         console.say(told["verdict"].card())
+
+
+def _check_wishes(
+    *, evaluate: bool = False, predict: bool = False, report: str | None = None, network: bool = True, base: bool = True
+) -> None:
+    """Refuse before the work what could only fail after it."""
+    from isthmus.core.errors import SettingError
+
+    if evaluate and not network:
+        raise SettingError("--evaluate measures a network on data: give --model and --data")
+    if report and not evaluate:
+        raise SettingError("a report shows what was measured: add --evaluate")
+    if predict and not base:
+        raise SettingError("--predict asks what is lost of what the models learned: give the --base they started from")
 
 
 def _streams(paths: list[str], method: str, align: str) -> bool:
@@ -277,6 +301,34 @@ def _aligner(align: str, case: Case, seed: int) -> Any:
         return matching(symmetry, moving, fixed, generator=child(seed, "alignment")).permutation.apply(moving)
 
     return moved
+
+
+def _prediction(paths: list[str], base: str | None, output: Path, case: Case | None) -> Any:
+    """What each model is expected to lose: from files tensor by tensor, or with the network on unlabelled inputs."""
+    from isthmus.core.checkpoint import fit, load
+    from isthmus.core.lazy import LazyCheckpoint
+    from isthmus.merge.prediction import predict
+
+    def read(path: str | Path) -> Any:
+        return load(path) if Path(path).suffix in TORCH_FILES else LazyCheckpoint(path)
+
+    names = inputs.shortened(paths)
+    if case is None:
+        return predict(dict(zip(names, map(read, paths), strict=True)), read(output), base=read(str(base)))
+    origin, merged = (fit(load(path), case.network.weights, what=str(path)) for path in (str(base), output))
+    return predict(
+        dict(zip(names, case.solutions, strict=True)), merged, base=origin, network=case.network,
+        inputs=case.data.train_inputs[:256],
+    )  # fmt: skip
+
+
+def _show_prediction(values: dict[str, Any]) -> None:
+    shown = list(dict.fromkeys((values["by"], "dilution", "sign_conflict", "distance")))
+    rows = [
+        [name, *(scores[score] for score in shown)]
+        for name, scores in zip(values["names"], values["scores"], strict=True)
+    ]
+    console.table(["Model", *shown], rows, title=f"Expected to lose most of what it learned, by {values['by']}")
 
 
 def _verdict(case: Case, output: Path, *, held_out: bool) -> Any:

@@ -20,7 +20,8 @@ the merged weights and τ = h − b the holder's task vector:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from torch import Tensor
 
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
+from isthmus.core.record import Record
 from isthmus.core.weights import Weights, check_alike, lerp
 
 FROM_WEIGHTS = ("distance", "displacement", "angle", "dilution", "sign_conflict")
@@ -35,9 +37,96 @@ FROM_INPUTS = ("curvature", "linear_disagreement", "disagreement")
 SCORES = (*FROM_WEIGHTS, *FROM_INPUTS)
 NAIVE = "distance"
 
+# The defaults: highest rank correlation with what was lost, over the cue studies on digits (six seeds each).
+BEST_FROM_WEIGHTS = "dilution"
+BEST_FROM_INPUTS = "disagreement"
+
 # Half of the central difference along m − h. Small against the curvature of smooth units, large against float32's
 # rounding (1e-7 / 1e-2); kinks of ReLU units are averaged over this width.
 _STEP = 1e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction(Record):
+    """Which solution's capabilities a merge is expected to cost most.
+
+    Attributes:
+        names: of the solutions, the most endangered first.
+        by: the score that orders them.
+        scores: of each, in the same order.
+    """
+
+    names: tuple[str, ...]
+    by: str
+    scores: tuple[Mapping[str, float], ...]
+
+
+def predict(
+    solutions: Mapping[str, Weights],
+    merged: Weights,
+    *,
+    base: Weights,
+    network: Network | None = None,
+    inputs: Tensor | None = None,
+    by: str | None = None,
+) -> Prediction:
+    """Order solutions by how much of what they learned a merge is expected to lose.
+
+    Args:
+        solutions: by name, at least two; mappings that read from disk will do.
+        merged: their merge.
+        base: what all were trained from.
+        network: for scores that need inputs.
+        inputs: unlabelled inputs of the kind that matters.
+        by: one of :data:`SCORES`; by default ``disagreement`` where there are inputs, else ``dilution``, which ranked
+            best in the cue studies on digits.
+
+    Raises:
+        SettingError: fewer than two solutions, or a score that needs inputs without any.
+        WeightsError: weights do not fit each other, or a solution equals the base.
+
+    Cost: as :func:`loss_scores` for each solution, one tensor of each in memory at a time from disk without inputs.
+
+    Example:
+        >>> base = {"w": torch.zeros(2)}
+        >>> ends = {"a": {"w": torch.tensor([3.0, 0.0])}, "b": {"w": torch.tensor([1.0, 1.0])}}
+        >>> predict(ends, {"w": torch.tensor([2.0, 0.5])}, base=base).names
+        ('a', 'b')
+    """
+    if len(solutions) < 2:
+        raise SettingError(f"a merge has at least 2 solutions whose loss can be compared, got {len(solutions)}")
+    chosen = by or (BEST_FROM_WEIGHTS if inputs is None else BEST_FROM_INPUTS)
+    known = FROM_WEIGHTS if inputs is None else SCORES
+    if chosen not in known:
+        raise SettingError(f"by must be one of {', '.join(known)}, got {chosen}")
+    found = {
+        name: loss_scores(
+            holder, merged, other=_Mean([other for key, other in solutions.items() if key != name]), base=base,
+            network=network, inputs=inputs,
+        )
+        for name, holder in solutions.items()
+    }  # fmt: skip
+    order = sorted(found, key=lambda name: -found[name][chosen])
+    return Prediction(tuple(order), chosen, tuple(found[name] for name in order))
+
+
+class _Mean(Mapping[str, Tensor]):
+    """The average of some solutions, made tensor by tensor when asked for."""
+
+    def __init__(self, solutions: Sequence[Weights]) -> None:
+        self._solutions = solutions
+
+    def __getitem__(self, name: str) -> Tensor:
+        parts = [weights[name] for weights in self._solutions]
+        if not parts[0].is_floating_point():
+            return parts[0]
+        return torch.stack([part.double() for part in parts]).mean(0)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._solutions[0])
+
+    def __len__(self) -> int:
+        return len(self._solutions[0])
 
 
 def loss_scores(
@@ -85,10 +174,13 @@ def loss_scores(
 def _from_weights(holder: Weights, merged: Weights, other: Weights, base: Weights) -> dict[str, float]:
     for weights, what in ((merged, "merged"), (other, "other"), (base, "base")):
         check_alike(holder, weights, what=f"holder and {what}")
-    names = [name for name, tensor in holder.items() if tensor.is_floating_point() and not _statistic(name)]
+    names = [name for name in holder if not _statistic(name)]
     sums = dict.fromkeys(("tau", "rival", "cross", "apart", "moved", "left", "mass", "conflict"), 0.0)
     for name in names:
-        h, m, o, b = (weights[name].to(holder[name].device).double() for weights in (holder, merged, other, base))
+        own = holder[name]
+        if not own.is_floating_point():
+            continue
+        h, m, o, b = (tensor.to(own.device).double() for tensor in (own, merged[name], other[name], base[name]))
         tau, rival = h - b, o - b
         sums["tau"] += float(tau.square().sum())
         sums["rival"] += float(rival.square().sum())
