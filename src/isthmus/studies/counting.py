@@ -141,7 +141,7 @@ def count(
         progress(place + 2, jobs, f"{width} × {depth}")
     spread, source = _noise(symmetry, solutions, noise, seed)
     effective = {label: effective_redundancy(symmetry, one, noise=spread) for label, one in solutions.items()}
-    largest = spread if isinstance(spread, float) else max(spread.values(), default=0.0)
+    largest = max(spread.values(), default=0.0) if isinstance(spread, dict) else float(spread)
     total = redundancy(symmetry)
     return Redundancies(
         name, free_parameters(module), _layers(total), total, factors, tuple(sizes), effective, largest, source,

@@ -175,10 +175,12 @@ def ordered(module: nn.Module, *, reach: float = 1.0, layers: Sequence[str] | No
     if not found:
         raise SettingError(f"ordering must have layers with a bias; {type(module).__name__} has none besides its last")
     for layer in found:
-        step = 2 * reach / (len(layer.bias) - 1)
+        bias = layer.bias
+        assert bias is not None  # chosen above
+        step = 2 * reach / (len(bias) - 1)
         with torch.no_grad():
-            layer.bias.fill_(math.log(math.expm1(step)))  # the inverse of softplus
-            layer.bias[0] = -reach
+            bias.fill_(math.log(math.expm1(step)))  # the inverse of softplus
+            bias[0] = -reach
         parametrize.register_parametrization(layer, "bias", Ascending())
     return result
 
