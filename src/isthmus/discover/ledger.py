@@ -425,6 +425,19 @@ class Ledger:
                     if batch or finer:
                         self._want_split(value, layer, axis, inner_only=not batch)
 
+    def want_slices(self, table: Labels, axis: int, dim: int) -> None:
+        """The positions of a table along ``dim`` are units of their own in each of its slices along ``axis``."""
+        for layer in table.movable:
+            if layer.ids.shape[dim] > 1 and layer.ids.shape[axis] == 1:
+                self._want_split(table, layer, axis, inner_only=False)
+
+    def sliced(self, value: Labels, axis: int) -> bool:
+        """Whether units along an axis come from a table whose slices have, or shall have, units of their own."""
+        tables = {split.tensor for split in self.splits | self.wanted}
+        return any(
+            layer.ids.shape[axis] > 1 and self.family(int(layer.ids.min())).tensor in tables for layer in value.movable
+        )
+
     def _want_split(self, value: Labels, layer: Layer, axis: int, *, inner_only: bool) -> None:
         family = self.family(int(layer.ids.min()))
         if family.tensor is None or family.slices is not None or int(layer.ids.max()) >= family.stop:

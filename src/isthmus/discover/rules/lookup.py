@@ -13,6 +13,7 @@ from isthmus.discover.rules.movement import literal
 from isthmus.discover.rules.registry import rule
 
 _ROWS = "is read at positions that depend on the input"
+_EXPERTS = "is an expert's matrix, chosen by the input"
 
 
 @rule("embedding")
@@ -125,6 +126,27 @@ def gather(ledger: Ledger, value: Labels, dim: int, index: Labels, **_: Any) -> 
 def take(ledger: Ledger, value: Labels, index: Labels) -> Labels:
     """Entries of a flattened value."""
     return ledger.opaque([value, index], ledger.shape, _ROWS)
+
+
+@rule("transformers.grouped_mm_fallback", "_grouped_mm")
+def grouped_mm(
+    ledger: Ledger, rows: Labels, tables: Labels, ends: Labels | None = None, bias: Labels | None = None, *_: Any
+) -> Labels:
+    """Rows sorted by expert, each times its own expert's matrix; ``ends`` says where each expert's rows end.
+
+    Which row meets which expert is up to the input. Labels stand for one assignment, in turn, in which rows of one
+    number always meet one expert; the experts themselves stay.
+    """
+    number = tables.shape[0] if tables.rank == 3 else 0
+    if rows.rank != 2 or tables.rank != 3 or ends is None or bias is not None or rows.shape[0] < number:
+        why = "has more experts than rows: a longer example frees them" if rows.shape[0] < number else _EXPERTS
+        return ledger.opaque([v for v in (rows, tables, ends, bias) if v is not None], ledger.shape, why)
+    ledger.pin(ends, "says which rows go to which expert")
+    ledger.want_slices(tables, 0, 1 if ledger.sliced(rows, 1) else 2)
+    tables = ledger.order(tables, 0, _EXPERTS)
+    turn = torch.arange(rows.shape[0]) % number
+    met = literal(ledger, tables, lambda ids: ids.index_select(0, turn))
+    return ledger.contract("az,azb->ab", rows, met)
 
 
 @rule("one_hot")
