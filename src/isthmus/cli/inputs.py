@@ -98,6 +98,13 @@ def example(
     return tuple(torch.randn(shape, generator=generator) for shape in wanted)
 
 
+def keywords(made: torch.nn.Module) -> dict[str, bool]:
+    """What a language model is called with to export it: no cache, which would be one more output for each layer."""
+    import inspect
+
+    return {"use_cache": False} if "use_cache" in inspect.signature(made.forward).parameters else {}
+
+
 def shapes(spec: str | None) -> list[tuple[int, ...]]:
     """``1x3x224x224`` as a tuple; several shapes are separated by commas.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,8 @@ def symmetry(
     save: Annotated[
         str | None, typer.Option(help="Write the symmetry here, as JSON that bare checkpoints can use.")
     ] = None,
+    report: options.Report = None,
+    output: options.Output = None,
     json: options.Json = False,
 ) -> None:
     """Find every group of units that may be permuted without changing the function, prove it, and count."""
@@ -31,13 +33,15 @@ def symmetry(
         shapes = inputs.shapes(shape)
         module = inputs.module(model, shape=shapes[0][1:] if shapes else None)
         example = inputs.example(shape, module, tokens=tokens, seed=seed)
-        found = discovery.discover(module, example, generator=child(seed, "proof"))
+        keywords = inputs.keywords(module)
+        found = discovery.discover(module, example, keywords=keywords, generator=child(seed, "proof"))
         if save:
             save_symmetry(found, save)
-        values = summary(found)
-    if json:
-        console.emit_json(values)
-        return
+        values = summary(found, discovery.layer_map(found))
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _show(values: dict[str, Any]) -> None:
     rows = [[g["name"], g["units"], g["inside"], ", ".join(g["tensors"][:3]) + ("" if len(g["tensors"]) < 4 else " …")]
             for g in values["groups"]]  # fmt: skip
     console.table(["group", "units", "inside", "tensors"], rows)

@@ -248,7 +248,7 @@ def bars(
     return _finished(chart)
 
 
-def sharing(
+def sharing(  # noqa: D417
     rows: Sequence[Row],
     layers: Sequence[str],
     groups: Sequence[str],

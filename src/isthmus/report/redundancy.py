@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
 from typing import Any
 
 from isthmus.core.record import plain
 from isthmus.core.symmetry import Symmetry
-from isthmus.report.page import Section, Table
+from isthmus.report import figures
+from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
 
-def summary(symmetry: Symmetry) -> dict[str, Any]:
-    """A symmetry as plain values of the kind ``SymmetrySummary``: what people read; indices stay out."""
+def summary(symmetry: Symmetry, layers: Any = None) -> dict[str, Any]:
+    """A symmetry as plain values of the kind ``SymmetrySummary``: what people read; indices stay out.
+
+    ``layers`` is the symmetry's :class:`isthmus.LayerMap`, for the picture.
+    """
     groups = [
         {
             "name": group.name,
@@ -26,6 +31,7 @@ def summary(symmetry: Symmetry) -> dict[str, Any]:
     return {
         "kind": "SymmetrySummary",
         "groups": groups,
+        "map": plain(layers) if layers is not None else None,
         "log10_size": symmetry.log10_size,
         "obstacles": [plain(obstacle) for obstacle in symmetry.obstacles],
         "proof": plain(symmetry.proof) if symmetry.proof else None,
@@ -50,4 +56,38 @@ def symmetry_section(values: Mapping[str, Any], words: Words) -> Section:
     if values.get("proof"):
         proof = values["proof"]
         text.append(words("symmetry.proof", draws=proof["draws"], error=f"{proof['error']:.1e}", dtype=proof["dtype"]))
-    return Section(words("symmetry.title"), text=text, tables=tables)
+    drawn = [sharing_figure(values["map"], words)] if values.get("map") and values["map"]["cells"] else []
+    return Section(words("symmetry.title"), text=text, figures=drawn, tables=tables, headline=text[0])
+
+
+def sharing_figure(layer_map: Mapping[str, Any], words: Words) -> Figure:
+    """Which layers share which group."""
+    parts = {part: words(f"symmetry.map.{part}") for part in ("writes", "reads", "both", "carries")}
+    cells = [{**cell, "part": parts[_part(cell)]} for cell in layer_map["cells"]]
+    reached = collections.Counter(cell["group"] for cell in cells)
+    spec = figures.sharing(
+        cells,
+        layer_map["layers"],
+        layer_map["groups"],
+        order=[part for part in parts.values() if any(cell["part"] == part for cell in cells)],
+        titles={
+            "layer": words("symmetry.map.layer"),
+            "group": words("symmetry.group"),
+            "size": words("symmetry.units"),
+            "copies": words("symmetry.map.copies"),
+            "part": words("symmetry.map.part"),
+        },
+    )
+    said = words(
+        "symmetry.map.description",
+        groups=len(layer_map["groups"]),
+        layers=len(layer_map["layers"]),
+        most=max(reached.values()),
+    )
+    return Figure(words("symmetry.map"), spec, caption=words("symmetry.map.caption"), description=said)
+
+
+def _part(cell: Mapping[str, Any]) -> str:
+    if cell["carries"]:
+        return "carries"
+    return "both" if cell["writes"] and cell["reads"] else "writes" if cell["writes"] else "reads"
