@@ -91,7 +91,9 @@ class Bench:
                 [weights], flat, names=[name], symmetry=self.symmetry, pairs=1, products=12, seed=self.seed
             )
             eigenvalue, trace = float(curved.eigenvalues[0].values[0]), curved.trace[0].interval
-        identity = None if self.symmetry is None else effective_redundancy(self.symmetry, weights)
+        identity = None
+        if self.effort.identities and self.symmetry is not None:
+            identity = effective_redundancy(self.symmetry, weights)
         capabilities = {key: 1.0 - float(seen.wrong[part].mean()) for key, part in self._classes.items()}
         for key, objective in self._suites.items():
             capabilities[key] = 1.0 - float(view(objective, weights).wrong.mean())

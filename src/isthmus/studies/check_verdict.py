@@ -70,6 +70,7 @@ class Effort(Record):
         directions: random directions for flatness.
         flat_examples: training examples for flatness.
         curvature: also the largest Hessian eigenvalue and the trace.
+        identities: also which units of each model can be told apart (all pairs of units of every layer are compared).
         seconds: aim for about so much time for the paths, by using fewer examples; ``None``: no aim.
     """
 
@@ -82,6 +83,7 @@ class Effort(Record):
     directions: int = 10
     flat_examples: int = 1000
     curvature: bool = True
+    identities: bool = True
     seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -101,6 +103,7 @@ class Effort(Record):
             directions=2,
             flat_examples=250,
             curvature=False,
+            identities=False,
             seconds=15.0,
         )
 
