@@ -1,0 +1,66 @@
+"""``isthmus uncertainty``: how far a loss can be trusted, and which labels to check first."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options
+
+
+def uncertainty(
+    checkpoints: Annotated[
+        list[str] | None, typer.Argument(help="Your own solutions; without any, two networks are trained.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Their model; it also checks the labels.")] = "mlp-64x2",
+    train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
+    folds: Annotated[int, typer.Option(help="Predictors that check the labels, each on data it has not seen.")] = 5,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    examples: options.Examples = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    unsafe_pickle: options.UnsafePickle = False,
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Spread of the loss over examples, labels, views and metrics; gradient noise; labels to check first."""
+    with console.progress("uncertainty") as told:
+        from isthmus.core.network import Network
+        from isthmus.core.weights import to
+        from isthmus.studies.remedies import RECIPE
+        from isthmus.studies.uncertainty import assess
+        from isthmus.train import Recipe
+        from isthmus.train import train as trained
+        from isthmus.zoo.models import build
+        from isthmus.zoo.networks import is_network
+
+        where = inputs.found_device(device)
+        found = inputs.found_data(data, data_dir, examples=examples).to(where)
+        settings = {"inputs": list(found.shape), "classes": found.classes} if is_network(model) else {}
+        fields = {"network": model, "settings": settings, "data": data, **console.settings(train, what="train")}
+        recipe = Recipe.from_dict({**RECIPE.to_dict(), **fields})
+        network = Network.of(build(recipe).to(where))
+        if checkpoints:
+            solutions = inputs.found_solutions(checkpoints, network, unsafe_pickle=unsafe_pickle)
+        else:
+            replicas = trained(recipe.replicates(2), data=found, module=build, device=where)
+            solutions = [replica.weights for replica in replicas]
+        solutions = [to(weights, device=where) for weights in solutions]
+        told(1, 4, "solutions")
+        result = assess(network, solutions, found, recipe, folds=folds, seed=seed, device=where, progress=told)
+        values = result.to_dict()
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.uncertainty import uncertainty_tables, uncertainty_text
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    for table in uncertainty_tables(values, words):
+        console.table(table.columns, table.rows, title=table.title)
+    for line in uncertainty_text(values, words):
+        console.say(line)
