@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "redundancy": ("isthmus.cli.redundancy", "Count the equal copies of a network, layer by layer."),
     "remedies": ("isthmus.cli.remedies", "Which remedy against redundancy removes the barrier, and at what price."),
+    "uncertainty": ("isthmus.cli.uncertainty", "How far a loss can be trusted, and which labels to check first."),
     "merge": ("isthmus.cli.merge", "Merge checkpoints into one, also larger than memory."),
     "study": ("isthmus.cli.study", "Run a factor study from a file; resumes where it was stopped."),
     "runs": ("isthmus.cli.runs", "List, show, export and verify what a store holds."),

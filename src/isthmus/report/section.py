@@ -23,6 +23,7 @@ from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
 from isthmus.report.redundancy import symmetry_section
 from isthmus.report.remedies import remedies_section
+from isthmus.report.uncertainty import uncertainty_section
 from isthmus.report.words import Words, words_for
 
 Builder = Callable[[Mapping[str, Any], Words], Section]
@@ -46,6 +47,7 @@ SECTIONS: dict[str, Builder] = {
     "Surface": surface_section,
     "PairBarriers": pair_barriers_section,
     "SymmetrySummary": symmetry_section,
+    "Uncertainty": uncertainty_section,
 }
 
 
