@@ -1,21 +1,27 @@
 """Write docs/symmetries.md: what is discovered in real architectures, each proved by random permutations.
 
-    python docs/symmetry_table.py [--only transformers,torchvision,timm] [--limit 300]
+    python docs/symmetry_table.py [--only transformers,torchvision,timm] [--names NAME ...] [--again NAME ...]
+        [--limit 60] [--minutes 30]
 
-Each architecture runs in a process of its own; what fails is in the table with its reason.
+One process and one thread. Rows that are in the table stay: a stopped run goes on where it was. What fails is in the
+table with its reason.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import gc
+import itertools
 import os
-import subprocess
+import signal
 import sys
 import time
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {
     "transformers": "hugging_face_configurations",
@@ -24,83 +30,123 @@ SOURCES = {
 }
 HEAD = """# Symmetries of real architectures
 
-Written by `python docs/symmetry_table.py`. Random weights; *error* is the largest relative change of any output under
-random
-permutations of random weights and buffers in float64. *Pinned* counts the operations that held units in place.
+Written by `python docs/symmetry_table.py`, one architecture after the other on one thread. Random weights,
+small inputs.
 
-| architecture | groups | of these nested | log10 of equivalent networks | error | pinned | seconds |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+- **kept**: discovered, and the outputs stay under random permutations of random weights and buffers in float64 (*error*
+  is the largest relative change of any output, at most 1e-9).
+- **refused**: an error says why there is no result, most often that `torch.export` does not take the module.
+- **failed**: groups were found that the proof rejects; the caller gets an error with their names, never the groups.
+
+*Nested* groups lie inside units of another (channels of a head). *log10* is that of the number of networks with the
+same function that the groups reach. *Seconds* is CPU time of the export, the discovery and the proof.
+
+| architecture | result | groups | nested | log10 | error | seconds | notes |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |
 """
 
 
-def architectures(source: str) -> Any:
+class OutOfTime(BaseException):
+    """The processor time of one architecture is over; not an Exception, which other people's code would catch."""
+
+
+def architectures(source: str) -> list[Any]:
     """The list of one source."""
     sys.path.insert(0, str(ROOT))
     from tests.discover import architectures as listed
 
-    return getattr(listed, SOURCES[source])()
+    return [(source, architecture) for architecture in getattr(listed, SOURCES[source])()]
 
 
-def one(source: str, name: str) -> dict[str, Any]:
-    """One architecture, in this process."""
+def measured(architecture: Any) -> str:
+    """The cells of one architecture."""
     import torch
 
     import isthmus
 
     torch.manual_seed(0)
-    found = next(a for a in architectures(source) if a.name == name)
-    module = found.make().eval()
-    start = time.perf_counter()
-    symmetry = isthmus.discover(module, found.example, keywords=found.keywords)
-    return {
-        "groups": len(symmetry.groups),
-        "nested": sum(group.parent is not None for group in symmetry.groups),
-        "log10": symmetry.log10_size,
-        "error": symmetry.proof.error if symmetry.proof else None,
-        "pinned": len(symmetry.obstacles),
-        "seconds": time.perf_counter() - start,
-    }
-
-
-def row(source: str, name: str, limit: float) -> str:
-    """One line of the table."""
-    command = [sys.executable, __file__, "--child", source, name]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=environment, check=False)
-    except subprocess.TimeoutExpired:
-        return f"| {name} | not finished in {limit:.0f} s | | | | | |"
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        errors = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = (errors[-1] if errors else "no result").rpartition("Error: ")[2].replace("|", "/")
-        return f"| {name} | refused: {reason[:160]} | | | | | |"
-    r = json.loads(lines[-1])
-    numbers = (
-        f"{r['groups']} | {r['nested']} | {r['log10']:.0f} | {r['error']:.0e} | {r['pinned']} | {r['seconds']:.0f}"
+    module = architecture.make().eval()
+    start = time.process_time()
+    symmetry = isthmus.discover(module, architecture.example, keywords=architecture.keywords)
+    seconds = time.process_time() - start
+    nested = sum(group.parent is not None for group in symmetry.groups)
+    proof = symmetry.proof
+    notes = [proof.note] if proof.note else []
+    if symmetry.obstacles:
+        operations = dict.fromkeys(obstacle.operation for obstacle in symmetry.obstacles)
+        notes.append(f"pinned by {', '.join(list(operations)[:4])}{' …' if len(operations) > 4 else ''}")
+    return (
+        f"kept | {len(symmetry.groups)} | {nested} | {symmetry.log10_size:.0f} | {proof.error:.0e} | {seconds:.0f} "
+        f"| {'; '.join(notes)}"
     )
-    return f"| {name} | {numbers} |"
+
+
+def row(source: str, architecture: Any, limit: float) -> str:
+    """One line of the table."""
+    from isthmus.core.errors import SymmetryError
+
+    def stop(*_: Any) -> None:
+        raise OutOfTime
+
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, limit)
+    try:
+        cells = measured(architecture)
+    except OutOfTime:
+        cells = f"not finished | | | | | {limit:.0f} | "
+    except Exception as problem:
+        result = "failed" if str(problem).startswith("permutations must not") else "refused"
+        kind = "" if isinstance(problem, SymmetryError) else f"{type(problem).__name__}: "
+        reason = " ".join(f"{kind}{problem}".split()).replace("|", "/").partition("; rewrite")[0]
+        for folder in sys.path:  # paths of this machine mean nothing to readers
+            reason = reason.replace(f"{folder}/", "") if folder else reason
+        cells = f"{result} | | | | | | {reason[:240]}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        gc.collect()
+    return f"| {label(source, architecture)} | {cells} |"
+
+
+def label(source: str, architecture: Any) -> str:
+    """The first cell."""
+    return architecture.name if ":" in architecture.name else f"{source}:{architecture.name}"
 
 
 def main() -> None:
     """Write the table, one row after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SOURCES))
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds for one architecture")
+    parser.add_argument("--limit", type=float, default=60.0, help="processor seconds for one architecture")
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin no further architecture after this")
+    parser.add_argument("--names", nargs="*", default=[], help="these only, by the start of their name")
+    parser.add_argument("--again", nargs="*", default=[], help="rows to be made anew, by the start of their name")
     parser.add_argument("--out", default=str(ROOT / "docs" / "symmetries.md"))
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(one(*arguments.child)))
-        return
+    began = time.monotonic()
+    warnings.simplefilter("ignore")
     out = Path(arguments.out)
-    out.write_text(HEAD, encoding="utf-8")
-    for source in arguments.only.split(","):
-        for architecture in architectures(source):
-            line = row(source, architecture.name, arguments.limit)
-            print(line, flush=True)
-            with out.open("a", encoding="utf-8") as table:
-                table.write(line + "\n")
+    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    rows = {line.split(" | ")[0][2:]: line for line in lines if line.startswith("| ") and ":" in line.split(" | ")[0]}
+    rows = {name: line for name, line in rows.items() if not name.startswith(tuple(arguments.again))}
+    lists = [architectures(source) for source in SOURCES if source in arguments.only.split(",")]
+    # in turn, so that a run that is stopped has something of each source
+    for source, architecture in (pair for round_ in itertools.zip_longest(*lists) for pair in round_ if pair):
+        name = label(source, architecture)
+        if name in rows or not name.startswith(tuple(arguments.names) or ""):
+            continue
+        if time.monotonic() - began > 60 * arguments.minutes:
+            break
+        rows[name] = row(source, architecture, arguments.limit)
+        print(rows[name], flush=True)
+        write(out, rows)
+
+
+def write(out: Path, rows: dict[str, str]) -> None:
+    """The table with the rows so far, by source and in the order they came."""
+    order: Sequence[str] = sorted(rows, key=lambda name: list(SOURCES).index(name.partition(":")[0]))
+    text = HEAD + "".join(f"{rows[name]}\n" for name in order)
+    kept = sum(" | kept | " in line for line in rows.values())
+    out.write_text(f"{text}\n{kept} of {len(rows)} kept.\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

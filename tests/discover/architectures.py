@@ -42,12 +42,20 @@ def torchvision_classifiers() -> list[Architecture]:
     import torchvision
 
     def made(name: str) -> Callable[[], nn.Module]:
-        options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        options: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        if name.startswith("vit_"):
+            options["image_size"] = side(name)
+        if name == "maxvit_t":
+            options["input_size"] = (side(name), side(name))
         return lambda: torchvision.models.get_model(name, weights=None, **options)
 
-    size = {"inception_v3": 299, "vit_h_14": 518}
+    def side(name: str) -> int:
+        if name.startswith(("alexnet", "vgg")):
+            return 224  # smaller ones are pooled *up* before the first dense layer, which adds symmetries
+        return {"inception_v3": 96, "vit_h_14": 56, "maxvit_t": 224}.get(name, 64)
+
     return [
-        Architecture(f"torchvision:{name}", made(name), (torch.zeros(1, 3, *(2 * (size.get(name, 224),))),))
+        Architecture(f"torchvision:{name}", made(name), (torch.zeros(1, 3, side(name), side(name)),))
         for name in torchvision.models.list_models(module=torchvision.models)
     ]
 
@@ -57,8 +65,14 @@ def timm_families() -> list[Architecture]:
     define_missing_operators()
     import timm
 
-    def made(name: str) -> Callable[[], nn.Module]:
-        return lambda: timm.create_model(name, pretrained=False)
+    def made(name: str, side: int | None) -> Callable[[], nn.Module]:
+        def make() -> nn.Module:
+            if side is not None:
+                with contextlib.suppress(TypeError):  # networks of convolutions take any size and no such argument
+                    return timm.create_model(name, pretrained=False, img_size=side)
+            return timm.create_model(name, pretrained=False)
+
+        return make
 
     small = (
         "test_",
@@ -84,9 +98,12 @@ def timm_families() -> list[Architecture]:
         if not names:
             continue
         name = min(names, key=lambda n: (next((k for k, mark in enumerate(small) if mark in n), len(small)), len(n), n))
-        side = timm.get_pretrained_cfg(name)
-        shape = side.input_size if side is not None else (3, 224, 224)
-        result.append(Architecture(f"timm:{name}", made(name), (torch.zeros(1, *shape),)))
+        said = timm.get_pretrained_cfg(name)
+        shape = said.input_size if said is not None else (3, 224, 224)
+        if said is not None and not said.fixed_input_size:
+            shape = (3, *(min(side, 96) for side in (said.min_input_size or shape)[1:]))
+        side = shape[1] if said is not None and shape != said.input_size else None
+        result.append(Architecture(f"timm:{name}", made(name, side), (torch.zeros(1, *shape),)))
     return result
 
 
@@ -133,6 +150,26 @@ def hugging_face_configurations() -> list[Architecture]:
         Architecture(
             "mixtral",
             lambda: t.MixtralForCausalLM(t.MixtralConfig(**sm, num_key_value_heads=2, num_local_experts=4)),
+            (ids,),
+            plain,
+        ),
+        Architecture(
+            "qwen3_moe",
+            lambda: t.Qwen3MoeForCausalLM(
+                t.Qwen3MoeConfig(
+                    **sm,
+                    num_key_value_heads=2,
+                    num_experts=4,
+                    num_experts_per_tok=2,
+                    moe_intermediate_size=24,
+                )
+            ),
+            (ids,),
+            plain,
+        ),
+        Architecture(
+            "gemma3",
+            lambda: t.Gemma3ForCausalLM(t.Gemma3TextConfig(**sm, num_key_value_heads=2, head_dim=8)),
             (ids,),
             plain,
         ),

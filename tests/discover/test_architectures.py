@@ -16,6 +16,10 @@ import isthmus
 pytestmark = pytest.mark.slow
 
 
+#: Networks that ``torch.export`` does not take; whatever else is refused, or fails its proof, is a defect.
+REFUSED = {"timm:halonet26t"}
+
+
 def check(architecture: Architecture) -> None:
     torch.manual_seed(0)
     module = architecture.make().eval()
@@ -25,8 +29,15 @@ def check(architecture: Architecture) -> None:
     assert symmetry.proof.error < 1e-9
 
 
-def names(listed: list[Architecture]) -> list[str]:
-    return [architecture.name for architecture in listed]
+def failures(architectures: list[Architecture]) -> dict[str, str]:
+    failed = {}
+    for architecture in architectures:
+        try:
+            check(architecture)
+        except Exception as problem:
+            if not (architecture.name in REFUSED and "must be exportable" in str(problem)):
+                failed[architecture.name] = str(problem)[:200]
+    return failed
 
 
 def listed(source: str) -> list[Architecture]:
@@ -40,13 +51,7 @@ def listed(source: str) -> list[Architecture]:
 
 @pytest.mark.timeout(3600)
 def test_hugging_face() -> None:
-    failed = {}
-    for architecture in listed("transformers"):
-        try:
-            check(architecture)
-        except Exception as problem:
-            failed[architecture.name] = str(problem)[:200]
-    assert not failed
+    assert not failures(listed("transformers"))
 
 
 #: torchvision's classifiers whose counts Torch-Pruning's dependency graph gives; ours must reach them.
@@ -78,10 +83,4 @@ def test_twelve_torchvision_classifiers_reach_the_published_counts() -> None:
 @pytest.mark.timeout(36000)
 @pytest.mark.parametrize("source", ["torchvision", "timm"])
 def test_every_architecture(source: str) -> None:
-    failed = {}
-    for architecture in listed(source):
-        try:
-            check(architecture)
-        except Exception as problem:
-            failed[architecture.name] = str(problem)[:200]
-    assert not failed
+    assert not failures(listed(source))

@@ -178,7 +178,10 @@ def test_a_transposition_keeps_the_function_exactly_if_it_was_found(name: str) -
 
 def _found(symmetry: isthmus.Symmetry, weights: Weights, swapped: Weights) -> bool:
     """Whether a transposition of two units of some group gives exactly these weights."""
+    changed = {name for name in weights if not torch.equal(weights[name], swapped[name])}
     for group in symmetry.groups:
+        if {site.tensor for site in group.sites} != changed:  # all entries differ: it would change other tensors
+            continue
         for i, j in itertools.combinations(range(group.size), 2):
             index = torch.arange(group.size)
             index[i], index[j] = j, i
