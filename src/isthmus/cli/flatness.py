@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, options, subjects
 
 
 def flatness(
-    checkpoints: options.Checkpoints,
-    model: options.Model,
-    data: options.Data,
+    checkpoints: options.MaybeCheckpoints = None,
+    model: options.MaybeModel = None,
+    data: options.MaybeData = None,
+    train: options.Train = None,
+    solutions: options.Solutions = 4,
+    store: options.Store = None,
+    study: options.Study = None,
     data_dir: options.DataDir = None,
     split: Annotated[
         str, typer.Option(help="Flatness is usually asked of the training loss: train or test.")
@@ -34,9 +38,9 @@ def flatness(
         from isthmus.studies.glass import symmetry_with_scale
         from isthmus.studies.landscape import flatness_of
 
-        case = inputs.case(
-            checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
-            unsafe_pickle=unsafe_pickle,
+        case = subjects.chosen(
+            checkpoints, model=model, data=data, data_dir=data_dir, train=train, solutions=solutions, store=store,
+            study=study, examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle, progress=told,
         )  # fmt: skip
         symmetry = symmetry_with_scale(case.module, case.data.train_inputs[:2])
         found = flatness_of(

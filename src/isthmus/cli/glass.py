@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, inputs, options, subjects
 
 
 def glass(
@@ -25,9 +25,14 @@ def glass(
     passes: Annotated[
         bool, typer.Option("--passes", help="Also draw the disconnectivity graph (needs model and data).")
     ] = False,
-    train: Annotated[str | None, typer.Option(help="Train instead: fields of a recipe, name=value,… or JSON.")] = None,
-    solutions: Annotated[int, typer.Option(help="How many to train.")] = 16,
-    data: options.Data = "digits",
+    train: options.Train = None,
+    solutions: options.Solutions = 16,
+    trunks: Annotated[
+        int, typer.Option(help="With --train spawn=STEPS: the networks leave so many common trunks, known families.")
+    ] = 1,
+    store: options.Store = None,
+    study: options.Study = None,
+    data: options.MaybeData = None,
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
     seed: options.Seed = 0,
@@ -40,8 +45,8 @@ def glass(
     """Overlaps, their distribution, and whether solutions form a hierarchy; a planted tree is judged beside them."""
     from isthmus.core.errors import SettingError
 
-    if sum((bool(checkpoints), demo, train is not None)) != 1:
-        raise SettingError("give checkpoints, --demo or --train, and only one of them")
+    if demo and (checkpoints or train is not None or store is not None):
+        raise SettingError("--demo trains its own networks; give it without checkpoints, --train or --store")
     with console.progress("glass") as told:
         from isthmus.core.provenance import provenance
         from isthmus.studies.glass import glass as arrange
@@ -54,68 +59,46 @@ def glass(
             if passes:
                 raise SettingError("passes must have a model and data")
             wanted = ["raw"]
-            weights = [load(path, unsafe_pickle=unsafe_pickle) for path in checkpoints]
-            given = {"solutions": weights, "names": inputs.shortened(checkpoints)}
-        elif checkpoints:
-            case = inputs.case(
-                checkpoints, model=model or "", data=data, data_dir=data_dir, examples=examples, device=device,
-                unsafe_pickle=unsafe_pickle, least=3,
-            )  # fmt: skip
-            given = _given(case.module, case.solutions, case.names, case.objective if passes else None, case.data)
+            files = subjects.expanded(checkpoints)
+            weights = [load(path, unsafe_pickle=unsafe_pickle) for path in files]
+            given = {"solutions": weights, "names": inputs.shortened(files)}
         else:
-            given = _trained(
-                train, solutions, data, data_dir, examples, inputs.found_device(device), told, passes or demo
-            )
+            case = subjects.chosen(
+                checkpoints, model=model, data=data or "digits", data_dir=data_dir, train="" if demo else train,
+                solutions=solutions, trunks=trunks, store=store, study=study, examples=examples, device=device,
+                unsafe_pickle=unsafe_pickle, least=3, progress=told,
+            )  # fmt: skip
+            given = _given(case, passes=passes or demo)
+            if demo:
+                given["spawned"] = _spawned(data, data_dir, device, told)
         known = _families(families, given["names"]) if families else None
+        if known is None and trunks > 1:
+            known = {name: str(place * trunks // solutions) for place, name in enumerate(given["names"])}
         found = arrange(alignments=wanted, families=known, seed=seed, progress=told, **given)
         values = dataclasses.replace(found, provenance=provenance()).to_dict()
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 
-def _given(module: Any, solutions: Any, names: Any, objective: Any, data: Any) -> dict[str, Any]:
-    from isthmus.core.network import Network
+def _given(case: inputs.Case, *, passes: bool) -> dict[str, Any]:
     from isthmus.studies.glass import symmetry_with_scale
 
     return {
-        "solutions": solutions,
-        "names": names,
-        "parameters": Network.of(module).parameter_names,
-        "symmetry": symmetry_with_scale(module, data.train_inputs[:2]),
-        "objective": objective,
-        "data": data.train_inputs,
+        "solutions": case.solutions,
+        "names": case.names,
+        "parameters": case.network.parameter_names,
+        "symmetry": symmetry_with_scale(case.module, case.data.train_inputs[:2]),
+        "objective": case.objective if passes else None,
+        "data": case.data.train_inputs,
     }
 
 
-def _trained(
-    fields: str | None,
-    solutions: int,
-    data: str,
-    data_dir: str | None,
-    examples: int | None,
-    device: str,
-    progress: Any,
-    passes: bool,
-) -> dict[str, Any]:
-    """Networks of one hidden layer unless the recipe's fields say otherwise."""
-    from isthmus.core.network import Network
-    from isthmus.core.objective import Objective
-    from isthmus.train import Recipe, train
-    from isthmus.zoo.models import build
-    from isthmus.zoo.networks import is_network
-
-    found = inputs.found_data(data, data_dir, examples=examples).to(device)
-    base: dict[str, Any] = {"network": "mlp-64x1", "data": data, "epochs": 20, "rate": 0.1, "batch_size": 64}
-    base |= dict(console.settings(fields, what="train"))
-    if is_network(base["network"]):
-        base["settings"] = {"inputs": list(found.shape), "classes": found.classes, **base.get("settings", {})}
-    recipe = Recipe.from_dict(base)
-    replicas = train(
-        recipe.replicates(solutions), data=found, module=build, device=device, scores="never", progress=progress
-    )
-    module = build(recipe).to(device)
-    objective = Objective(Network.of(module), found.test_inputs, found.test_targets) if passes else None
-    names = [str(index) for index in range(solutions)]
-    return _given(module, [replica.weights for replica in replicas], names, objective, found)
+def _spawned(data: str | None, data_dir: str | None, device: str, progress: Any) -> tuple[Any, list[str]]:
+    """A known structure that was trained: four trunks, left after 200 steps by four networks each."""
+    found = subjects.chosen(
+        None, train="spawn=200", data=data or "digits", data_dir=data_dir, solutions=16, trunks=4, device=device,
+        progress=progress,
+    )  # fmt: skip
+    return found.solutions, [str(place // 4) for place in range(16)]
 
 
 def _families(text: str, names: Any) -> dict[str, str]:

@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plane": ("isthmus.cli.plane", "Draw the loss on a plane through checkpoints."),
     "repair": ("isthmus.cli.repair", "Average two checkpoints and repair the average's hidden statistics."),
     "flatness": ("isthmus.cli.flatness", "How flat solutions are, by measures that no rescaling can fake."),
+    "generalisation": (
+        "isthmus.cli.generalisation",
+        "Do flatter networks generalise better, at the same training loss?",
+    ),
     "spectrum": ("isthmus.cli.spectrum", "Eigenvalues and spectral density of the curvature at a solution."),
     "walk": ("isthmus.cli.walk", "What the landscape around a solution looks like to walkers."),
     "glass": (

@@ -8,6 +8,18 @@ import typer
 
 Checkpoints = Annotated[list[str], typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin or folders.")]
 Model = Annotated[str, typer.Option(help="package.module:function, file.py:function, torchvision:NAME or a zoo name.")]
+MaybeCheckpoints = Annotated[
+    list[str] | None, typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin or folders.")
+]
+MaybeModel = Annotated[
+    str | None,
+    typer.Option("--model", help="package.module:function, file.py:function, torchvision:NAME or a zoo name."),
+]
+Train = Annotated[str | None, typer.Option("--train", help="Train instead: fields of a recipe, name=value,… or JSON.")]
+Solutions = Annotated[int, typer.Option("--solutions", help="How many to train.")]
+Store = Annotated[str | None, typer.Option("--store", help="Take the runs of this store instead.")]
+Study = Annotated[str | None, typer.Option("--study", help="Only the store's runs of this study.")]
+Run = Annotated[str | None, typer.Option("--run", help="Only the store's run whose key starts so.")]
 Data = Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")]
 MaybeData = Annotated[
     str | None, typer.Option("--data", help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, options, subjects
 
 
 def spectrum(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint: .safetensors, .pt or a folder.")],
-    model: options.Model,
-    data: options.Data,
+    checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint: .safetensors, .pt or a folder.")] = None,
+    model: options.MaybeModel = None,
+    data: options.MaybeData = None,
+    train: options.Train = None,
+    store: options.Store = None,
+    run: options.Run = None,
     data_dir: options.DataDir = None,
     matrix: Annotated[str, typer.Option(help="hessian or gauss_newton.")] = "hessian",
     pairs: Annotated[int, typer.Option(help="How many of the largest eigenvalues.")] = 10,
@@ -33,9 +36,10 @@ def spectrum(
         from isthmus.core.provenance import provenance
         from isthmus.studies.landscape import spectrum_of
 
-        case = inputs.case(
-            [checkpoint], model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
-            unsafe_pickle=unsafe_pickle,
+        case = subjects.chosen(
+            [checkpoint] if checkpoint else None, model=model, data=data, data_dir=data_dir, train=train,
+            store=store, run=run, examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle,
+            most=1, progress=told,
         )  # fmt: skip
         found = spectrum_of(
             case.solutions[0],

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, options, subjects
 
 
 def walk(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint: .safetensors, .pt or a folder.")],
-    model: options.Model,
-    data: options.Data,
+    checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint: .safetensors, .pt or a folder.")] = None,
+    model: options.MaybeModel = None,
+    data: options.MaybeData = None,
+    train: options.Train = None,
+    store: options.Store = None,
+    run: options.Run = None,
     data_dir: options.DataDir = None,
     method: Annotated[str, typer.Option(help="random, metropolis, langevin or level.")] = "random",
     steps: Annotated[int, typer.Option(help="Of each walker.")] = 100,
@@ -38,9 +41,10 @@ def walk(
         from isthmus.core.provenance import provenance
         from isthmus.studies.landscape import walk_from
 
-        case = inputs.case(
-            [checkpoint], model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
-            unsafe_pickle=unsafe_pickle,
+        case = subjects.chosen(
+            [checkpoint] if checkpoint else None, model=model, data=data, data_dir=data_dir, train=train,
+            store=store, run=run, examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle,
+            most=1, progress=told,
         )  # fmt: skip
         symmetry = discovery.discover(case.module, case.data.train_inputs[:2]) if permute else None
         found = walk_from(

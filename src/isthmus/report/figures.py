@@ -248,6 +248,31 @@ def bars(
     return _finished(chart)
 
 
+def scatter(
+    rows: Sequence[Row], *, x: str, y: str, y_title: str, panel: str, series: str, name: str, columns: int = 3
+) -> dict[str, Any]:
+    """Points in panels side by side, each with an axis of its own for ``x``; hovering tells which point it is."""
+    alt = _altair()
+    width = 2 * _WIDTH // columns
+    panels = [
+        alt.Chart(alt.Data(values=[row for row in rows if row[panel] == title]))
+        .mark_point(filled=True, size=45, opacity=0.85)
+        .encode(
+            x=alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, format="~g")),
+            y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=False)),
+            color=_colour(series, _names(rows, series)),
+            tooltip=[
+                alt.Tooltip(f"{name}:N"),
+                alt.Tooltip(f"{x}:Q", format=".4g"),
+                alt.Tooltip(f"{y}:Q", format=".4g"),
+            ],
+        )
+        .properties(width=width, height=width)
+        for title in dict.fromkeys(row[panel] for row in rows)
+    ]
+    return _finished(alt.concat(*panels, columns=columns))
+
+
 def sharing(  # noqa: D417
     rows: Sequence[Row],
     layers: Sequence[str],

@@ -54,6 +54,74 @@ def flatness_rows(values: Mapping[str, Any], words: Words) -> Rows:
     return [words(f"flatness.{kind}") for kind in kinds], rows
 
 
+def generalisation_section(values: Mapping[str, Any], words: Words) -> Section:
+    """Sharpness against the generalisation gap, measure by measure, and the correlations."""
+    points = [
+        {
+            "measure": words(f"flatness.{measure}"),
+            "sharpness": column[place],
+            "gap": subject["gap"],
+            "setting": words("generalisation.setting", rate=f"{subject['rate']:g}", batch=subject["batch_size"]),
+            "network": subject["name"],
+        }
+        for measure, column in values["sharpness"].items()
+        for place, subject in enumerate(values["subjects"])
+        if subject["matched"]
+    ]
+    spec = figures.scatter(
+        points, x="sharpness", y="gap", y_title=words(f"generalisation.gap.{values['gap']}"), panel="measure",
+        series="setting", name="network",
+    )  # fmt: skip
+    verdict, grid = values["verdict"], values["grid"]
+    columns, rows = correlation_rows(values, words)
+    low, high = verdict["loss_range"]
+    text = [
+        words("generalisation.text", target=grid["target"], low=f"{low:.3g}", high=f"{high:.3g}"),
+        words(
+            "generalisation.count", used=verdict["networks"], unmatched=verdict["unmatched"], lost=values["diverged"]
+        ),
+        words("flatness.scale" if values["scale_removed"] else "flatness.text"),
+    ]
+    said = "; ".join(f"{row[0]}: {row[2]}" for row in rows)
+    return Section(
+        words("generalisation.title"),
+        text=text,
+        figures=[Figure(words("generalisation.figure"), spec, description=said)],
+        tables=[Table(words("generalisation.table"), columns, rows)],
+        headline=_generalisation_headline(verdict, words),
+    )
+
+
+def correlation_rows(values: Mapping[str, Any], words: Words) -> Rows:
+    """Rank correlations with the gap, one measure a row."""
+    names = ("measure", "plain", "partial", "within", "p", "says")
+    level = values["verdict"]["level"]
+    rows = [
+        [
+            words(f"flatness.{each['measure']}"),
+            *(interval_text(each[kind]) for kind in ("plain", "partial", "within")),
+            each["p_corrected"],
+            words(f"generalisation.{_says(each, level)}"),
+        ]
+        for each in values["verdict"]["correlations"]
+    ]
+    return [words(f"generalisation.{name}") for name in names], rows
+
+
+def _says(each: Mapping[str, Any], level: float) -> str:
+    partial = each["partial"]
+    if each["p_corrected"] > 1 - level or partial["low"] is None or not partial["low"] * partial["high"] > 0:
+        return "nothing"
+    return "flat" if partial["estimate"] > 0 else "sharp"
+
+
+def _generalisation_headline(verdict: Mapping[str, Any], words: Words) -> str:
+    said = [_says(each, verdict["level"]) for each in verdict["correlations"]]
+    return words(
+        "generalisation.headline", n=len(said), **{name: said.count(name) for name in ("flat", "sharp", "nothing")}
+    )
+
+
 def spectrum_section(values: Mapping[str, Any], words: Words) -> Section:
     """The cumulative density with its interval, and the eigenvalues at the ends."""
     found = values["density"]

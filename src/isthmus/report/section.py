@@ -18,7 +18,7 @@ from isthmus.report.connectivity import barrier_section, comparison_section, pai
 from isthmus.report.continual import continual_section, merges_section
 from isthmus.report.counting import counting_section
 from isthmus.report.glass import glass_section
-from isthmus.report.landscape import flatness_section, spectrum_section, walk_section
+from isthmus.report.landscape import flatness_section, generalisation_section, spectrum_section, walk_section
 from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
 from isthmus.report.redundancy import symmetry_section
@@ -36,6 +36,7 @@ SECTIONS: dict[str, Builder] = {
     "Continual": continual_section,
     "Merges": merges_section,
     "Flatness": flatness_section,
+    "Generalisation": generalisation_section,
     "Spectrum": spectrum_section,
     "Walks": walk_section,
     "Appraisal": appraisal_section,

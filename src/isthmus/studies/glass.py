@@ -43,7 +43,7 @@ class Arrangement(Record):
     """How one set of solutions lies, compared in one way.
 
     Attributes:
-        label: ``raw``, ``reference``, ``pairwise``, or ``planted`` for the control.
+        label: ``raw``, ``reference``, ``pairwise``, or ``planted`` and ``spawned`` for the controls.
         overlaps: between all of them.
         distribution: P(q) with intervals over networks and a structureless null.
         verdict: hierarchical or not; ``None`` with fewer than four solutions.
@@ -79,6 +79,7 @@ def glass(
     alignments: Sequence[str] = ALIGNMENTS,
     families: Mapping[str, str] | None = None,
     planted: bool = True,
+    spawned: tuple[Sequence[Weights], Sequence[str]] | None = None,
     points: int = 9,
     seed: int = 0,
     progress: Progress = silent,
@@ -95,6 +96,8 @@ def glass(
         alignments: some of :data:`ALIGNMENTS`.
         families: the known family of each solution, by its name.
         planted: also judge a planted family tree of as many leaves, which must come out hierarchical.
+        spawned: a trained control of the same architecture: solutions that left common trunks, and the trunk of each;
+            they share the order of their units and so are compared as they are.
         points: on each linear pass.
         seed: of alignment, bootstrap and surrogates.
         progress: told along the way.
@@ -139,6 +142,9 @@ def glass(
         tree = planted_tree(_branches(len(solutions)), generator=child(seed, "planted"))
         family = {str(leaf): str(branch) for leaf, branch in enumerate(tree.families[0])}
         found.append(_arranged(overlaps(tree.solutions), "planted", family, seed))
+    if spawned is not None:
+        family = {str(place): trunk for place, trunk in enumerate(spawned[1])}
+        found.append(_arranged(overlaps(spawned[0], names=parameters, normalise=normalise), "spawned", family, seed))
     graph = None
     if objective is not None:
 
@@ -151,7 +157,7 @@ def glass(
 
 def symmetry_with_scale(module: torch.nn.Module, example: torch.Tensor) -> Symmetry:
     """The permutations of a module, and its scale groups where it has units that allow them."""
-    return discovery.discover(module, example, kinds=("permutation",))
+    return discovery.discover(module, example, kinds=("permutation", "scale"))
 
 
 def _aligner(symmetry: Symmetry, seed: int) -> Callable[[Weights, Weights], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from isthmus.connect import Line, barrier, reestimate
 from isthmus.core.errors import SettingError
+from isthmus.core.network import Network
 from isthmus.core.objective import Objective, Score
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
@@ -103,20 +105,21 @@ def flatness_of(
         name: [] for name in ("scores", "eigenvalues", "trace", "random", "worst", "adaptive")
     }
     for place, weights in enumerate(solutions):
-        start = normalised(symmetry, weights) if scaled and symmetry is not None else weights
+        start = normalised(weights, symmetry) if scaled and symmetry is not None else weights
         operator = hessian(objective, start)
         jobs = {
             "scores": lambda w=weights: objective(w),
             "eigenvalues": lambda o=operator: eigenpairs(o, min(pairs, o.size)),
             "trace": lambda o=operator, p=place: trace(o, generator=child(seed, "trace", p), products=products),
-            "random": lambda w=weights, p=place: random_sharpness(objective, w, generator=child(seed, "directions", p)),
+            "random": lambda w=start, p=place: random_sharpness(objective, w, generator=child(seed, "directions", p)),
             "worst": lambda w=start: worst_case(objective, w),
             "adaptive": lambda w=weights: adaptive_worst_case(objective, w),
         }
         for done, (name, job) in enumerate(jobs.items()):
             progress(place + done / len(jobs), len(solutions), f"{names[place]} {name}")
             found[name].append(job())
-    return Flatness(tuple(names), scale_removed=scaled, **{name: tuple(values) for name, values in found.items()})
+    columns: dict[str, Any] = {name: tuple(values) for name, values in found.items()}
+    return Flatness(tuple(names), scale_removed=scaled, **columns)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -251,13 +254,9 @@ def walk_from(
     }
     if method not in makers:
         raise SettingError(f"method must be one of {', '.join(makers)}, got {method}")
-    network = objective.network
     refresh = None
-    if network.has_batch_statistics and inputs is not None:
-
-        def refresh(moved: Weights) -> Weights:
-            return reestimate(network, moved, inputs)
-
+    if objective.network.has_batch_statistics and inputs is not None:
+        refresh = functools.partial(_refreshed, objective.network, inputs)
     walk = makers[method]()(
         objective, weights, steps=steps, generator=child(seed, "walk", method), walkers=walkers, every=every,
         refresh=refresh, progress=progress,
@@ -274,6 +273,10 @@ def walk_from(
         displacement=displacement(walk) if looks >= 5 and not walk.diverged else None,
         permutations=permuted,
     )
+
+
+def _refreshed(network: Network, inputs: torch.Tensor, moved: Weights) -> Weights:
+    return reestimate(network, moved, inputs)
 
 
 def _permuted(

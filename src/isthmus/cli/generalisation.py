@@ -1,0 +1,69 @@
+"""``isthmus generalisation``: do flatter networks generalise better, at the same training loss?"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from isthmus.cli import console, inputs, options, subjects
+
+
+def generalisation(
+    train: Annotated[
+        str, typer.Option(help="Fields of the shared recipe, name=value,… or JSON.")
+    ] = "network=mlp-64x1,epochs=60,label_noise=0.1",
+    rates: Annotated[str, typer.Option(help="Learning rates, with commas.")] = "0.02,0.04,0.08",
+    batch_sizes: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "32,64,128",
+    networks: Annotated[int, typer.Option(help="Networks of each rate and batch size.")] = 4,
+    target: Annotated[float, typer.Option(help="Training loss at which networks are compared, in nats.")] = 0.4,
+    tolerance: Annotated[float, typer.Option(help="How far from it they may be, as a share of it.")] = 0.1,
+    gap: Annotated[str, typer.Option(help="Generalisation gap of the loss or of the error.")] = "loss",
+    products: Annotated[int, typer.Option(help="Matrix products for each trace.")] = 40,
+    data: options.Data = "digits",
+    data_dir: options.DataDir = None,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
+) -> None:
+    """Train over rate × batch size, stop all at one training loss, and correlate sharpness with the gap."""
+    with console.progress("generalisation") as told:
+        from isthmus.core.provenance import provenance
+        from isthmus.studies.generalisation import Grid
+        from isthmus.studies.generalisation import generalisation as study
+        from isthmus.zoo.models import build
+
+        grid = Grid(
+            tuple(_numbers(rates, float, "rates")), tuple(_numbers(batch_sizes, int, "batch-sizes")), networks, target,
+            tolerance,
+        )  # fmt: skip
+        where = inputs.found_device(device)
+        found = inputs.found_data(data, data_dir).to(where)
+        made = study(
+            subjects.recipe_of(train, found, data), data=found, module=build, grid=grid, gap=gap, products=products,
+            device=where, seed=seed, progress=told,
+        )  # fmt: skip
+        made_by = {**provenance(), "data": found.fingerprint}
+        values = dataclasses.replace(made, provenance=made_by).to_dict()
+    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _numbers(text: str, kind: type, what: str) -> list[Any]:
+    from isthmus.core.errors import SettingError
+
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingError(f"{what} must be numbers separated by commas, got {text!r}") from None
+
+
+def _show(values: dict[str, Any]) -> None:
+    from isthmus.report.landscape import correlation_rows
+    from isthmus.report.words import words_for
+
+    words = words_for("en")
+    console.table(*correlation_rows(values, words), title=words("generalisation.table"))
+    console.say(values["verdict"]["sentence"])

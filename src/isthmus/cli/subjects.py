@@ -1,0 +1,216 @@
+"""Which solutions a command looks at: checkpoints, folders of them, a store's runs, or some trained on the spot."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.cli import console, inputs
+from isthmus.core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from isthmus.core.weights import Weights
+    from isthmus.train import Recipe
+    from isthmus.zoo.data import Data
+
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_PLAIN: Mapping[str, Any] = {"network": "mlp-64x1", "epochs": 20, "rate": 0.1, "batch_size": 64}
+
+
+def chosen(
+    checkpoints: Sequence[str] | None,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    data_dir: str | None = None,
+    train: str | None = None,
+    solutions: int = 1,
+    store: str | None = None,
+    study: str | None = None,
+    run: str | None = None,
+    trunks: int = 1,
+    examples: int | None = None,
+    split: str = "test",
+    device: str = "auto",
+    unsafe_pickle: bool = False,
+    least: int = 1,
+    most: int | None = None,
+    progress: Progress = silent,
+) -> inputs.Case:
+    """The solutions that a command line names, with the data they are measured on.
+
+    Args:
+        checkpoints: files or folders, which need ``model`` and ``data``.
+        model: of the checkpoints.
+        data: of the checkpoints or of the training; a store's runs know their own.
+        data_dir: where the data's files are.
+        train: fields of a recipe, to train instead.
+        solutions: how many to train.
+        store: take a store's runs instead.
+        study: only the runs of this study.
+        run: only the run whose key starts so.
+        trunks: of a recipe with ``spawn``: the replicas leave so many common trunks, in equal numbers.
+        examples: measure on so many at most.
+        split: ``test``, or ``train``: for a recipe its own subset and its own labels, as trained.
+        device: where.
+        unsafe_pickle: run pickles in full.
+        least: how many solutions there must be.
+        most: how many there may be.
+        progress: told of the training.
+
+    Raises:
+        SettingError: not exactly one source, or too few solutions.
+    """
+    from isthmus.core.errors import SettingError
+
+    if split not in ("test", "train"):
+        raise SettingError(f"split must be test or train, got {split}")
+    if sum((bool(checkpoints), train is not None, store is not None)) != 1:
+        raise SettingError("give checkpoints, --train or --store, and only one of them")
+    if checkpoints:
+        if model is None or data is None:
+            raise SettingError("checkpoints need --model and --data")
+        files = expanded(checkpoints)
+        _check_count(len(files), "checkpoints", least, most)
+        return inputs.case(
+            files, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
+            unsafe_pickle=unsafe_pickle,
+        )  # fmt: skip
+    where = inputs.found_device(device)
+    if store is not None:
+        keys, recipes, weights = _stored(store, study, run, where)
+        _check_count(len(keys), f"runs of {store}", least, most)
+        return _case([key[:8] for key in keys], recipes, weights, None, data_dir, examples, split, where)
+    _check_count(solutions, "solutions", least, most)
+    found, recipes, weights = _trained(train or "", solutions, trunks, data, data_dir, where, progress)
+    names = [str(index) for index in range(solutions)]
+    return _case(names, recipes, weights, found, data_dir, examples, split, where)
+
+
+def _check_count(count: int, what: str, least: int, most: int | None) -> None:
+    from isthmus.core.errors import SettingError
+
+    if count < least:
+        raise SettingError(f"this needs at least {least} {what}, got {count}")
+    if most is not None and count > most:
+        raise SettingError(f"this looks at {most} of the {what}, got {count}; name which one")
+
+
+def expanded(paths: Sequence[str]) -> list[str]:
+    """Every folder of several checkpoints replaced by the checkpoints in it, in the order of their names.
+
+    A folder with one checkpoint, a sharded one included, stays: it is that checkpoint.
+    """
+    found: list[str] = []
+    for path in paths:
+        folder = Path(path)
+        inside: list[Path] = []
+        if folder.is_dir() and not any(folder.glob("*.index.json")):
+            inside = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
+        found += [str(file) for file in inside] if len(inside) > 1 else [path]
+    return found
+
+
+def recipe_of(fields: str, found: Data, data: str) -> Recipe:
+    """The recipe of a command line's ``--train``: one hidden layer unless it says otherwise."""
+    from isthmus.train import Recipe
+    from isthmus.zoo.networks import is_network
+
+    base: dict[str, Any] = {**_PLAIN, "data": data, **console.settings(fields, what="train")}
+    if is_network(base["network"]):
+        base["settings"] = {"inputs": list(found.shape), "classes": found.classes, **base.get("settings", {})}
+    return Recipe.from_dict(base)
+
+
+def _trained(
+    fields: str,
+    solutions: int,
+    trunks: int,
+    data: str | None,
+    data_dir: str | None,
+    device: str,
+    progress: Progress,
+) -> tuple[Data, list[Recipe], list[Weights]]:
+    """Replicas of one recipe; those that spawn leave their common trunks, one trunk's replicas in a row."""
+    from isthmus.core.errors import SettingError
+    from isthmus.train import train
+    from isthmus.zoo.models import build
+
+    name = data or str(console.settings(fields, what="train").get("data", "digits"))
+    found = inputs.found_data(name, data_dir).to(device)
+    recipe = recipe_of(fields, found, name)
+    if solutions % trunks or (trunks > 1 and not recipe.spawn):
+        raise SettingError(
+            f"trunks must divide the {solutions} solutions and need a recipe with spawn, got {trunks} with "
+            f"spawn={recipe.spawn}"
+        )
+    recipes = recipe.replicates(solutions)
+    if recipe.spawn:
+        stems = recipe.replicates(trunks)
+        recipes = [one for stem in stems for one in stem.replicates(solutions // trunks, vary=("spawn",))]
+    replicas = train(recipes, data=found, module=build, device=device, scores="never", progress=progress)
+    return found, recipes, [replica.weights for replica in replicas]
+
+
+def _stored(
+    store: str, study: str | None, run: str | None, device: str
+) -> tuple[list[str], list[Recipe], list[Weights]]:
+    """The runs of a store, which must be of one architecture and one data set."""
+    from isthmus.core.errors import SettingError
+    from isthmus.studies import Store
+    from isthmus.studies.jobs import recipe_of as stored_recipe
+
+    opened = Store.open(store)
+    keys = [opened.find(run)] if run else list(opened.members_of(study)) if study else opened.keys
+    recipes = [stored_recipe(opened.run(key).recipe) for key in keys]
+    alike = [
+        (r.network, r.settings, r.data) == (one.network, one.settings, one.data) for r in recipes for one in recipes[:1]
+    ]
+    if not all(alike):
+        raise SettingError(
+            f"runs must share one network and data set, but {alike.count(False)} of {len(keys)} differ from "
+            f"{recipes[0].network} on {recipes[0].data}; name a study or a run"
+        )
+    return keys, recipes, [opened.weights(key, device=device) for key in keys]
+
+
+def _case(
+    names: Sequence[str],
+    recipes: Sequence[Recipe],
+    weights: Sequence[Weights],
+    found: Data | None,
+    data_dir: str | None,
+    examples: int | None,
+    split: str,
+    device: str,
+) -> inputs.Case:
+    from isthmus.core.network import Network
+    from isthmus.zoo.models import build
+
+    found = found or inputs.found_data(recipes[0].data, data_dir).to(device)
+    if split == "train":
+        found = _as_trained(recipes, found)
+    found = found.limited(examples) if examples else found
+    module = build(recipes[0]).to(device)
+    network = Network.of(module)
+    return inputs.Case(
+        module=module,
+        network=network,
+        names=tuple(names),
+        solutions=list(weights),
+        data=found,
+        objective=inputs.objective(network, found, split=split),
+    )
+
+
+def _as_trained(recipes: Sequence[Recipe], found: Data) -> Data:
+    """The training examples that the recipes themselves use: their subset and their labels, noise included."""
+    from isthmus.core.errors import SettingError
+    from isthmus.train.batches import Batches
+
+    own = [Batches.of([recipe], found, device=found.train_inputs.device).own(0) for recipe in recipes]
+    if any(not pair[1].equal(own[0][1]) or len(pair[0]) != len(own[0][0]) for pair in own):
+        raise SettingError("solutions must share their training examples and labels to be compared on them")
+    return dataclasses.replace(found, train_inputs=own[0][0], train_targets=own[0][1])
