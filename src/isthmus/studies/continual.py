@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
@@ -20,20 +19,16 @@ from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval, over_networks
 from isthmus.core.weights import Weights
 from isthmus.merge.prediction import loss_scores
 from isthmus.studies.continual_arms import Bench, Trainings
-from isthmus.studies.continual_contrasts import Contrast, contrast
+from isthmus.studies.continual_contrasts import Contrast
 from isthmus.studies.continual_prediction import Forecast, Observed, validated
+from isthmus.studies.continual_retention import ARMS, BASE, Curve, Retention, contrasts, curve_of, retentions
 from isthmus.train import Recipe
 from isthmus.zoo.cues import Cue, cued, in_colour, probes
 from isthmus.zoo.data import Data
 from isthmus.zoo.models import build
-
-ARMS = ("shared", "parallel", "incremental", "doubled")
-BASE = "base"
-KEPT = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,48 +71,6 @@ class Curriculum:
             )
         if not 0 < self.margin < 1:
             raise SettingError(f"margin must lie between 0 and 1, got {self.margin}")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Curve(Record):
-    """The accuracy of one arm along α, on one probe.
-
-    Attributes:
-        arm: which ends are mixed; for a control, its name.
-        capability: ``base`` or a cue.
-        probe: ``with_cue``, ``cue_only``, ``wrong_cue`` or ``base_only`` (see :func:`isthmus.zoo.cues.probes`).
-        accuracy: of every replica at every α; a control has one column.
-        mean: at every α, with an interval over seeds.
-    """
-
-    arm: str
-    capability: str
-    probe: str
-    accuracy: Float[Tensor, "replicas points"]
-    mean: tuple[Interval, ...]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Retention(Record):
-    """How much of a cue an arm keeps, R = (accuracy(α) − floor) / (accuracy of the end that learned it − floor).
-
-    The probe is ``cue_only``. The floor is what the base network scores there, at least 1 / classes.
-
-    Attributes:
-        arm: which.
-        cue: which.
-        holder: the end that learned it, ``start`` or ``end``; ``both`` for a shared cue, whose ends are averaged.
-        values: of every replica at every α.
-        mean: at every α.
-        kept: whether the interval at the middle lies above .9.
-    """
-
-    arm: str
-    cue: str
-    holder: str
-    values: Float[Tensor, "replicas points"]
-    mean: tuple[Interval, ...]
-    kept: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -208,10 +161,10 @@ def continual(
     curves = []
     for place, arm in enumerate(ARMS):
         found = bench.along(ends.start(arm), ends.end(arm))
-        curves += [_curve(arm, *probe, accuracy) for probe, accuracy in found.items()]
+        curves += [curve_of(arm, *probe, accuracy) for probe, accuracy in found.items()]
         told(place + 1, len(ARMS), f"measuring {arm}")
     controls = [
-        _curve(name, *probe, accuracy)
+        curve_of(name, *probe, accuracy)
         for name in ("base", "joint", "replay")
         if name in ends.networks
         for probe, accuracy in bench.at(ends.networks[name]).items()
@@ -230,9 +183,11 @@ def continual(
         notes=tuple(notes),
         provenance=provenance(),
     )
-    retention = tuple(_retentions(found, curriculum, data.classes))
+    kinds = [cue.kind for cue in curriculum.cues]
+    retention = tuple(retentions(found.curve, kinds, classes=data.classes, margin=curriculum.margin))
     found = dataclasses.replace(found, retention=retention)
-    found = dataclasses.replace(found, contrasts=tuple(_contrasts(found)))
+    compared = contrasts(found.curve, found.kept, kinds, middle=len(bench.positions) // 2)
+    found = dataclasses.replace(found, contrasts=tuple(compared))
     if curriculum.predict:
         inputs = _unlabelled(data, tasks, curriculum)
         observed = _observed(found, ends.networks, bench, inputs, _share(progress, 0.9, 1.0))
@@ -247,86 +202,6 @@ def _objectives(network: Network, data: Data, curriculum: Curriculum) -> dict[tu
         forms = probes(data, cue, seed=curriculum.seed)
         found |= {(cue.kind, probe): forms[probe] for probe in ("with_cue", "cue_only", "wrong_cue")}
     return {name: Objective(network, *pair, batch_size=500) for name, pair in found.items()}
-
-
-def _curve(arm: str, capability: str, probe: str, accuracy: Tensor) -> Curve:
-    return Curve(arm, capability, probe, accuracy, _intervals(accuracy))
-
-
-def _intervals(values: Tensor) -> tuple[Interval, ...]:
-    return tuple(over_networks(column) for column in values.unbind(1))
-
-
-def _retentions(found: Continual, curriculum: Curriculum, classes: int) -> list[Retention]:
-    """The retention of every cue in every arm that learned it; refuses a cue that was not learned."""
-    first, second = (cue.kind for cue in curriculum.cues)
-    floors = {
-        cue: found.curve("base", cue, "cue_only").accuracy[:, :1].clamp_min(1 / classes) for cue in (first, second)
-    }
-    made = []
-    for arm, cue, holder in [
-        ("shared", first, "both"),
-        *((arm, cue, end) for arm in ARMS[1:] for cue, end in ((first, "start"), (second, "end"))),
-    ]:
-        accuracy, floor = found.curve(arm, cue, "cue_only").accuracy, floors[cue]
-        sides = {"start": [0], "end": [-1], "both": [0, -1]}[holder]
-        own = accuracy[:, sides].mean(1, keepdim=True)
-        lead = accuracy[:, sides].amin(1, keepdim=True) - floor
-        if float(lead.min()) < curriculum.margin:
-            worst = int(lead.argmin())
-            raise SettingError(
-                f"the {cue} cue must be learned before its loss can be measured: {arm}, replica {worst} tells "
-                f"{float(own[worst]):.0%} of the classes by it, the floor is {float(floor[worst]):.0%} and the margin "
-                f"{curriculum.margin:.0%}; train longer, or raise the cue's strength or swapped share"
-            )
-        values = (accuracy - floor) / (own - floor)
-        mean = _intervals(values)
-        middle = mean[len(mean) // 2]
-        made.append(Retention(arm, cue, holder, values, mean, middle.low > KEPT))
-    return made
-
-
-def _contrasts(found: Continual) -> list[Contrast]:
-    """All claims at the middle of the line; directions are fixed here, not by the data."""
-    first, second = (cue.kind for cue in found.cues)
-    middle = len(found.positions) // 2
-
-    def at(arm: str, capability: str, probe: str, point: int = middle) -> Tensor:
-        return found.curve(arm, capability, probe).accuracy[:, point]
-
-    def kept(arm: str, cue: str) -> Tensor:
-        return found.kept(arm, cue).values[:, middle]
-
-    made = [
-        contrast(kept("shared", first), kept("parallel", first), name="shared_over_parallel", capability=first,
-                 probe="retention", alternative="greater"),
-    ]  # fmt: skip
-    made += [
-        contrast(torch.ones(found.replicas), kept("parallel", cue), name="specific_lost", capability=cue,
-                 probe="retention", alternative="greater")
-        for cue in (first, second)
-    ]  # fmt: skip
-    for other, name in (("parallel", "incremental_over_parallel"), ("doubled", "incremental_over_doubled")):
-        for cue in (first, second):
-            for probe in ("cue_only", "with_cue"):
-                made.append(
-                    contrast(at("incremental", cue, probe), at(other, cue, probe), name=name, capability=cue,
-                             probe=probe, alternative="greater")
-                )  # fmt: skip
-            made.append(
-                contrast(kept("incremental", cue), kept(other, cue), name=name, capability=cue, probe="retention",
-                         alternative="greater")
-            )  # fmt: skip
-    made.append(
-        contrast(at("incremental", first, "cue_only"), at("incremental", first, "cue_only", -1),
-                 name="merge_over_sequential", capability=first, probe="cue_only", alternative="two-sided")
-    )  # fmt: skip
-    for other, name in (("parallel", "incremental_over_parallel"), ("doubled", "incremental_over_doubled")):
-        made.append(
-            contrast(at("incremental", BASE, "base_only"), at(other, BASE, "base_only"), name=name, capability=BASE,
-                     probe="base_only", alternative="two-sided")
-        )  # fmt: skip
-    return made
 
 
 def _observed(
