@@ -51,7 +51,7 @@ TEXTS = {
     "symmetry.map.copies": "Groups in this column",
     "symmetry.map.part": "In this layer",
     "symmetry.map.writes": "along the first axis: makes or scales the units",
-    "symmetry.map.reads": "along a later axis: reads them (an embedding makes them)",
+    "symmetry.map.reads": "along a later axis: reads or embeds them",
     "symmetry.map.both": "along both",
     "symmetry.map.carries": "statistics that move along",
     "convention.loss_barrier": "Loss barrier",

@@ -1,0 +1,45 @@
+"""The command that finds symmetries: its page, its file, and language models without their caches."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import MODEL
+
+NETWORK = """
+import torch
+
+class Config:
+    vocab_size = 9
+
+class Reader(torch.nn.Module):
+    config = Config()
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.inner, self.head = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 6), torch.nn.Linear(6, 9)
+
+    def forward(self, tokens, use_cache=True):
+        hidden = self.inner(self.table(tokens)).relu()
+        return (self.head(hidden), hidden) if use_cache else self.head(hidden)
+"""
+
+
+def answer(shell, *arguments):
+    code, out, err = shell("symmetry", *arguments, "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+def test_page_and_file_hold_the_picture(shell, tmp_path):
+    page, file = tmp_path / "s.html", tmp_path / "s.json"
+    found = answer(shell, MODEL, "--input", "2x1x8x8", "--report", page, "--output", file)
+    assert json.loads(file.read_text()) == found
+    assert {cell["group"] for cell in found["map"]["cells"]} == {group["name"] for group in found["groups"]}
+    assert "Which layers share which group" in page.read_text()
+
+
+def test_a_language_model_is_called_without_its_cache(shell, tmp_path):
+    (tmp_path / "reader.py").write_text(NETWORK)
+    found = answer(shell, f"{tmp_path / 'reader.py'}:Reader")
+    assert sorted(group["units"] for group in found["groups"]) == [4, 6]  # handed out, the 6 would be pinned
