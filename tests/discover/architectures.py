@@ -101,7 +101,9 @@ def timm_families() -> list[Architecture]:
         said = timm.get_pretrained_cfg(name)
         shape = said.input_size if said is not None else (3, 224, 224)
         if said is not None and not said.fixed_input_size:
-            shape = (3, *(min(side, 96) for side in (said.min_input_size or shape)[1:]))
+            # what is divided into blocks or patches needs a multiple of their size
+            least = next((size for mark, size in (("halonet", 256), ("deepseek", 112)) if mark in name), 96)
+            shape = (3, *(min(side, least) for side in (said.min_input_size or shape)[1:]))
         side = shape[1] if said is not None and shape != said.input_size else None
         result.append(Architecture(f"timm:{name}", made(name, side), (torch.zeros(1, *shape),)))
     return result
