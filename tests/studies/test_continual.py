@@ -1,6 +1,8 @@
 """The study of what survives a merge: its arms, its normalisation, its refusals, and its claims on digits."""
 
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from isthmus.core.objective import Objective
 from isthmus.core.progress import silent
 from isthmus.core.record import to_json
 from isthmus.core.weights import lerp
+from isthmus.report.section import section
 from isthmus.studies.continual import ARMS, Curriculum, continual
 from isthmus.studies.continual_arms import Bench, Trainings, joined, replayed
 from isthmus.studies.continual_contrasts import Alternative, contrast, sign_test
@@ -223,3 +226,14 @@ def test_the_claims_hold_on_digits_with_six_seeds():
     assert found.forecast is not None
     rankings = {ranking.score: ranking for ranking in found.forecast.rankings}
     assert rankings[found.forecast.best].over_naive.low > 0
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_section_has_a_line_for_every_arm_and_the_base(quick, language):
+    drawn = section(quick, language=language)
+    assert len(drawn.figures) == 5
+    for figure in drawn.figures:
+        series = set(re.findall('"series": "([^"]+)"', json.dumps(figure.spec, ensure_ascii=False)))
+        shared = 0 if "noise" in figure.title or "ノイズ" in figure.title else 1
+        assert len(series) == 3 + shared + 3  # arms, then base, joint and replay
+    assert all(len(row) == len(table.columns) for table in drawn.tables for row in table.rows)
