@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from isthmus.core.errors import SettingError
 from isthmus.core.record import Record
@@ -17,7 +17,7 @@ from isthmus.studies.check_list import Origin
 from isthmus.studies.check_views import Crossing
 
 Verdict = Literal["as_they_are", "permutation", "repair", "apart"]
-VERDICTS: tuple[Verdict, ...] = ("as_they_are", "permutation", "repair", "apart")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from the best to the worst
 # Which manners of meeting belong to each verdict; a later verdict includes the earlier ones.
 WAYS: Mapping[Verdict, tuple[str, ...]] = {
     "as_they_are": ("naive",),
@@ -221,7 +221,7 @@ def judged(crossings: Mapping[str, Crossing], rule: Thresholds) -> tuple[Verdict
 
 def worst(pairs: Sequence[Pair]) -> Verdict:
     """What the pair that is hardest to connect needs."""
-    return max((pair.verdict for pair in pairs), key=VERDICTS.index)
+    return VERDICTS[max(VERDICTS.index(pair.verdict) for pair in pairs)]
 
 
 def changes(pairs: Sequence[Pair], verdict: Verdict, rule: Thresholds) -> tuple[Change, ...]:
@@ -237,8 +237,9 @@ def changes(pairs: Sequence[Pair], verdict: Verdict, rule: Thresholds) -> tuple[
     if verdict != "apart":
         needed = max(_reach(pair, verdict, strict=rule.strict) for pair in pairs)
         if needed > 0.0:  # no threshold is stricter than nothing at all
-            later = (v for v in VERDICTS[place + 1 :] if v == "apart" or _differs(pairs, v, needed, rule))
-            found.append(Change("stricter", next(later), needed))
+            later = range(place + 1, len(VERDICTS))
+            then = next((i for i in later[:-1] if _differs(pairs, VERDICTS[i], needed, rule)), later[-1])
+            found.append(Change("stricter", VERDICTS[then], needed))
     if (examples := _examples_needed(pairs, rule)) is not None:
         found.append(Change("examples", verdict, examples))
     models = sorted({end for pair in pairs for end in (pair.first, pair.second)})
