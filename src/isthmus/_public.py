@@ -80,6 +80,7 @@ PUBLIC: dict[str, str] = {
     "stationary": "isthmus.noise.stationary:stationary",
     "Store": "isthmus.studies.store:Store",
     "Study": "isthmus.studies.study:Study",
+    "check": "isthmus.studies.check:check",
     "read_design": "isthmus.studies.design:read_design",
     "run_study": "isthmus.studies.run:run_study",
     "Cue": "isthmus.zoo.cues:Cue",

@@ -106,3 +106,28 @@ def test_replicas_are_made_for_the_check(shell):
     assert (seeds, starts) == ({0, 1, 2}, {0})
     # One initialisation and other data orders of a small steady training: one basin (Frankle et al.).
     assert found["verdict"] == "as_they_are"
+
+
+def test_the_runs_of_a_store_are_checked_without_being_told_model_or_data(shell, tmp_path):
+    from isthmus.studies import Store, Trained
+    from isthmus.train import Recipe, train
+    from isthmus.zoo.data import load as load_data
+    from isthmus.zoo.models import build
+
+    data = load_data("digits")
+    recipe = Recipe(network=MODEL, settings={"inputs": [1, 8, 8], "classes": 10}, epochs=2)
+    store = Store.open(tmp_path / "store", create=True)
+    for replica in train(recipe.replicates(2), data=data, module=build):
+        made = {"status": "converged", "versions": {"torch": "9"}, "data": data.fingerprint}
+        key, fields = replica.recipe.key(), replica.recipe.to_dict()
+        store.add([Trained(key, fields, {"final": replica.weights}, provenance=made)])
+    code, out, err = shell("check", store.path, "--quick", "--examples", "100", "--json")
+    assert code in (0, 1), err
+    found = json.loads(out)
+    assert sorted(model["name"] for model in found["models"]) == [key[:12] for key in store.keys]
+    passed = {item["point"]: item["passed"] for item in found["items"]}
+    assert passed["data"]
+    assert passed["versions"]
+    code, _, err = shell("check", Store.open(tmp_path / "empty", create=True).path)
+    assert code == 2
+    assert "must hold at least 2 runs" in err

@@ -297,7 +297,9 @@ def _capabilities(values: Mapping[str, Any], words: Words) -> Section:
 def _choice(values: Mapping[str, Any], words: Words) -> Choice | None:
     """A menu of the pairs, where there are several; it opens on the one that decides."""
     names = tuple(_pair_name(values, pair) for pair in values["pairs"])
-    return Choice(words("check.choose"), "pair", names, _pair_name(values, _deciding(values))) if len(names) > 1 else None
+    if len(names) < 2:
+        return None
+    return Choice(words("check.choose"), "pair", names, _pair_name(values, _deciding(values)))
 
 
 def _ways(values: Mapping[str, Any], words: Words) -> Section:
