@@ -182,9 +182,9 @@ class Objective:
     def gradient(self, weights: Weights) -> tuple[Score, dict[str, Tensor]]:
         """The score and the gradient of the mean loss for each trainable tensor, in evaluation mode."""
         names = self.network.parameter_names
-        leaves = {name: weights[name].detach().clone().requires_grad_() for name in names}
+        leaves = {name: weights[name].detach().requires_grad_() for name in names}
         fixed = {name: tensor.detach() for name, tensor in weights.items() if name not in leaves}
-        gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        gradient: dict[str, Tensor] = {}
         totals: dict[str, float] = {}
         examples = 0
         for inputs, targets in self.batches():
@@ -193,12 +193,16 @@ class Objective:
             parts = torch.autograd.grad(values["loss"].sum(), list(leaves.values()), allow_unused=True)
             for name, part in zip(names, parts, strict=True):
                 if part is not None:
-                    gradient[name] += part
+                    gradient[name] = gradient[name] + part if name in gradient else part
             for name, value in values.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach().double().sum())
             examples += values["loss"].numel()
         means = {name: total / examples for name, total in totals.items()}
-        return Score(means.pop("loss"), means, examples), {name: part / examples for name, part in gradient.items()}
+        gradient = {
+            name: gradient[name] / examples if name in gradient else torch.zeros_like(leaf)
+            for name, leaf in leaves.items()
+        }
+        return Score(means.pop("loss"), means, examples), gradient
 
     def gradients(self, stacked: Weights, *, together: bool | None = None) -> tuple[Scores, dict[str, Tensor]]:
         """The scores and, for each trainable tensor, the stacked gradients of many solutions, in evaluation mode.
