@@ -153,11 +153,12 @@ class _Seen:
 
 def from_start(ground: Ground, places: Float[Tensor, "walkers entries"]) -> tuple[Tensor, Tensor]:
     """Cosine to the start and Euclidean distance from it, for each walker, in float64; NaN where a length is zero."""
-    home = ground.home.double()
-    # Row by row: a double copy of one walker at a time.
-    rows = [(torch.dot(row, home), row.norm(), (row - home).norm()) for row in (place.double() for place in places)]
+    home, rows = ground.exact_home, []
+    for place in places:  # row by row: a double copy of one walker at a time
+        row = place.to(torch.float64, copy=True)
+        rows.append((torch.dot(row, home), row.norm(), row.sub_(home).norm()))
     dot, length, distance = (torch.stack(column) for column in zip(*rows, strict=True))
-    return (dot / (length * home.norm())).clamp(-1, 1).cpu(), distance.cpu()
+    return (dot / (length * ground.radius)).clamp(-1, 1).cpu(), distance.cpu()
 
 
 def wander(

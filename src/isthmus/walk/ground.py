@@ -61,9 +61,14 @@ class Ground:
         return torch.cat([part.to(dtype) for part in parts])
 
     @functools.cached_property
+    def exact_home(self) -> Float[Tensor, " entries"]:
+        """The start as one row in float64."""
+        return self.home.double()
+
+    @functools.cached_property
     def radius(self) -> float:
         """The length of the start."""
-        return float(self.home.double().norm())
+        return float(self.exact_home.norm())
 
     def weights(self, places: Float[Tensor, "walkers entries"]) -> dict[str, Tensor]:
         """Stacked weights at some places, as views where the precision allows; buffers are the start's."""

@@ -69,12 +69,16 @@ class Langevin:
                 crowd.gradient = gradient
                 return crowd.move(places, scores)
             # log of the proposal's density there → here over here → there.
-            back = (moves - self.rate * gradient).square().sum(1, dtype=torch.float64)
-            forth = (moves + self.rate * slope).square().sum(1, dtype=torch.float64)
+            # |moves − rate·g'|² − |moves + rate·g|² = rate·(g' + g)·(rate·(g' − g) − 2·moves), in one pass.
+            turn = torch.sub(gradient, slope).mul_(self.rate).sub_(moves, alpha=2)
+            longer = turn.mul_(gradient + slope).sum(1, dtype=torch.float64)
             ratio = (crowd.look().loss - scores.loss).double() / self.temperature
-            ratio = ratio - ((back - forth) / (4 * self.rate * self.temperature)).cpu()
+            ratio = ratio - (longer / (4 * self.temperature)).cpu()
             takers = (crowd.uniform().log() < ratio) & torch.isfinite(scores.loss)
-            crowd.gradient = torch.where(takers.to(places.device)[:, None], gradient, slope)
+            if bool(takers.all()):
+                crowd.gradient = gradient
+            elif bool(takers.any()):
+                crowd.gradient = torch.where(takers.to(places.device)[:, None], gradient, slope)
             return crowd.move_some(takers, places, scores)
 
         return advance
