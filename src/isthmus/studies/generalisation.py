@@ -152,7 +152,7 @@ def generalisation(
     solutions: list[Weights] = []
     for place, (rate, size) in enumerate(settings):
         told = _share(progress, place / len(settings) / 2, 0.5 / len(settings), f"rate {rate:g}, batch {size}")
-        for subject, weights in bench.run(rate, size, told):
+        for subject, weights in bench.run(rate, size, place * grid.networks, told):
             subjects.append(subject)
             solutions.append(weights)
     flat = flatness_of(
@@ -211,13 +211,17 @@ class _Bench:
         inputs, targets = (part.to(self.device) for part in (self.data.test_inputs, self.data.test_targets))
         return Objective(self.training.network, inputs, targets)
 
-    def run(self, rate: float, batch_size: int, progress: Progress) -> list[tuple[Subject, Weights]]:
+    def run(self, rate: float, batch_size: int, first: int, progress: Progress) -> list[tuple[Subject, Weights]]:
         """The networks of one setting that stayed finite, each at the epoch nearest to the target."""
         one = dataclasses.replace(self.recipe, rate=rate, batch_size=batch_size)
         examples = len(self.training.targets)
         each, total = one.steps_in_epoch(examples), one.total_steps(examples)
         one = dataclasses.replace(one, checkpoints=tuple(range(each, total, each)))
-        recipes = one.replicates(self.grid.networks, vary=("initialisation", "order"))
+        # Seeds of its own for every setting: networks from one initialisation are not independent of each other.
+        recipes = [
+            dataclasses.replace(one, initialisation_seed=number, order_seed=number)
+            for number in range(first, first + self.grid.networks)
+        ]
         replicas = train(
             recipes, data=self.data, module=self.module, device=self.device, scores="never", progress=progress
         )
@@ -225,7 +229,7 @@ class _Bench:
         for index, replica in enumerate(replicas):
             nearest = self._nearest({**replica.checkpoints, total: replica.weights})
             if nearest is not None:
-                name = f"rate {rate:g}, batch {batch_size}, network {index}"
+                name = f"rate {rate:g}, batch {batch_size}, network {first + index}"
                 found.append((self._subject(name, one, *nearest), nearest[1]))
         return found
 
