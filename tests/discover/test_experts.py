@@ -17,12 +17,12 @@ from isthmus.discover.ledger import Ledger
 EXPERTS, INNER, STREAM = 3, 6, 8
 
 
-def mixtral() -> torch.nn.Module:
+def mixtral(inner: int = INNER) -> torch.nn.Module:
     define_missing_operators()
     t = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = t.MixtralConfig(
-        hidden_size=STREAM, intermediate_size=INNER, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        hidden_size=STREAM, intermediate_size=inner, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
         vocab_size=16, max_position_embeddings=16, num_local_experts=EXPERTS, num_experts_per_tok=2,
     )  # fmt: skip
     return t.MixtralForCausalLM(config).eval()
@@ -55,6 +55,17 @@ def test_one_experts_channels_leave_the_others_as_they_are(found: Symmetry) -> N
     moved = found.random(torch.Generator().manual_seed(1), groups=groups[1:2]).apply(weights)
     same = [torch.equal(moved[name][expert], weights[name][expert]) for expert in range(EXPERTS)]
     assert sum(same) == EXPERTS - 1
+
+
+def test_the_kernel_for_half_precision_is_proved_in_float64() -> None:
+    # Its rows must be multiples of 16 bytes: eight numbers of sixteen bits.
+    module = mixtral(inner=8).to(torch.bfloat16)
+    symmetry = isthmus.discover(module, torch.arange(8)[None], keywords={"use_cache": False})
+    assert [g.size for g in symmetry.groups if any("experts" in s.tensor and s.within for s in g.sites)] == [
+        8
+    ] * EXPERTS
+    assert symmetry.proof is not None
+    assert symmetry.proof.error < 1e-12
 
 
 def test_more_experts_than_rows_says_what_to_do() -> None:

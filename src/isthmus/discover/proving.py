@@ -101,6 +101,16 @@ def _wide(value: Any) -> Any:
     return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def _grouped_product(rows: Tensor, tables: Tensor, ends: Tensor) -> Tensor:
+    """Rows up to each end times that group's matrix; rows after the last end are zero."""
+    product = rows.new_zeros(rows.shape[0], tables.shape[2])
+    first = 0
+    for table, last in zip(tables, ends.tolist(), strict=True):
+        product[first:last] = rows[first:last] @ table
+        first = last
+    return product
+
+
 class _Wide(fx.Interpreter):
     """Runs a graph with float64 wherever it asks for a narrower floating-point type."""
 
@@ -114,6 +124,8 @@ class _Wide(fx.Interpreter):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args = tuple(torch.float64 if isinstance(a, torch.dtype) and a in _ROUNDING else a for a in args)
         kwargs = {k: torch.float64 if isinstance(v, torch.dtype) and v in _ROUNDING else v for k, v in kwargs.items()}
+        if target is torch.ops.aten._grouped_mm.default and len(args) == 3 and args[1].dim() == 3:
+            return _grouped_product(*args)  # the kernel has no float64
         result = super().call_function(target, args, kwargs)
         return pytree.tree_map(_wide, result)
 

@@ -130,7 +130,13 @@ def take(ledger: Ledger, value: Labels, index: Labels) -> Labels:
 
 @rule("transformers.grouped_mm_fallback", "_grouped_mm")
 def grouped_mm(
-    ledger: Ledger, rows: Labels, tables: Labels, ends: Labels | None = None, bias: Labels | None = None, *_: Any
+    ledger: Ledger,
+    rows: Labels,
+    tables: Labels,
+    ends: Labels | None = None,
+    bias: Labels | None = None,
+    *_: Any,
+    **__: Any,
 ) -> Labels:
     """Rows sorted by expert, each times its own expert's matrix; ``ends`` says where each expert's rows end.
 
