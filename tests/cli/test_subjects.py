@@ -102,3 +102,16 @@ def test_one_source_and_no_more(shell, arguments, says):
 def test_a_split_of_another_name_is_refused():
     with pytest.raises(SettingError, match="split must be"):
         subjects.chosen(None, train="", split="validation")
+
+
+def test_sharpness_and_generalisation_at_one_training_loss(shell, tmp_path):
+    page = tmp_path / "g.html"
+    grid = ("--rates", "0.05,0.1", "--batch-sizes", "64", "--networks", "3", "--target", "0.6", "--tolerance", "0.5")
+    arguments = ("--train", f"network={MODEL},epochs=4", *grid, "--products", "9")
+    found = answer(shell, "generalisation", *arguments, "--report", page)
+    assert found["verdict"]["networks"] == sum(each["matched"] for each in found["subjects"])
+    assert page.read_text().count("<svg") >= 1
+    for measure in ("eigenvalue", "trace", "random", "worst", "adaptive"):
+        assert f"{measure}: " in found["verdict"]["sentence"]
+    code, _, err = shell("generalisation", "--rates", "0.1,fast")
+    assert (code, "rates must be numbers" in err) == (2, True)

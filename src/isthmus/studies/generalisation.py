@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -155,6 +155,7 @@ def generalisation(
         for subject, weights in bench.run(rate, size, place * grid.networks, told):
             subjects.append(subject)
             solutions.append(weights)
+    _check_matched(subjects, grid)
     flat = flatness_of(
         solutions,
         bench.training,
@@ -258,6 +259,18 @@ def _share(progress: Progress, start: float, share: float, label: str) -> Progre
         progress(start + share * done / max(total, 1), 1, f"{words} {label}".strip())
 
     return told
+
+
+def _check_matched(subjects: Sequence[Subject], grid: Grid) -> None:
+    """Found out before the measuring, not after it."""
+    matched = sum(subject.matched for subject in subjects)
+    if matched < 5:
+        losses = [subject.training.loss for subject in subjects]
+        reached = f"{min(losses):.3g} … {max(losses):.3g}" if losses else "none, all diverged"
+        raise SettingError(
+            f"at least 5 networks must come within {grid.tolerance:.0%} of the training loss {grid.target:g}, got "
+            f"{matched} (nearest losses: {reached}); change the target or the epochs"
+        )
 
 
 def _columns(flat: Flatness) -> dict[str, tuple[float, ...]]:
