@@ -37,6 +37,9 @@ small inputs.
   is the largest relative change of any output, at most 1e-9).
 - **refused**: an error says why there is no result, most often that `torch.export` does not take the module.
 - **failed**: groups were found that the proof rejects; the caller gets an error with their names, never the groups.
+- **not finished**: stopped after the seconds in its row.
+
+Classifiers of torchvision and families of timm that are not listed have not been run yet; the script goes on with them.
 
 *Nested* groups lie inside units of another (channels of a head). *log10* is that of the number of networks with the
 same function that the groups reach. *Seconds* is CPU time of the export, the discovery and the proof.
