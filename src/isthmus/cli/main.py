@@ -26,7 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Test whether permutations connect pairs, whole trainings, or all networks at once.",
     ),
     "continual": ("isthmus.cli.continual", "What survives a merge of networks that learned different things."),
-    "check": ("isthmus.cli.check", "May models be swapped, updated or merged? A verdict, its evidence and a checklist."),
+    "check": (
+        "isthmus.cli.check",
+        "May models be swapped, updated or merged? A verdict, its evidence and a checklist.",
+    ),
     "path": ("isthmus.cli.path", "Look between two checkpoints: line, learned curve, layer by layer."),
     "plane": ("isthmus.cli.plane", "Draw the loss on a plane through checkpoints."),
     "repair": ("isthmus.cli.repair", "Average two checkpoints and repair the average's hidden statistics."),

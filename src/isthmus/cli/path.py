@@ -52,15 +52,17 @@ def path(
             unsafe_pickle=unsafe_pickle, least=2,
         )  # fmt: skip
         training = dataclasses.replace(case.objective, inputs=case.data.train_inputs, targets=case.data.train_targets)
+        start, end = case.solutions
         found = paths_between(
-            *case.solutions,
+            start,
+            end,
             case.objective,
             training,
             bends=bends,
             kind=kind,  # type: ignore[arg-type]
             steps=steps,
             layers=layers,  # type: ignore[arg-type]
-            names=case.names,  # type: ignore[arg-type]
+            names=(case.names[0], case.names[1]),
             seed=seed,
             points=points,
             adaptive=adaptive,

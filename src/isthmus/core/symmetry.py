@@ -186,7 +186,7 @@ class Symmetry:
         return Permutation(self, indices)
 
     def canonical(self, weights: Weights) -> dict[str, Tensor]:
-        """The standard form of all equivalent copies: scales, signs and orders fixed (see :mod:`isthmus.core.canonical`)."""
+        """The standard form of all equivalent copies: scales, signs and orders fixed, as ``core.canonical`` says."""
         from isthmus.core.canonical import canonical
 
         self.check(weights)

@@ -91,7 +91,7 @@ class Interpreter:
         return _held_by(self.program.graph_module, str(node.target))
 
     def _call(self, node: fx.Node) -> Any:
-        arguments = fx.map_arg(node.args, lambda n: self.values[n])
+        arguments: Any = fx.map_arg(node.args, lambda n: self.values[n])
         keywords = fx.map_arg(node.kwargs, lambda n: self.values[n])
         if node.target is operator.getitem:
             return arguments[0][arguments[1]]

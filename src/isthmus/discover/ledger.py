@@ -474,8 +474,8 @@ def dropped(value: Labels, axes: Sequence[int]) -> Labels:
 
 
 def _columns(one: Tensor, other: Tensor, relation: int) -> np.ndarray:
-    one, other = one.reshape(-1).numpy(), other.reshape(-1).numpy()
-    return np.stack([one, other, np.full(len(one), relation)])
+    first, second = one.reshape(-1).numpy(), other.reshape(-1).numpy()
+    return np.stack([first, second, np.full(len(first), relation)])
 
 
 def _pairs(one: Layer, other: Layer) -> tuple[Tensor, Tensor, Tensor, Tensor]:

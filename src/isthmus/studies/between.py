@@ -93,7 +93,8 @@ def paths_between(
     curves = {"line": barrier(Line(start, end), objective, data=inputs, progress=phase("line"), **settings)}
     learned: dict[str, Any] = {}
     if bends:
-        path = bend(start, end, bends=bends, kind=Bezier if kind == "bezier" else Polygon)
+        shape: Any = Bezier if kind == "bezier" else Polygon
+        path = bend(start, end, bends=bends, kind=shape)
         found = fit(path, training, steps=steps, generator=child(seed, "curve"), progress=phase("learning"))
         if found.status is Status.DIVERGED:
             raise SettingError(

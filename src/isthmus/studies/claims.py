@@ -123,8 +123,12 @@ def trained(
     base = dataclasses.replace(recipe, checkpoints=steps)
 
     def half(name: str, place: int) -> Progress:
-        parts = 2 if levels else 1
-        return lambda done, whole, said="": progress(place + done / whole, parts, f"{label} {name} {said}".strip())
+        what = label
+
+        def told(done: float, total: float, label: str = "") -> None:
+            progress(place + done / total, 2 if levels else 1, f"{what} {name} {label}".strip())
+
+        return told
 
     replicas = _kept(
         train(base.replicates(solutions), data=data, module=build, device=device, progress=half("training", 0))

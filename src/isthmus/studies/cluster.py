@@ -37,8 +37,8 @@ class Cluster:
         _refuse_silence(address)
         self.ours = not ray.is_initialized()
         try:
-            ray.init(address=address, ignore_reinit_error=True, logging_level="ERROR", log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as problem:
+            self.ray.init(address=address, ignore_reinit_error=True, logging_level="ERROR", log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError, self.ray.exceptions.RayError) as problem:
             reason = (str(problem).splitlines() or ["no reason given"])[0]
             where = address or "this machine"
             raise IsthmusError(

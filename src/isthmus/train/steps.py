@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,7 +151,9 @@ class Function:
             traced.recompile()
             if not self.compiled:
                 return traced.forward
-            return compile_graph(traced, list(flat))  # without dynamo's guards: shapes are checked above
+            # Without dynamo's guards: shapes are checked above.
+            made: Any = compile_graph(traced, list(flat))
+            return made
 
 
 def _simplify(graph: torch.fx.Graph) -> None:

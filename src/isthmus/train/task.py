@@ -59,7 +59,7 @@ class Task:
         """The same task with a module of its own, for an engine that binds tensors to it for good."""
         return dataclasses.replace(self, module=copy.deepcopy(self.module))
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass."""
         if self.recipe.precision == "bfloat16":
             return torch.autocast(self.device.type, torch.bfloat16)
@@ -75,7 +75,8 @@ class Task:
             yield
             return
         rounded = self.recipe.precision == "tensorfloat32"
-        places = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+        cudnn: Any = torch.backends.cudnn
+        places = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
         if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
             name, value = "fp32_precision", "tf32" if rounded else "ieee"
         else:  # before torch 2.9

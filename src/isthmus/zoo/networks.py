@@ -313,8 +313,8 @@ def initialise(module: nn.Module, *, generator: torch.Generator) -> nn.Module:
                 layer.bias.zero_()
         elif isinstance(layer, nn.LayerNorm | nn.modules.batchnorm._BatchNorm):
             layer.reset_parameters()
-        elif hasattr(layer, "draw"):
-            layer.draw(generator)
+        elif callable(draw := getattr(layer, "draw", None)):
+            draw(generator)
         else:
             continue
         drawn.update(id(parameter) for parameter in layer.parameters(recurse=False))
