@@ -171,3 +171,10 @@ def test_wrong_numbers_of_checkpoints(shell, trained):
         code, _, err = shell(*arguments, "--model", MODEL, *(() if arguments[0] == "align" else COMMON))
         assert (code, err.count("\n")) == (2, 1), err
         assert says in err
+
+
+def test_a_folder_of_checkpoints_means_all_of_them(shell, trained):
+    arguments = ("--model", MODEL, *COMMON, "--points", "3")
+    whole = answer(shell, "barrier", trained[0].parent, *arguments)
+    assert whole["names"] == [path.name for path in trained]
+    assert len(whole["barriers"]["naive"]["curves"]) == 3

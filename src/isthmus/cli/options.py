@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-Checkpoints = Annotated[list[str], typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin or folders.")]
+Checkpoints = Annotated[
+    list[str], typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin, or folders of them.")
+]
 Model = Annotated[str, typer.Option(help="package.module:function, file.py:function, torchvision:NAME or a zoo name.")]
 MaybeCheckpoints = Annotated[
     list[str] | None, typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin or folders.")
