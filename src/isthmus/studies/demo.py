@@ -75,13 +75,12 @@ class Settings:
         if self.model in _DEFAULTS:
             settings = {"inputs": list(shape), "classes": classes}
             if width is not None:
-                settings[_WIDTH_SETTING[self.model]] = int(width) if float(width).is_integer() else width
+                settings["width"] = int(width) if float(width).is_integer() else width
         return Recipe(
             network=self.model, settings=settings, data=self.data, epochs=self.epochs, subset=None, **self.options
         )
 
 
-_WIDTH_SETTING = {"mlp": "width", "resnet20": "width", "vit": "width"}
 _STEADY = {"optimiser": "sgd", "rate": 0.1, "momentum": 0.9, "schedule": "cosine", "batch_size": 64, "warmup": 20}
 _LARGER_IMAGES: dict[str, dict[str, Any]] = {
     "mlp": dict(solutions=4, epochs=6, examples=4000, points=15),
