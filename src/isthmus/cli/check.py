@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from isthmus.core.weights import Weights
-    from isthmus.studies.check_list import Origin
+    from isthmus.studies.check.checklist import Origin
     from isthmus.zoo.data import Data
 
 
@@ -81,8 +81,8 @@ def check(
 
     words_for(language)  # an unknown language is found out before the work
     with console.progress("check") as told:
-        from isthmus.studies.check import check as judge
-        from isthmus.studies.check_verdict import Effort, Thresholds
+        from isthmus.studies.check.check import check as judge
+        from isthmus.studies.check.verdict import Effort, Thresholds
 
         where = inputs.found_device(device)
         rule = Thresholds(barrier=barrier, level=level, strict=strict, floors=_floors(floor or []))
@@ -140,7 +140,7 @@ def _files(
     split: str, *, unsafe_pickle: bool,
 ) -> Subject:  # fmt: skip
     """Checkpoints on disk."""
-    from isthmus.studies.check_list import origin_of
+    from isthmus.studies.check.checklist import origin_of
 
     if len(paths) < 2:
         raise _wrong(f"a check takes at least 2 checkpoints, or one store, or --train, got {len(paths)}")
@@ -159,8 +159,8 @@ def _files(
 def _stored(path: str, data_dir: str | None, most: int, where: str, examples: int | None) -> Subject:
     """The runs of a store that share one network and one data set."""
     from isthmus.core.weights import to
-    from isthmus.studies.check_list import Origin
-    from isthmus.studies.store import Store
+    from isthmus.studies.check.checklist import Origin
+    from isthmus.studies.store.store import Store
     from isthmus.train import Recipe
     from isthmus.zoo.models import build
 
@@ -193,7 +193,7 @@ def _trained(
     """Replicas made for this check."""
     from isthmus.cli.train import _fields
     from isthmus.core.provenance import provenance
-    from isthmus.studies.check_list import Origin
+    from isthmus.studies.check.checklist import Origin
     from isthmus.train import Recipe
     from isthmus.train import train as train_replicas
     from isthmus.zoo.models import build

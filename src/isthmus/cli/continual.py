@@ -55,7 +55,7 @@ def continual(
     """What survives a merge of networks that learned different cues, side by side or one after the other?"""
     with console.progress("continual") as told:
         from isthmus.core.errors import SettingError
-        from isthmus.studies.continual import Curriculum, continual
+        from isthmus.studies.continual.continual import Curriculum, continual
         from isthmus.zoo.cues import KINDS, Cue, in_colour
 
         where = inputs.found_device(device)
@@ -67,7 +67,7 @@ def continual(
         base, later = _recipes(model, shown, data, train, task)
         result: Record
         if stream is not None:
-            from isthmus.studies.continual_stream import merges
+            from isthmus.studies.continual.stream import merges
             from isthmus.zoo import streams
 
             # The cues that were asked for come first, then the others in their order.

@@ -35,8 +35,8 @@ def flatness(
     """Hessian eigenvalues and trace, and the rise of the loss under random and worst-case perturbations."""
     with console.progress("flatness") as told:
         from isthmus.core.provenance import provenance
-        from isthmus.studies.glass import symmetry_with_scale
-        from isthmus.studies.landscape import flatness_of
+        from isthmus.studies.landscape.glass import symmetry_with_scale
+        from isthmus.studies.landscape.solution import flatness_of
 
         case = subjects.chosen(
             checkpoints, model=model, data=data, data_dir=data_dir, train=train, solutions=solutions, store=store,

@@ -32,8 +32,8 @@ def generalisation(
     """Train over rate × batch size, stop all at one training loss, and correlate sharpness with the gap."""
     with console.progress("generalisation") as told:
         from isthmus.core.provenance import provenance
-        from isthmus.studies.generalisation import Grid
-        from isthmus.studies.generalisation import generalisation as study
+        from isthmus.studies.landscape.generalisation import Grid
+        from isthmus.studies.landscape.generalisation import generalisation as study
         from isthmus.zoo.models import build
 
         grid = Grid(

@@ -49,7 +49,7 @@ def glass(
         raise SettingError("--demo trains its own networks; give it without checkpoints, --train or --store")
     with console.progress("glass") as told:
         from isthmus.core.provenance import provenance
-        from isthmus.studies.glass import glass as arrange
+        from isthmus.studies.landscape.glass import glass as arrange
 
         wanted = [name.strip() for name in alignments.split(",")]
         given: dict[str, Any]
@@ -80,7 +80,7 @@ def glass(
 
 
 def _given(case: inputs.Case, *, passes: bool) -> dict[str, Any]:
-    from isthmus.studies.glass import symmetry_with_scale
+    from isthmus.studies.landscape.glass import symmetry_with_scale
 
     return {
         "solutions": case.solutions,

@@ -43,7 +43,7 @@ def redundancy(
     """Count the equal copies of a network: permutations and signs by layer, scales as continuous dimensions."""
     with console.progress("redundancy") as told:
         from isthmus.core.network import Network
-        from isthmus.studies.counting import count
+        from isthmus.studies.redundancy.counting import count
 
         shapes = inputs.shapes(shape)
         settings: dict[str, Any] = {"inputs": tuple(shapes[0][1:])} if shapes else {}

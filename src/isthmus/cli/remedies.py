@@ -33,8 +33,8 @@ def remedies(
     with console.progress("remedies") as told:
         from isthmus.cli.redundancy import numbers
         from isthmus.core.errors import SettingError
-        from isthmus.studies.candidates import REMEDIES
-        from isthmus.studies.remedies import RECIPE, USUAL, try_remedies
+        from isthmus.studies.redundancy.candidates import REMEDIES
+        from isthmus.studies.redundancy.remedies import RECIPE, USUAL, try_remedies
         from isthmus.train import Recipe
 
         if method not in ("weights", "activations"):

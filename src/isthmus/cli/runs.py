@@ -25,7 +25,7 @@ def list_runs(
 ) -> None:
     """List the runs, the oldest first."""
     from isthmus.studies import Store
-    from isthmus.studies.index import listing
+    from isthmus.studies.store.index import listing
 
     opened = Store.open(store)
     wanted = set(opened.members_of(study)) if study else None
@@ -57,7 +57,7 @@ def show(
 ) -> None:
     """Show one run: its recipe, how it was made, what was measured."""
     from isthmus.studies import Store
-    from isthmus.studies.export import numbers
+    from isthmus.studies.store.export import numbers
 
     opened = Store.open(store)
     run = opened.run(opened.find(key))
@@ -91,7 +91,7 @@ def export(
     from isthmus.core.checkpoint import save
     from isthmus.core.errors import SettingError
     from isthmus.studies import Store
-    from isthmus.studies.export import export_mlflow, export_table
+    from isthmus.studies.store.export import export_mlflow, export_table
 
     opened = Store.open(store)
     keys = opened.members_of(study) if study else None

@@ -34,7 +34,7 @@ def spectrum(
     """The ends and the density of the Hessian's spectrum, with residuals, intervals and the classes' share."""
     with console.progress("spectrum") as told:
         from isthmus.core.provenance import provenance
-        from isthmus.studies.landscape import spectrum_of
+        from isthmus.studies.landscape.solution import spectrum_of
 
         case = subjects.chosen(
             [checkpoint] if checkpoint else None, model=model, data=data, data_dir=data_dir, train=train,

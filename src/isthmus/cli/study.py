@@ -64,7 +64,7 @@ def _engine(name: str, address: str | None, workers: int | None, threads: int, d
     from isthmus.core.errors import SettingError
 
     if name == "ray":
-        from isthmus.studies.cluster import Cluster
+        from isthmus.studies.factors.cluster import Cluster
 
         return Cluster(address=address, threads=threads)
     if name != "local":
@@ -76,7 +76,7 @@ def _engine(name: str, address: str | None, workers: int | None, threads: int, d
 
 def _local(workers: int | None, threads: int, device: str, made: Study) -> Engine:
     """No more processes than there are groups to train: each costs seconds to start."""
-    from isthmus.studies.local import Local, cores
+    from isthmus.studies.factors.local import Local, cores
 
     devices = None if device == "auto" else (inputs.found_device(device),)
     groups = max(1, len(made.plan.trainings))

@@ -160,7 +160,7 @@ def _stored(
     """The runs of a store, which must be of one architecture and one data set."""
     from isthmus.core.errors import SettingError
     from isthmus.studies import Store
-    from isthmus.studies.jobs import recipe_of as stored_recipe
+    from isthmus.studies.factors.jobs import recipe_of as stored_recipe
 
     opened = Store.open(store)
     keys = [opened.find(run)] if run else list(opened.members_of(study)) if study else opened.keys

@@ -30,8 +30,8 @@ def uncertainty(
     with console.progress("uncertainty") as told:
         from isthmus.core.network import Network
         from isthmus.core.weights import to
-        from isthmus.studies.remedies import RECIPE
-        from isthmus.studies.uncertainty import assess
+        from isthmus.studies.redundancy.remedies import RECIPE
+        from isthmus.studies.redundancy.uncertainty import assess
         from isthmus.train import Recipe
         from isthmus.train import train as trained
         from isthmus.zoo.models import build

@@ -39,7 +39,7 @@ def walk(
     with console.progress("walk") as told:
         import isthmus.discover as discovery
         from isthmus.core.provenance import provenance
-        from isthmus.studies.landscape import walk_from
+        from isthmus.studies.landscape.solution import walk_from
 
         case = subjects.chosen(
             [checkpoint] if checkpoint else None, model=model, data=data, data_dir=data_dir, train=train,

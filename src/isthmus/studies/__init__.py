@@ -1,20 +1,20 @@
 """Many recipes to one table: study files, a store that loses nothing, engines, and what the factors do."""
 
-from isthmus.studies.cells import Cell, Comparison, Place
-from isthmus.studies.design import Claim, Design, Factor, StudyError, parse_design, read_design
-from isthmus.studies.effects import Effects, MatchingError, effects
-from isthmus.studies.engines import Engine, Here
-from isthmus.studies.kept import Run, StoreError, Trained
-from isthmus.studies.local import Local
-from isthmus.studies.outlook import Outlook, describe, outlook, probe_seconds
-from isthmus.studies.rows import Row
-from isthmus.studies.run import run_study
-from isthmus.studies.store import Store
-from isthmus.studies.study import Study
-from isthmus.studies.table import Observation, Table
-from isthmus.studies.trends import Trend, holm, jonckheere, matched_trend
-from isthmus.studies.upkeep import Collected, Verification, collect, unused, verify
-from isthmus.studies.verdicts import StudyResult, Verdict, judge
+from isthmus.studies.factors.cells import Cell, Comparison, Place
+from isthmus.studies.factors.design import Claim, Design, Factor, StudyError, parse_design, read_design
+from isthmus.studies.factors.effects import Effects, MatchingError, effects
+from isthmus.studies.factors.engines import Engine, Here
+from isthmus.studies.factors.local import Local
+from isthmus.studies.factors.outlook import Outlook, describe, outlook, probe_seconds
+from isthmus.studies.factors.run import run_study
+from isthmus.studies.factors.study import Study
+from isthmus.studies.factors.table import Observation, Table
+from isthmus.studies.factors.trends import Trend, holm, jonckheere, matched_trend
+from isthmus.studies.factors.verdicts import StudyResult, Verdict, judge
+from isthmus.studies.store.kept import Run, StoreError, Trained
+from isthmus.studies.store.rows import Row
+from isthmus.studies.store.store import Store
+from isthmus.studies.store.upkeep import Collected, Verification, collect, unused, verify
 
 __all__ = [
     "Cell",

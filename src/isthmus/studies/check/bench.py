@@ -1,0 +1,294 @@
+"""The measurements of a check: each model, each pair by every way, and what every way forward costs here."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+import isthmus.discover as discovery
+from isthmus.connect.treatment import Policy
+from isthmus.core.errors import IsthmusError
+from isthmus.core.objective import Objective
+from isthmus.core.progress import Progress
+from isthmus.core.randomness import child
+from isthmus.core.symmetry import Symmetry
+from isthmus.core.weights import Weights
+from isthmus.curvature import random_sharpness
+from isthmus.noise import effective_redundancy
+from isthmus.studies.check.capabilities import Retention, by_class, capability, foresee, rank_correlation
+from isthmus.studies.check.checklist import Origin
+from isthmus.studies.check.verdict import Effort, Model, Pair, Thresholds, Verdict, Way, judged
+from isthmus.studies.check.views import Crossing, View, accuracy, cross, mean, view
+from isthmus.studies.comparison import matcher
+from isthmus.studies.landscape.solution import flatness_of
+
+_PATH_FLOOR = 128  # examples on a path below which an error barrier of 2 % is less than three examples
+
+
+@dataclasses.dataclass(eq=False)
+class Bench:
+    """One architecture, its models and the data they are judged on; what was measured is kept for the next question."""
+
+    module: nn.Module
+    objective: Objective
+    training: Objective
+    solutions: tuple[Weights, ...]
+    names: tuple[str, ...]
+    classes: int
+    suites: dict[str, tuple[Tensor, Tensor]]
+    thresholds: Thresholds
+    effort: Effort
+    seed: int
+    views: list[View] = dataclasses.field(default_factory=list)
+    obstacles: tuple[str, ...] = ()
+    _ensembles: list[float] = dataclasses.field(default_factory=list)
+
+    @functools.cached_property
+    def symmetry(self) -> Symmetry | None:
+        """Of the module; ``None`` where none can be found, and ``obstacles`` says why."""
+        try:
+            found = discovery.discover(self.module, self.objective.parts[0][:2])
+        except (IsthmusError, RuntimeError) as problem:
+            self.obstacles = (" ".join(str(problem).split())[:300],)
+            return None
+        self.obstacles = tuple(f"{obstacle.operation}: {obstacle.reason}" for obstacle in found.obstacles)
+        return found
+
+    @property
+    def log10_copies(self) -> float | None:
+        """Of the architecture's equal copies."""
+        return None if self.symmetry is None else self.symmetry.log10_size
+
+    @functools.cached_property
+    def statistics(self) -> Tensor:
+        """Training inputs for running statistics, repair and activations."""
+        return self.training.parts[0][: self.effort.statistics_examples]
+
+    def models(self, origins: Sequence[Origin], progress: Progress) -> tuple[Model, ...]:
+        """Judge every model by itself."""
+        found = []
+        for place, (name, weights) in enumerate(zip(self.names, self.solutions, strict=True)):
+            progress(0.3 * place / len(self.names), 1, name)
+            self.views.append(view(self.objective, weights, keep=True))
+            found.append(self._model(place, name, weights, origins[place]))
+        self._fit_the_time()
+        return tuple(found)
+
+    def _model(self, place: int, name: str, weights: Weights, origin: Origin) -> Model:
+        seen, level, flat = self.views[place], self.thresholds.level, self.training.limited(self.effort.flat_examples)
+        sharpness = random_sharpness(
+            flat, weights, generator=child(self.seed, "directions", place), directions=max(2, self.effort.directions)
+        )
+        eigenvalue = trace = None
+        if self.effort.curvature:
+            curved = flatness_of(
+                [weights], flat, names=[name], symmetry=self.symmetry, pairs=1, products=12, seed=self.seed
+            )
+            eigenvalue, trace = float(curved.eigenvalues[0].values[0]), curved.trace[0].interval
+        identity = None
+        if self.effort.identities and self.symmetry is not None:
+            identity = effective_redundancy(self.symmetry, weights)
+        capabilities = {key: 1.0 - float(seen.wrong[part].mean()) for key, part in self._classes.items()}
+        for key, objective in self._suites.items():
+            capabilities[key] = 1.0 - float(view(objective, weights).wrong.mean())
+        return Model(
+            name, accuracy(seen, level=level), mean(seen.loss, level=level), seen.calibration, capabilities,
+            seen.seconds, sharpness, eigenvalue, trace, identity, origin,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _classes(self) -> dict[str, Tensor]:
+        return by_class(self.objective.targets.flatten().cpu(), self.classes)
+
+    @functools.cached_property
+    def _suites(self) -> dict[str, Objective]:
+        return {
+            name: dataclasses.replace(self.objective, inputs=inputs, targets=targets)
+            for name, (inputs, targets) in self.suites.items()
+        }
+
+    def _fit_the_time(self) -> None:
+        """Use as many examples on the paths as the time allows, by the speed that the models' own passes had."""
+        effort, n = self.effort, len(self.solutions)
+        everything = len(self.objective.targets)
+        wanted = min(effort.path_examples or everything, everything)
+        if effort.seconds is not None:
+            a_pass = sum(seen.seconds for seen in self.views) / n / everything
+            points = n * (n - 1) / 2 * 4 * (effort.points - 2)
+            affordable = effort.seconds / (a_pass * points) - min(effort.statistics_examples, len(self.statistics))
+            wanted = max(min(_PATH_FLOOR, everything), min(wanted, int(affordable)))
+        self.effort = dataclasses.replace(effort, path_examples=wanted)
+
+    def pairs(self, progress: Progress) -> tuple[Pair, ...]:
+        """Judge every pair."""
+        places = list(itertools.combinations(range(len(self.solutions)), 2))
+        found = []
+        for done, pair in enumerate(places):
+
+            def told(share: float, label: str, *, done: int = done) -> None:
+                progress(0.3 + 0.7 * (done + share) / len(places), 1, label)
+
+            found.append(self._pair(pair, told))
+        return tuple(found)
+
+    def _pair(self, pair: tuple[int, int], told: Callable[[float, str], None]) -> Pair:
+        first, second = pair
+        start, end = self.solutions[first], self.solutions[second]
+        crossings: dict[str, Crossing] = {}
+        ends: dict[str, tuple[Weights, View, Weights]] = {}
+        ways = ["naive", *(("weights", "activations") if self.symmetry and self.symmetry.permutable else ())]
+        for place, way in enumerate(ways):
+            told(place / 4, f"{self.names[first]} – {self.names[second]} {way}")
+            met, seconds = (end, 0.0) if way == "naive" else self._matched(pair, way)
+            crossings[way], middle, average = self._cross(pair, way, (start, met), before=seconds)
+            ends[way] = met, middle, average
+        aligned = min(ways[1:] or ways, key=lambda way: crossings[way].error_barrier.estimate)
+        told(3 / 4, f"{self.names[first]} – {self.names[second]} repair")
+        before = crossings[aligned].seconds if aligned != "naive" else 0.0
+        crossings["repair"], middle, average = self._cross(
+            pair, "repair", (start, ends[aligned][0]), policy="repair", before=before
+        )
+        ends["repair"] = ends[aligned][0], middle, average
+        verdict, best, established = judged(crossings, self.thresholds)
+        return self._judged(pair, crossings, verdict, best, established=established, ends=ends[best])
+
+    def _judged(
+        self,
+        pair: tuple[int, int],
+        crossings: Mapping[str, Crossing],
+        verdict: Verdict,
+        best: str,
+        *,
+        established: bool,
+        ends: tuple[Weights, View, Weights],
+    ) -> Pair:
+        one, other = (self.views[place] for place in pair)
+        rights = [1.0 - float(seen.wrong.mean()) for seen in (one, other)]
+        wrongs = (1 - rights[0]) * (1 - rights[1])
+        assert one.probabilities is not None
+        assert other.probabilities is not None
+        together = (one.probabilities + other.probabilities).argmax(1)
+        self._ensembles.append(float((together == one.targets).double().mean()))
+        return Pair(
+            *pair,
+            verdict=verdict,
+            established=established,
+            best=best,
+            crossings=crossings,
+            agreement=float((one.predicted == other.predicted).double().mean()),
+            chance_agreement=rights[0] * rights[1] + wrongs / max(1, self.classes - 1),
+            preference=_preference(one, other, generator=child(self.seed, "preference", *pair)),
+            retention=self._retention(pair, best, *ends),
+        )
+
+    def _cross(
+        self,
+        pair: tuple[int, int],
+        way: str,
+        ends: tuple[Weights, Weights],
+        *,
+        before: float,
+        policy: Policy = "reestimate",
+    ) -> tuple[Crossing, View, Weights]:
+        examples = self.effort.path_examples or len(self.objective.targets)
+        repaired = policy == "repair"
+        points = self.effort.repair_points if repaired else self.effort.points
+        return cross(
+            pair,
+            ends,
+            tuple(self.views[place].first(examples * self._each) for place in pair),  # type: ignore[arg-type]
+            self.objective.limited(examples),
+            way=way,
+            inputs=self.statistics[: self.effort.repair_examples] if repaired else self.statistics,
+            positions=[place / (points - 1) for place in range(points)],
+            generator=child(self.seed, "examples", *pair),
+            policy=policy,
+            level=self.thresholds.level,
+            before=before,
+        )
+
+    @property
+    def _each(self) -> int:
+        """Labels of one example: 1, or the tokens of a sequence."""
+        return self.objective.targets.numel() // len(self.objective.targets)
+
+    def _matched(self, pair: tuple[int, int], way: str) -> tuple[Weights, float]:
+        began = time.perf_counter()
+        assert self.symmetry is not None
+        fixed, moving = (self.solutions[place] for place in pair)
+        matching = matcher(way, self.objective.network, self.statistics)
+        generator = child(self.seed, "alignment", way, *pair)
+        met = matching(self.symmetry, moving, fixed, generator=generator).permutation.apply(moving)
+        return met, time.perf_counter() - began
+
+    def _retention(self, pair: tuple[int, int], best: str, met: Weights, middle: View, average: Weights) -> Retention:
+        """Every class and every named data set, foreseen from the ends and measured on their average."""
+        start, examples, floor = self.solutions[pair[0]], len(middle.targets), 1.0 / self.classes
+        few = min(self.effort.foresee_examples, self.effort.path_examples or self.effort.foresee_examples)
+        one, other = (self.views[place].first(examples) for place in pair)
+        foreseen = foresee(self.objective.limited(few), start, met)
+        level = self.thresholds.level
+        found = [
+            capability(name, (one, other, middle), foreseen, floor=floor, chosen=part[:examples], level=level)
+            for name, part in self._classes.items()
+            if bool(part[:examples].any())
+        ]
+        for name, objective in self._suites.items():
+            views = (view(objective, start), view(objective, met), view(objective, average))
+            ahead = foresee(objective.limited(few), start, met)
+            found.append(capability(name, views, ahead, floor=floor, level=level))
+        ranked = rank_correlation([c.foreseen for c in found], [c.average for c in found])
+        return Retention(*pair, best, floor, tuple(found), ranked)
+
+    def ways(
+        self, pairs: Sequence[Pair], verdict: Verdict, distil_epochs: int, training_examples: int
+    ) -> tuple[Way, ...]:
+        """Every way forward with what it costs on this machine."""
+        n, each = len(self.solutions), len(pairs)
+        allowed = {"as_they_are": ("as_they_are", "permutation", "repair"), "permutation": ("permutation", "repair")}
+        # Models are brought to the first one: one alignment less than there are models.
+        found = []
+        for name, manners in (
+            ("as_they_are", ("naive",)),
+            ("permutation", ("weights", "activations")),
+            ("repair", ("repair",)),
+        ):
+            rows = [[p.crossings[m] for m in manners if m in p.crossings] for p in pairs]
+            if not all(rows):
+                continue
+            best = [min(row, key=lambda crossing: crossing.error_barrier.estimate) for row in rows]
+            seconds = sum(crossing.seconds for crossing in best) / each * (n - 1)
+            right = sum(crossing.accuracy for crossing in best) / each
+            open_now = name in allowed.get(verdict, ("repair",) if verdict == "repair" else ())
+            found.append(Way(name, seconds, 1.0, right, open_now, estimated=False))
+        found.append(Way("ensemble", 0.0, float(n), sum(self._ensembles) / each, open=True, estimated=False))
+        answer = sum(seen.seconds / len(self.objective.targets) for seen in self.views)
+        total = distil_epochs * training_examples * (self._step() + answer)
+        found.append(Way("distil", total, 1.0, float("nan"), open=True, estimated=True))
+        return tuple(found)
+
+    def _step(self) -> float:
+        """Seconds that one example of a training step takes here, forwards and backwards."""
+        part = self.training.limited(64)
+        began = time.perf_counter()
+        part.gradient(self.solutions[0])
+        return (time.perf_counter() - began) / len(part.targets)
+
+
+def _preference(one: View, other: View, *, generator: torch.Generator, draws: int = 1000) -> float:
+    """Share of resampled data on which the first errs less; ties count half.
+
+    Only examples that one of the two gets wrong alone can decide, so it is they who are drawn: how many of the
+    differing examples a resample holds for each side is a pair of Poisson numbers, up to 1/examples.
+    """
+    better = float((other.wrong > one.wrong).sum())
+    worse = float((one.wrong > other.wrong).sum())
+    drawn = torch.poisson(torch.tensor([[better, worse]]).expand(draws, 2), generator=generator)
+    ahead, behind = drawn.unbind(1)
+    return float((ahead > behind).double().mean() + (ahead == behind).double().mean() / 2)

@@ -1,0 +1,257 @@
+"""Do flatter solutions generalise better? Rank correlations over trained networks, whatever they turn out to say."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from isthmus.core.errors import DataError, SettingError
+from isthmus.core.record import Record
+from isthmus.core.statistics import Interval, bootstrap
+from isthmus.studies.factors.trends import holm
+
+Statistic = Callable[[np.ndarray], float]
+
+_LEAST = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatnessCorrelation(Record):
+    """One measure of sharpness against the generalisation gap.
+
+    Attributes:
+        measure: its name.
+        plain: Spearman's correlation over networks; positive where sharper networks have larger gaps.
+        partial: the same after what the ranks of the training loss (and of further controls) explain is removed from
+            both; the plain one if there are no controls.
+        within: the same between networks of one setting only, ranks taken within each setting: what is left when rate
+            and batch size are held fixed. NaN without settings.
+        p: two-sided, of the partial correlation, by permutation of what the controls leave.
+        p_corrected: Holm's correction over all measures asked for together.
+    """
+
+    measure: str
+    plain: Interval
+    partial: Interval
+    within: Interval
+    p: float
+    p_corrected: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatnessVerdict(Record):
+    """What the networks say about flatness and generalisation.
+
+    Attributes:
+        sentence: the verdict in words, also where it contradicts the expectation that flat is good.
+        correlations: one for each measure.
+        controls: what was controlled for.
+        networks: how many were used.
+        unmatched: networks left out because their training loss lies outside the matched range.
+        loss_range: lowest and highest training loss among those used.
+        left_out: networks left out because a number was not finite.
+        level: nominal coverage of the intervals.
+    """
+
+    sentence: str
+    correlations: tuple[FlatnessCorrelation, ...]
+    controls: tuple[str, ...]
+    networks: int
+    unmatched: int
+    loss_range: tuple[float, float]
+    left_out: int
+    level: float
+
+
+def flatness(
+    sharpness: Mapping[str, Sequence[float]],
+    gap: Sequence[float],
+    training_loss: Sequence[float],
+    *,
+    generator: torch.Generator,
+    settings: Sequence[Hashable] | None = None,
+    controls: Mapping[str, Sequence[float]] | None = None,
+    matched: tuple[float, float] | None = None,
+    level: float = 0.95,
+    draws: int = 2000,
+) -> FlatnessVerdict:
+    """Rank correlation of sharpness and generalisation gap, controlling for the training loss.
+
+    Args:
+        sharpness: for each measure (larger is sharper) one number for each network.
+        gap: test minus training loss or error, one for each network.
+        training_loss: one for each network.
+        generator: for the bootstrap over networks and the permutations.
+        settings: the recipe of each network without its seed, such as (rate, batch size); networks of one setting are
+            drawn together, because they are not independent of each other where the setting moves both numbers.
+        controls: further numbers to control for, by name.
+        matched: use only networks whose training loss lies in this range.
+        level: nominal coverage.
+        draws: bootstrap samples and permutations.
+
+    Raises:
+        DataError: numbers that are not one for each network, or measures that never change.
+        SettingError: fewer than five networks left.
+
+    Reference: Jiang et al., "Fantastic generalization measures and where to find them" (2020), for ranking within
+        settings; Freedman and Lane (1983) for the permutation.
+    """
+    if not sharpness:
+        raise SettingError("flatness needs at least one measure of sharpness, got none")
+    given = {**(controls or {}), "training loss": training_loss}
+    columns = {**{f"measure {k}": v for k, v in sharpness.items()}, "gap": gap, **given}
+    table = {name: _column(name, values, len(gap)) for name, values in columns.items()}
+    if settings is not None and len(settings) != len(gap):
+        raise DataError(f"settings must be one for each of {len(gap)} networks, got {len(settings)}")
+    finite = np.all([np.isfinite(column) for column in table.values()], axis=0)
+    loss = table["training loss"]
+    low, high = matched or (-math.inf, math.inf)
+    use = finite & (loss >= low) & (loss <= high)
+    if use.sum() < _LEAST:
+        raise SettingError(f"flatness needs at least {_LEAST} networks with finite numbers, got {int(use.sum())}")
+    groups = _numbered(settings, use)
+    held = np.stack([table[name][use] for name in given], axis=1)
+    found = [
+        _correlation(
+            name,
+            table[f"measure {name}"][use],
+            table["gap"][use],
+            held,
+            groups=groups,
+            generator=generator,
+            level=level,
+            draws=draws,
+        )
+        for name in sharpness
+    ]
+    corrected = holm([each.p for each in found])
+    found = [dataclasses.replace(each, p_corrected=p) for each, p in zip(found, corrected, strict=True)]
+    return FlatnessVerdict(
+        sentence=_sentence(found, level),
+        correlations=tuple(found),
+        controls=tuple(given),
+        networks=int(use.sum()),
+        unmatched=int((finite & ~use).sum()),
+        loss_range=(float(loss[use].min()), float(loss[use].max())),
+        left_out=int((~finite).sum()),
+        level=level,
+    )
+
+
+def _correlation(
+    name: str,
+    sharp: np.ndarray,
+    gap: np.ndarray,
+    held: Float[np.ndarray, "networks controls"],
+    *,
+    groups: np.ndarray | None,
+    generator: torch.Generator,
+    level: float,
+    draws: int,
+) -> FlatnessCorrelation:
+    for what, values in ((f"measure {name}", sharp), ("gap", gap)):
+        if np.ptp(values) == 0:
+            raise DataError(f"{what} must differ between networks, got {values[0]:.6g} for all")
+
+    def interval(statistic: Statistic) -> Interval:
+        return _over_settings(statistic, len(gap), groups, generator=generator, level=level, draws=draws)
+
+    plain = interval(lambda i: _pearson(_ranks(sharp[i]), _ranks(gap[i])))
+    partial = interval(lambda i: _pearson(*_left(sharp[i], gap[i], held[i])))
+    if groups is None:
+        within = Interval(math.nan, math.nan, math.nan, level, len(gap), "none: no settings were given")
+    else:
+        within = interval(lambda i: _within(sharp[i], gap[i], groups[i]))
+    first, second = _left(sharp, gap, held)
+    orders = torch.rand(draws, len(second), generator=generator).argsort(1).numpy()
+    chance = np.array([_pearson(first, second[order]) for order in orders])
+    extreme = int((np.abs(chance) >= abs(partial.estimate) - 1e-12).sum())
+    return FlatnessCorrelation(name, plain, partial, within, (1 + extreme) / (1 + draws), math.nan)
+
+
+def _over_settings(
+    statistic: Statistic,
+    networks: int,
+    groups: np.ndarray | None,
+    *,
+    generator: torch.Generator,
+    level: float,
+    draws: int,
+) -> Interval:
+    """Bootstrap over networks, or over whole settings where there are several networks to a setting."""
+    if groups is None or len(set(groups.tolist())) == networks:
+        return bootstrap(statistic, networks, generator=generator, level=level, draws=draws)
+    members = [np.flatnonzero(groups == group) for group in sorted(set(groups.tolist()))]
+
+    def drawn(chosen: np.ndarray) -> float:
+        return statistic(np.concatenate([members[index] for index in chosen]))
+
+    made = bootstrap(drawn, len(members), generator=generator, level=level, draws=draws)
+    method = made.method.replace("over networks", f"over {len(members)} settings of {networks} networks")
+    return dataclasses.replace(made, method=method)
+
+
+def _left(sharp: np.ndarray, gap: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the ranks of the controls do not explain of the ranks of both."""
+    design = np.column_stack([np.ones(len(gap)), *(_ranks(column) for column in held.T)])
+    both = np.column_stack([_ranks(sharp), _ranks(gap)])
+    rest = both - design @ np.linalg.lstsq(design, both, rcond=None)[0]
+    return rest[:, 0], rest[:, 1]
+
+
+def _within(sharp: np.ndarray, gap: np.ndarray, groups: np.ndarray) -> float:
+    """Correlation of ranks taken, and centred, within each setting."""
+    first, second = np.zeros(len(gap)), np.zeros(len(gap))
+    for group in set(groups.tolist()):
+        inside = groups == group
+        for target, values in ((first, sharp), (second, gap)):
+            ranks = _ranks(values[inside])
+            target[inside] = ranks - ranks.mean()
+    return _pearson(first, second)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1; equal values share their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[place]
+
+
+def _pearson(first: np.ndarray, second: np.ndarray) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    length = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / length if length > 1e-9 * len(first) else math.nan
+
+
+def _column(name: str, values: Sequence[float], networks: int) -> np.ndarray:
+    column = np.asarray(values, dtype=float)
+    if column.shape != (networks,):
+        raise DataError(f"{name} must be one number for each of {networks} networks, got shape {column.shape}")
+    return column
+
+
+def _numbered(settings: Sequence[Hashable] | None, use: np.ndarray) -> np.ndarray | None:
+    if settings is None:
+        return None
+    kept = [setting for setting, inside in zip(settings, use, strict=True) if inside]
+    numbers = {setting: number for number, setting in enumerate(dict.fromkeys(kept))}
+    return np.array([numbers[setting] for setting in kept])
+
+
+def _sentence(found: Sequence[FlatnessCorrelation], level: float) -> str:
+    parts = []
+    for each in found:
+        estimate = each.partial
+        if each.p_corrected > 1 - level or not estimate.low * estimate.high > 0:
+            says = "no connection with the gap is shown"
+        elif estimate.estimate > 0:
+            says = "flatter networks generalise better"
+        else:
+            says = "sharper networks generalise better, against the expectation"
+        parts.append(f"{each.measure}: {says} (partial rank correlation {estimate}, p = {each.p_corrected:.3g})")
+    return "; ".join(parts) + "."

@@ -1,0 +1,1 @@
+"""Redundancy counted, the objective's uncertainty measured, and each remedy tried and priced."""

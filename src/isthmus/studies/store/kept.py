@@ -1,0 +1,58 @@
+"""What a store takes and gives: a trained network on its way in, and a run as it is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from isthmus.core.errors import IsthmusError
+from isthmus.core.record import Record
+from isthmus.core.weights import Weights
+from isthmus.studies.store.rows import Row
+
+
+class StoreError(IsthmusError):
+    """A store is missing, of another version, or damaged."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """One trained network on its way into the store.
+
+    Attributes:
+        key: the recipe's key.
+        recipe: the recipe as plain values.
+        moments: weights by moment; ``final`` must be there, others may be ``step-100`` or ``mask``.
+        rows: what the training itself measured, such as its status.
+        provenance: versions, machine, engine, seconds.
+    """
+
+    key: str
+    recipe: Mapping[str, Any]
+    moments: Mapping[str, Weights]
+    rows: tuple[Row, ...] = ()
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Record):
+    """What the store holds of one training, without its weights.
+
+    Attributes:
+        key: the recipe's key.
+        recipe: the recipe as plain values.
+        provenance: how it was made.
+        group: the group whose stacked file holds the weights, or ``None``.
+        index: the slice of that file.
+        moments: the digest of the weights at each moment.
+        rows: everything measured so far.
+    """
+
+    key: str
+    recipe: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    group: str | None
+    index: int
+    moments: Mapping[str, str]
+    rows: tuple[Row, ...]

@@ -1,0 +1,287 @@
+"""The check before deployment: its verdict follows from barriers that a second way gives too, and from nothing else."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isthmus.connect import Line, barrier
+from isthmus.core.checkpoint import save
+from isthmus.core.errors import SettingError
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective
+from isthmus.core.record import to_json
+from isthmus.core.statistics import Interval
+from isthmus.discover import discover
+from isthmus.studies.check.capabilities import foresee, rank_correlation
+from isthmus.studies.check.check import check
+from isthmus.studies.check.checklist import Origin, origin_of
+from isthmus.studies.check.verdict import Effort, Thresholds, changes, judged
+from isthmus.studies.check.views import Crossing, View, accuracy, cross, height, view
+from isthmus.train import Recipe, train
+from isthmus.zoo.data import Data, load
+from isthmus.zoo.models import build
+
+RECIPE = Recipe(network="mlp-64x2", settings={"inputs": [1, 8, 8], "classes": 10}, epochs=4)
+LIGHT = Effort(points=5, repair_points=3, directions=2, curvature=False)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load("digits")
+
+
+@pytest.fixture(scope="module")
+def two(digits):
+    return [replica.weights for replica in train(RECIPE.replicates(2), data=digits, module=build)]
+
+
+@pytest.fixture(scope="module")
+def strangers(digits, two):
+    return check(build(RECIPE), two, digits, names=["a", "b"], effort=LIGHT)
+
+
+def test_a_permuted_copy_needs_its_permutation_and_nothing_else(digits, two):
+    module = build(RECIPE)
+    symmetry = discover(module, digits.test_inputs[:2])
+    copy = symmetry.random(torch.Generator().manual_seed(1)).apply(two[0])
+    found = check(module, [two[0], copy], digits, effort=LIGHT)
+    (pair,) = found.pairs
+    assert (found.verdict, found.compatible, found.established) == ("permutation", True, True)
+    assert pair.agreement == 1.0
+    assert pair.crossings["naive"].error_barrier.low > 0.02
+    # A planted permutation comes back whole on plain networks, so the way is flat.
+    assert pair.crossings["weights"].error_barrier.high == 0.0
+    assert float(pair.crossings["weights"].loss_barrier.estimate) < 1e-6
+    assert all(c.kept.estimate == pytest.approx(1.0) for c in pair.retention.capabilities)
+    assert {way.name for way in found.ways if way.open} == {"permutation", "repair", "ensemble", "distil"}
+
+
+def test_a_model_and_itself_are_interchangeable_as_they_are(digits, two):
+    found = check(build(RECIPE), [two[0], two[0]], digits, effort=LIGHT)
+    assert (found.verdict, found.compatible, found.established) == ("as_they_are", True, True)
+    assert found.pairs[0].preference == 0.5
+
+
+def test_strangers_are_judged_by_the_barriers_that_connect_measures(digits, two, strangers):
+    objective = Objective(Network.of(build(RECIPE)), digits.test_inputs, digits.test_targets)
+    known = barrier(Line(*two), objective, points=5)
+    crossing = strangers.pairs[0].crossings["naive"]
+    assert crossing.error_barrier.estimate == pytest.approx(known.error_barrier, abs=1e-9)
+    assert crossing.loss_barrier.estimate == pytest.approx(known.loss_barrier, abs=1e-6)
+    assert crossing.midpoint.estimate == pytest.approx(known.midpoint_error, abs=1e-9)
+    assert crossing.accuracy == pytest.approx(1 - known.middle.error)
+    assert strangers.verdict == "permutation"
+    # Every class counts once: the accuracy by class, weighted by size, is the accuracy.
+    classes = strangers.pairs[0].retention.capabilities
+    assert sum(c.examples * c.first for c in classes) / 360 == pytest.approx(strangers.models[0].accuracy.estimate)
+
+
+def test_a_result_is_json_without_loss(strangers):
+    values = json.loads(to_json(strangers))
+    assert values["kind"] == "Check"
+    assert values["pairs"][0]["crossings"]["naive"]["way"] == "naive"
+
+
+def test_models_that_learned_nothing_are_not_compatible(digits):
+    module = build(RECIPE)
+    blank = {name: torch.zeros_like(tensor) for name, tensor in module.state_dict().items()}
+    found = check(module, [blank, blank], digits, effort=LIGHT)
+    assert found.verdict == "as_they_are"  # there is no barrier between them ...
+    assert not found.compatible  # ... and that means nothing
+    assert not next(item for item in found.items if item.point == "chance").passed
+    assert not any(way.open for way in found.ways if way.name in ("as_they_are", "permutation", "repair"))
+
+
+def test_a_floor_that_is_not_reached_makes_models_incompatible(digits, two):
+    easy, hard = (
+        check(build(RECIPE), two, digits, effort=LIGHT, thresholds=Thresholds(floors={"all": floor, "3": 0.1}))
+        for floor in (0.5, 0.9999)
+    )
+    assert easy.verdict == hard.verdict
+    assert (easy.compatible, hard.compatible) == (True, False)
+
+
+def test_a_named_capability_is_foreseen_and_measured(digits, two):
+    only = digits.test_targets < 3
+    suites = {"low digits": (digits.test_inputs[only], digits.test_targets[only])}
+    found = check(build(RECIPE), two, digits, effort=LIGHT, capabilities=suites)
+    *classes, named = found.pairs[0].retention.capabilities
+    assert named.name == "low digits"
+    low = [c for c in classes if c.name in "012"]
+    for end in ("first", "second", "average"):
+        together = sum(c.examples * getattr(c, end) for c in low) / sum(c.examples for c in low)
+        assert getattr(named, end) == pytest.approx(together)
+
+
+def test_too_few_models_and_bad_settings(digits, two):
+    with pytest.raises(SettingError, match="at least 2 models, got 1"):
+        check(build(RECIPE), two[:1], digits)
+    with pytest.raises(SettingError, match="barrier must lie between 0 and 1"):
+        Thresholds(barrier=2.0)
+    with pytest.raises(SettingError, match="accuracies between 0 and 1, got x=7"):
+        Thresholds(floors={"x": 7.0})
+    with pytest.raises(SettingError, match="points must be odd"):
+        Effort(points=4)
+
+
+def test_quick_uses_fewer_examples_where_time_is_short(digits, two):
+    hurried = check(build(RECIPE), two, digits, effort=dataclasses.replace(LIGHT, seconds=1e-9))
+    assert hurried.pairs[0].crossings["naive"].examples == 128
+    assert hurried.examples == 360  # the models themselves are still judged on all
+
+
+def test_a_linear_network_is_foreseen_exactly():
+    generator = torch.Generator().manual_seed(0)
+    network = Network.of(torch.nn.Linear(5, 4))
+    start, end = (
+        {name: torch.randn(t.shape, generator=generator, dtype=torch.float64) for name, t in network.weights.items()}
+        for _ in range(2)
+    )  # fmt: skip
+    inputs = torch.randn(200, 5, generator=generator, dtype=torch.float64)
+    objective = Objective(network, inputs, torch.randint(4, (200,), generator=generator), batch_size=64)
+    middle = view(objective, Line(start, end)(0.5))
+    assert torch.equal(foresee(objective, start, end), 1.0 - middle.wrong)
+
+
+def test_a_barrier_in_a_batch_norm_network_is_that_of_connect():
+    torch.manual_seed(0)
+    make = lambda: torch.nn.Sequential(  # noqa: E731
+        torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
+    )
+    network, other = Network.of(make()), Network.of(make())
+    inputs, targets = torch.randn(90, 4), torch.randint(3, (90,))
+    objective = Objective(network, inputs, targets, batch_size=40)
+    ends = (network.weights, other.weights)
+    for policy in ("reestimate", "repair"):
+        crossing, _, average = cross(
+            (0, 1), ends, tuple(view(objective, e) for e in ends), objective, way="naive", inputs=inputs,
+            positions=[0.0, 0.25, 0.5, 0.75, 1.0], generator=torch.Generator(), policy=policy,
+        )  # fmt: skip
+        known = barrier(Line(*ends), objective, points=5, data=inputs, normalisation=policy)
+        assert torch.allclose(crossing.loss, known.loss, atol=1e-6)
+        assert objective(average).loss == pytest.approx(known.middle.loss, abs=1e-6)
+
+
+def test_the_interval_of_a_height_covers_the_true_one():
+    """One inner point, known excess of .05 with known noise: the percentile interval covers it as often as it says."""
+    generator = torch.Generator().manual_seed(0)
+    hits = 0
+    for _ in range(200):
+        excess = torch.zeros(3, 400, dtype=torch.float64)
+        excess[1] = 0.05 + 0.3 * torch.randn(400, generator=generator, dtype=torch.float64)
+        interval = height(excess, generator=generator)
+        hits += interval.low <= 0.05 <= interval.high
+    assert 180 <= hits <= 199  # 95 % of 200 is 190; the binomial leaves this range once in 500
+
+
+def test_losses_that_are_not_finite_have_no_interval():
+    excess = torch.tensor([[0.0, 0.0], [math.inf, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    assert math.isnan(height(excess, generator=torch.Generator()).high)
+
+
+def test_wilson_against_its_definition():
+    seen = View(torch.zeros(50), torch.tensor([0] * 45 + [1] * 5), torch.zeros(50, dtype=torch.long), 0.0, 0.0)
+    found = accuracy(seen)
+    z = 1.959963984540054
+    for bound in (found.low, found.high):  # the ends are where the score test just rejects
+        assert abs(0.9 - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / 50))
+
+
+def test_rank_correlation_against_scipy():
+    from scipy.stats import spearmanr
+
+    a, b = [0.1, 0.5, 0.5, 0.9, 0.2], [3.0, 1.0, 4.0, 9.0, 2.0]
+    assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic)
+    assert math.isnan(rank_correlation([1, 2, 3], [1, 2, 3]))
+    assert math.isnan(rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]))
+
+
+def crossing(way, estimate, low, high, examples=100):
+    grid = torch.tensor([0.0, 0.5, 1.0])
+    interval = Interval(estimate, low, high, 0.95, 2, "given")
+    return Crossing(0, 1, way, grid, grid, grid, interval, interval, interval, 0.5, 0.0, 1.0, examples, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("heights", "strict", "expected"),
+    [
+        ({"naive": (0.01, 0.0, 0.015)}, False, ("as_they_are", "naive", True)),
+        ({"naive": (0.01, 0.0, 0.03)}, False, ("as_they_are", "naive", False)),
+        ({"naive": (0.01, 0.0, 0.03), "repair": (0.0, 0.0, 0.01)}, True, ("repair", "repair", True)),
+        (
+            {"naive": (0.3, 0.2, 0.4), "weights": (0.01, 0, 0.01), "activations": (0, 0, 0.01)},
+            False,
+            ("permutation", "activations", True),
+        ),
+        ({"naive": (0.3, 0.2, 0.4), "repair": (0.1, 0.05, 0.2)}, False, ("apart", "repair", True)),
+        ({"naive": (0.3, 0.2, 0.4), "repair": (0.03, 0.01, 0.05)}, False, ("apart", "repair", False)),
+        ({"naive": (math.nan, math.nan, math.nan), "repair": (0.5, 0.4, 0.6)}, False, ("apart", "repair", True)),
+    ],
+)  # fmt: skip
+def test_verdicts(heights, strict, expected):
+    found = judged({way: crossing(way, *values) for way, values in heights.items()}, Thresholds(strict=strict))
+    assert found == expected
+
+
+def pair_of(**heights):
+    from isthmus.studies.check.capabilities import Retention
+    from isthmus.studies.check.verdict import Pair
+
+    crossings = {way: crossing(way, *values) for way, values in heights.items()}
+    verdict, best, established = judged(crossings, Thresholds())
+    return Pair(0, 1, verdict, established, best, crossings, 1.0, 1.0, 0.5, Retention(0, 1, best, 0.1, (), math.nan))
+
+
+def test_what_would_change_a_verdict():
+    pair = pair_of(naive=(0.3, 0.2, 0.4), repair=(0.03, 0.01, 0.05))
+    found = {change.what: change for change in changes([pair], "apart", Thresholds())}
+    assert {c.verdict: c.value for c in changes([pair], "apart", Thresholds()) if c.what == "threshold"} == {
+        "as_they_are": 0.3,
+        "repair": 0.03,
+    }
+    # Half the interval is .02 and the margin .01: four times the 100 examples.
+    assert found["examples"].value == pytest.approx(400)
+
+
+def test_leaving_out_the_model_at_fault():
+    good, bad = pair_of(naive=(0.0, 0.0, 0.01)), pair_of(naive=(0.5, 0.4, 0.6))
+    pairs = [good, dataclasses.replace(bad, second=2), dataclasses.replace(bad, first=1, second=2)]
+    left_out = [c for c in changes(pairs, "apart", Thresholds()) if c.what == "without"]
+    assert [(c.value, c.verdict) for c in left_out] == [(2, "as_they_are")]
+
+
+@given(st.floats(0.001, 0.5), st.floats(0, 0.6), st.floats(0, 0.6), st.floats(0, 0.6))
+def test_the_threshold_that_is_named_does_change_the_verdict(threshold, naive, weights, repair):
+    rule = Thresholds(barrier=threshold)
+    crossings = {w: crossing(w, h, h, h) for w, h in (("naive", naive), ("weights", weights), ("repair", repair))}
+    verdict, best, established = judged(crossings, rule)
+    whole = pair_of(naive=(0.0, 0.0, 0.0))
+    pair = dataclasses.replace(whole, crossings=crossings, verdict=verdict, best=best, established=established)
+    for change in changes([pair], verdict, rule):
+        if change.what == "threshold" and 0 < change.value < 1:
+            assert judged(crossings, Thresholds(barrier=change.value))[0] == change.verdict
+        if change.what == "stricter" and change.value > 1e-6:
+            assert judged(crossings, Thresholds(barrier=change.value * (1 - 1e-9)))[0] == change.verdict
+
+
+def test_what_is_recorded_is_found(tmp_path):
+    recipe = {"order_seed": 3}
+    save({"w": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"recipe": json.dumps(recipe)})
+    made = {"versions": {"torch": "9"}, "data": "abc"}
+    rows = [{"file": "a.safetensors", "recipe": {"ignored": 1}}]
+    (tmp_path / "replicas.json").write_text(json.dumps({"replicas": rows, "provenance": made}))
+    assert origin_of(tmp_path / "a.safetensors") == Origin(recipe, {"torch": "9"}, "abc", "a.safetensors")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"replicas": 3}', '{"replicas": [1, {"file": 2}], "provenance": 4}'])
+def test_records_that_cannot_be_read_are_none(tmp_path, text):
+    save({"w": torch.zeros(1)}, tmp_path / "a.safetensors", metadata={"recipe": text[:1]})
+    for name in ("replicas.json", "a.json"):
+        (tmp_path / name).write_text(text)
+    assert origin_of(tmp_path / "a.safetensors") == Origin()
+    assert origin_of(tmp_path / "absent.pt") == Origin()

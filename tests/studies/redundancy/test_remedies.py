@@ -1,0 +1,142 @@
+"""The trial of remedies: matched parameters, verdicts and prices that follow from their numbers, honest refusals."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from isthmus.core.errors import SettingError
+from isthmus.core.statistics import Interval, over_networks
+from isthmus.report.section import section
+from isthmus.studies.redundancy.candidates import REMEDIES, matched
+from isthmus.studies.redundancy.remedies import RECIPE, Heights, difference, ratio, try_remedies, verdict
+from isthmus.zoo import load_data
+from isthmus.zoo.remedies import free_parameters
+
+QUICK = dataclasses.replace(RECIPE, epochs=3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data("digits").limited(400)
+
+
+@pytest.fixture(scope="module")
+def found(data):
+    return try_remedies(
+        data, QUICK, remedies=("sorted", "frozen-strong"), sizes=(8, 16), label_noise=(0.0,), networks=4, points=3
+    )
+
+
+def test_cells_and_what_is_left_to_exchange(found):
+    names = [(trial.size, trial.remedy) for trial in found.trials]
+    assert names == [(size, name) for size in (8, 16) for name in ("plain", "sorted", "frozen-strong")]
+    by_name = {trial.remedy: trial for trial in found.trials if trial.size == 8}
+    assert by_name["plain"].log10_copies == pytest.approx(2 * math.lgamma(9) / math.log(10))
+    assert by_name["frozen-strong"].groups == 0
+    assert by_name["frozen-strong"].aligned is None
+    assert by_name["plain"].aligned is not None
+    assert len(found.scaling) == 3
+
+
+def test_sorting_takes_over_the_plain_networks(found):
+    plain, sorted_ = found.trials[:2]
+    assert sorted_.accuracy.estimate == pytest.approx(plain.accuracy.estimate, abs=1e-12)
+    assert sorted_.disagreement == plain.disagreement
+    assert sorted_.naive.loss.estimate != plain.naive.loss.estimate
+    assert (sorted_.cost.estimate, sorted_.cost.low, sorted_.cost.high) == (0, 0, 0)
+
+
+def test_it_is_drawn_and_survives_json(found):
+    values = found.to_dict()
+    drawn = section(values)
+    assert len(drawn.figures) == 1
+    assert [len(table.rows) for table in drawn.tables[:3]] == [6, 6, 6]
+    assert "16" in drawn.headline
+
+
+def test_growing_networks_keep_one_clock(data):
+    found = try_remedies(
+        data, dataclasses.replace(QUICK, epochs=8), remedies=("modular-grown",), sizes=(16,), label_noise=(0.0,),
+        networks=2, points=3, target=0.3,
+    )  # fmt: skip
+    plain, grown = found.trials
+    in_epoch = math.ceil(400 / RECIPE.batch_size)
+    assert plain.reached == grown.reached == 2
+    assert grown.steps.estimate <= 8 * in_epoch
+    assert grown.verdict == "unknown"  # two networks allow no interval
+
+
+@pytest.mark.parametrize("name", [name for name in REMEDIES if name not in ("plain", "sorted")])
+def test_parameters_are_matched_as_closely_as_a_width_can(data, name):
+    target = free_parameters(matched(REMEDIES["plain"], data, size=24).make(0))
+    fit = matched(REMEDIES[name], data, size=24)
+    off = abs(fit.parameters - target)
+    make = fit.make.func
+    assert all(abs(free_parameters(make(fit.width + step)) - target) >= off for step in (-1, 1))
+    assert off / target < 0.05
+
+
+def test_label_noise_reaches_the_training(data):
+    clean, noisy = (
+        try_remedies(
+            data, QUICK, remedies=(), sizes=(16,), label_noise=(noise,), networks=2, points=3, method="weights"
+        ).trials[0]
+        for noise in (0.0, 0.6)
+    )
+    assert noisy.accuracy.estimate < clean.accuracy.estimate - 0.05
+
+
+def heights(low, high):
+    """An error barrier's interval; the loss barrier does not count here."""
+    interval = Interval((low * high) ** 0.5, low, high, 0.95, 5, "")
+    return Heights(interval, interval)
+
+
+@pytest.mark.parametrize(
+    ("ends", "left", "said"),
+    [
+        ((0.001, 0.019), 2.0, "removes"),
+        ((0.001, 0.021), 0.9, "lowers"),
+        ((0.001, 0.021), 1.1, "does not"),
+        ((math.nan, math.nan), 0.1, "unknown"),
+    ],
+)
+def test_verdicts(ends, left, said):
+    remaining = Interval(left, left, left, 0.95, 5, "")
+    assert verdict(heights(*ends), remaining, threshold=0.02) == said
+
+
+def test_a_difference_of_means_is_welchs():
+    from scipy import stats
+
+    generator = torch.Generator().manual_seed(3)
+    first = torch.randn(6, generator=generator, dtype=torch.float64)
+    second = 3 * torch.randn(9, generator=generator, dtype=torch.float64)
+    found = difference(over_networks(first), over_networks(second))
+    welch = stats.ttest_ind(first.numpy(), second.numpy(), equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((welch.low, welch.high))
+
+
+def test_a_ratio_has_the_ratio_of_its_means_inside():
+    first, second = Interval(0.1, 0.05, 0.2, 0.95, 5, ""), Interval(0.4, 0.3, 0.5, 0.95, 5, "")
+    found = ratio(first, second)
+    assert found.estimate == pytest.approx(0.25)
+    assert 0.05 / 0.5 < found.low < 0.05 / 0.3
+    assert found.low * found.high == pytest.approx(0.25**2)
+    assert math.isnan(ratio(dataclasses.replace(first, low=0.0), second).high)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"remedies": ("prayer",)}, "remedies must be some of"),
+        ({"networks": 1}, "at least 2"),
+        ({"target": 1.5}, "target must be"),
+        ({"sizes": (3,)}, "sizes must be at least 4"),
+    ],
+)
+def test_refusals(data, settings, said):
+    with pytest.raises(SettingError, match=said):
+        try_remedies(data, QUICK, **{"remedies": (), **settings})
