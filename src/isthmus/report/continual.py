@@ -8,7 +8,7 @@ from typing import Any
 
 from isthmus.report import figures
 from isthmus.report.connectivity import interval_text
-from isthmus.report.figures import _altair, _colour, _finished
+from isthmus.report.figures import altair, colour, finished
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
@@ -138,26 +138,26 @@ def _chart(
     rows: Sequence[Mapping[str, Any]], lines: Sequence[Mapping[str, Any]], order: Sequence[str], words: Words
 ) -> dict[str, Any]:
     """Curves with bands, and dashed level lines for networks that are not on any path."""
-    alt = _altair()
+    alt = altair()
     x = alt.X("alpha:Q", title=words("continual.axis.alpha"))
     lowest = min(row["low"] for row in [*rows, *lines])
     # From zero, unless all lies in the upper half: there differences of a point would not be seen.
     scale = alt.Scale(domain=[0 if lowest < 0.5 else math.floor(lowest * 20 - 0.5) / 20, 1])
-    colour = _colour("series", order)
+    shade = colour("series", order)
     tooltip = [
         alt.Tooltip("series:N"),
         *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("alpha", "accuracy", "low", "high")),
     ]
-    arms = alt.Chart(alt.Data(values=list(rows))).encode(x=x, color=colour)
+    arms = alt.Chart(alt.Data(values=list(rows))).encode(x=x, color=shade)
     y = alt.Y("accuracy:Q", title=words("continual.axis.accuracy"), scale=scale)
     band = arms.mark_area(fillOpacity=0.15).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     line = arms.mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2).encode(y=y, tooltip=tooltip)
     level = (
         alt.Chart(alt.Data(values=list(lines)))
         .mark_line(strokeWidth=2, strokeDash=[5, 3])
-        .encode(x=x, y=y, color=colour, tooltip=tooltip)
+        .encode(x=x, y=y, color=shade, tooltip=tooltip)
     )
-    return _finished((band + line + level).properties(width=350, height=250))
+    return finished((band + line + level).properties(width=350, height=250))
 
 
 def _cue(kind: str, words: Words) -> str:

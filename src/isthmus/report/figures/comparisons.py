@@ -1,0 +1,53 @@
+"""Named things beside each other: bars and points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus.report.figures.style import WIDTH, Row, altair, colour, distinct, finished
+
+
+def bars(
+    rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Horizontal bars, grouped by ``y`` and coloured by ``series``."""
+    alt = altair()
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_bar()
+        .encode(
+            x=alt.X(f"{x}:Q", title=x_title),
+            y=alt.Y(f"{y}:N", title=None, sort=list(dict.fromkeys(str(entry[y]) for entry in rows))),
+            yOffset=alt.YOffset(f"{series}:N", sort=list(order) or None),
+            color=colour(series, order or distinct(rows, series)),
+            tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
+        )
+        .properties(width=WIDTH)
+    )
+    return finished(chart)
+
+
+def scatter(
+    rows: Sequence[Row], *, x: str, y: str, y_title: str, panel: str, series: str, name: str, columns: int = 3
+) -> dict[str, Any]:
+    """Points in panels side by side, each with an axis of its own for ``x``; hovering tells which point it is."""
+    alt = altair()
+    width = 2 * WIDTH // columns
+    panels = [
+        alt.Chart(alt.Data(values=[row for row in rows if row[panel] == title]))
+        .mark_point(filled=True, size=45, opacity=0.85)
+        .encode(
+            x=alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, format="~g")),
+            y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=False)),
+            color=colour(series, distinct(rows, series)),
+            tooltip=[
+                alt.Tooltip(f"{name}:N"),
+                alt.Tooltip(f"{x}:Q", format=".4g"),
+                alt.Tooltip(f"{y}:Q", format=".4g"),
+            ],
+        )
+        .properties(width=width, height=width)
+        for title in dict.fromkeys(row[panel] for row in rows)
+    ]
+    return finished(alt.concat(*panels, columns=columns))

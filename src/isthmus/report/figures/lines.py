@@ -1,0 +1,71 @@
+"""Lines: along a path, over an ordered quantity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus.report.figures.style import HEIGHT, WIDTH, Row, altair, colour, distinct, finished
+
+
+def curves(
+    rows: Sequence[Row],
+    *,
+    x: str,
+    y: str,
+    x_title: str,
+    y_title: str,
+    series: str = "series",
+    order: Sequence[str] = (),
+    legend: bool = True,
+) -> dict[str, Any]:
+    """Lines over a common axis, one for each series; hovering tells the values."""
+    alt = altair()
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
+        .encode(
+            x=alt.X(f"{x}:Q", title=x_title),
+            y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True)),
+            color=colour(series, order or distinct(rows, series), legend=legend),
+            tooltip=[
+                alt.Tooltip(f"{series}:N"),
+                alt.Tooltip(f"{x}:Q", format=".3f"),
+                alt.Tooltip(f"{y}:Q", format=".4g"),
+            ],
+        )
+        .properties(width=WIDTH, height=HEIGHT)
+        .interactive()
+    )
+    return finished(chart)
+
+
+def trend(
+    rows: Sequence[Row],
+    *,
+    x: str,
+    y: str,
+    x_title: str,
+    y_title: str,
+    series: str = "series",
+    order: Sequence[str] = (),
+    floor: float | None = None,
+) -> dict[str, Any]:
+    """Estimates with intervals (``low``, ``high`` in each row) over an ordered quantity, one line for each series.
+
+    With a ``floor`` the axis is logarithmic, and what lies below the floor (or at zero) is drawn on it; hovering tells
+    the true values.
+    """
+    alt = altair()
+    names = (y, "low", "high")
+    tooltip = [alt.Tooltip(f"{series}:N"), *(alt.Tooltip(f"{n}:Q", format=".4g") for n in (x, *names))]
+    values = sorted({row[x] for row in rows})
+    rows = [{**row, **{f"drawn_{n}": row[n] if floor is None else max(row[n], floor) for n in names}} for row in rows]
+    scale = alt.Scale(zero=True) if floor is None else alt.Scale(type="log", domainMin=floor)
+    ticks = alt.Axis() if floor is None else alt.Axis(tickCount=4, format="~g")
+    axis = alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(values=values), scale=alt.Scale(type="log", base=2, padding=16))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=colour(series, order or distinct(rows, series)))
+    line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"drawn_{y}:Q", title=y_title, scale=scale, axis=ticks))
+    points = base.mark_point(filled=True, size=55).encode(y=f"drawn_{y}:Q", tooltip=tooltip)
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="drawn_low:Q", y2="drawn_high:Q")
+    return finished((bars + line + points).properties(width=WIDTH, height=HEIGHT))

@@ -1,0 +1,95 @@
+"""Coloured cells: tables of pairs, planes, strips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus.report.figures.style import WIDTH, Row, altair, finished
+
+
+def matrix(
+    rows: Sequence[Row], *, row: str, column: str, value: str, title: str, high: float | None = None, size: int = 200
+) -> dict[str, Any]:
+    """A heat map of a square table with its numbers in the cells (up to 12 × 12)."""
+    alt = altair()
+    names = list(dict.fromkeys(str(entry[row]) for entry in rows))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=alt.X(f"{column}:N", title=None, sort=names, axis=alt.Axis(labelAngle=0 if len(names) <= 12 else -90)),
+        y=alt.Y(f"{row}:N", title=None, sort=names),
+        tooltip=[f"{row}:N", f"{column}:N", alt.Tooltip(f"{value}:Q", format=".4g")],
+    )
+    scale = alt.Scale(scheme="viridis", domainMin=0, **({"domainMax": high} if high else {}))
+    layers: Any = base.mark_rect().encode(color=alt.Color(f"{value}:Q", title=title, scale=scale))
+    if len(names) <= 12:
+        middle = (high or max((entry[value] or 0.0) for entry in rows) or 1.0) / 2
+        ink = alt.condition(f"datum[{value!r}] > {middle}", alt.value("black"), alt.value("white"))
+        layers += base.mark_text(fontSize=10).encode(text=alt.Text(f"{value}:Q", format=".2f"), color=ink)
+    return finished(layers.properties(width=size, height=size))
+
+
+def ordered_matrix(
+    rows: Sequence[Row], names: Sequence[str], *, row: str, column: str, value: str, title: str, size: int = 240
+) -> dict[str, Any]:
+    """A heat map whose rows and columns keep a given order; values may be negative."""
+    alt = altair()
+    labels = alt.Axis(labels=len(names) <= 24, ticks=False, labelFontSize=9)
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_rect()
+        .encode(
+            x=alt.X(f"{column}:N", title=None, sort=list(names), axis=labels),
+            y=alt.Y(f"{row}:N", title=None, sort=list(names), axis=labels),
+            color=alt.Color(f"{value}:Q", title=title, scale=alt.Scale(scheme="viridis")),
+            tooltip=[f"{row}:N", f"{column}:N", alt.Tooltip(f"{value}:Q", format=".4g")],
+        )
+        .properties(width=size, height=size)
+    )
+    return finished(chart)
+
+
+def strips(rows: Sequence[Row], *, x: str, y: str, value: str, x_title: str, title: str) -> dict[str, Any]:
+    """One strip of coloured cells for each name, along a common axis."""
+    alt = altair()
+    names = list(dict.fromkeys(str(row[y]) for row in rows))
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_rect()
+        .encode(
+            x=alt.X(f"{x}:O", title=x_title, axis=alt.Axis(format=".2f", labelOverlap=True, labelAngle=0)),
+            y=alt.Y(f"{y}:N", title=None, sort=names),
+            color=alt.Color(f"{value}:Q", title=title, scale=alt.Scale(scheme="viridis", domainMin=0)),
+            tooltip=[f"{y}:N", alt.Tooltip(f"{x}:Q", format=".3f"), alt.Tooltip(f"{value}:Q", format=".4g")],
+        )
+        .properties(width=WIDTH, height=max(60, 18 * len(names)))
+    )
+    return finished(chart)
+
+
+def plane(rows: Sequence[Row], marks: Sequence[Row], *, x_title: str, y_title: str, title: str) -> dict[str, Any]:
+    """Values on an even grid of a plane as coloured cells, with marked and named points."""
+    alt = altair()
+    steps = {name: _step(sorted({row[name] for row in rows})) for name in ("x", "y")}
+    cells = [
+        {**row, **{f"{n}{end}": row[n] + sign * steps[n] / 2 for n in ("x", "y") for end, sign in ((1, -1), (2, 1))}}
+        for row in rows
+    ]
+    low, high = min(row["loss"] for row in rows), max(row["loss"] for row in rows)
+    # Landscapes rise steeply off the basin: a logarithm shows both, where the values allow it.
+    kind = {"type": "log"} if low > 0 and high > 20 * low else {}
+    scale = alt.Scale(scheme="viridis", reverse=True, **kind)
+    base = alt.Chart(alt.Data(values=cells)).mark_rect().encode(
+        x=alt.X("x1:Q", title=x_title, scale=alt.Scale(nice=False, zero=False)), x2="x2:Q",
+        y=alt.Y("y1:Q", title=y_title, scale=alt.Scale(nice=False, zero=False)), y2="y2:Q",
+        color=alt.Color("loss:Q", title=title, scale=scale),
+        tooltip=[alt.Tooltip(f"{n}:Q", format=".4g") for n in ("x", "y", "loss")],
+    )  # fmt: skip
+    points = alt.Chart(alt.Data(values=list(marks))).encode(x="x:Q", y="y:Q", tooltip=["name:N"])
+    dots = points.mark_point(filled=True, size=90, color="#D55E00", stroke="white", strokeWidth=1.5, opacity=1)
+    names = points.mark_text(dy=-12, color="#D55E00", fontWeight="bold").encode(text="name:N")
+    return finished((base + dots + names).properties(width=WIDTH, height=WIDTH))
+
+
+def _step(values: Sequence[float]) -> float:
+    """The distance between neighbours of an even grid."""
+    return (values[-1] - values[0]) / (len(values) - 1) if len(values) > 1 else 1.0

@@ -1,0 +1,17 @@
+"""English: the words of every page."""
+
+TEXTS = {
+    "page.guidance": "What to do",
+    "page.contents": "Contents",
+    "page.reproduce": "How to reproduce this",
+    "page.command": "This page was made by:",
+    "page.settings": "Settings, versions and machine",
+    "page.definitions": "What the terms mean",
+    "page.collected": "{n} result(s), drawn as they were measured.",
+    "page.footer": "Made by isthmus. This file is complete: it loads nothing and sends nothing.",
+    "table.convention": "Convention",
+    "table.value": "Value",
+    "table.interval": "Mean over pairs [interval over networks]",
+    "page.save.svg": "Save as SVG",
+    "page.save.csv": "Save the data as CSV",
+}
