@@ -2,9 +2,13 @@
 
     python docs/symmetry_table.py [--only transformers,torchvision,timm] [--names NAME ...] [--again NAME ...]
         [--limit 60] [--minutes 30]
+    python docs/symmetry_table.py --shard 3/16 --rows rows-3.jsonl [the same options]
+    python docs/symmetry_table.py --merge rows-*.jsonl
 
 One process and one thread. Rows that are in the table stay: a stopped run goes on where it was. What fails is in the
-table with its reason.
+table with its reason. On a machine of many cores several processes each take a shard of the list (architecture k is
+in shard k modulo n) and write rows as JSON lines to a file of their own, which also says what is done already; the
+table is left alone until these files are merged into it.
 """
 
 from __future__ import annotations
@@ -12,12 +16,13 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import json
 import os
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +122,38 @@ def label(source: str, architecture: Any) -> str:
 
 def main() -> None:
     """Write the table, one row after the other."""
+    arguments = options()
+    warnings.simplefilter("ignore")
+    out = Path(arguments.out)
+    rows = in_table(out)
+    if arguments.merge:
+        for path in arguments.merge:
+            rows |= in_lines(Path(path))
+        write(out, rows)
+        print(f"{len(rows)} rows in {out.name}")
+        return
+    rows = {name: line for name, line in rows.items() if not name.startswith(tuple(arguments.again))}
+    lines = Path(arguments.rows) if arguments.rows else None
+    if lines is not None:
+        rows |= in_lines(lines)
+    began = time.monotonic()
+    for source, architecture in chosen(arguments):
+        name = label(source, architecture)
+        if name in rows:
+            continue
+        if time.monotonic() - began > 60 * arguments.minutes:
+            break
+        rows[name] = row(source, architecture, arguments.limit)
+        print(rows[name], flush=True)
+        if lines is None:
+            write(out, rows)
+        else:
+            with lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"name": name, "row": rows[name]}) + "\n")
+
+
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(SOURCES))
     parser.add_argument("--limit", type=float, default=60.0, help="processor seconds for one architecture")
@@ -124,24 +161,32 @@ def main() -> None:
     parser.add_argument("--names", nargs="*", default=[], help="these only, by the start of their name")
     parser.add_argument("--again", nargs="*", default=[], help="rows to be made anew, by the start of their name")
     parser.add_argument("--out", default=str(ROOT / "docs" / "symmetries.md"))
-    arguments = parser.parse_args()
-    began = time.monotonic()
-    warnings.simplefilter("ignore")
-    out = Path(arguments.out)
-    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
-    rows = {line.split(" | ")[0][2:]: line for line in lines if line.startswith("| ") and ":" in line.split(" | ")[0]}
-    rows = {name: line for name, line in rows.items() if not name.startswith(tuple(arguments.again))}
+    parser.add_argument("--shard", default="0/1", help="i/n: architectures i, i + n, i + 2n, … of the list")
+    parser.add_argument("--rows", help="write rows as JSON lines here, and leave the table alone")
+    parser.add_argument("--merge", nargs="*", default=[], help="put the rows of these files into the table, and stop")
+    return parser.parse_args()
+
+
+def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+    """The architectures of this run, sources in turn, so that a run that is stopped has something of each."""
     lists = [architectures(source) for source in SOURCES if source in arguments.only.split(",")]
-    # in turn, so that a run that is stopped has something of each source
-    for source, architecture in (pair for round_ in itertools.zip_longest(*lists) for pair in round_ if pair):
-        name = label(source, architecture)
-        if name in rows or not name.startswith(tuple(arguments.names) or ""):
-            continue
-        if time.monotonic() - began > 60 * arguments.minutes:
-            break
-        rows[name] = row(source, architecture, arguments.limit)
-        print(rows[name], flush=True)
-        write(out, rows)
+    shard, shards = (int(part) for part in arguments.shard.split("/"))
+    every = [pair for turn in itertools.zip_longest(*lists) for pair in turn if pair]
+    for source, architecture in every[shard::shards]:
+        if label(source, architecture).startswith(tuple(arguments.names) or ""):
+            yield source, architecture
+
+
+def in_table(out: Path) -> dict[str, str]:
+    """The rows of the table, by their names."""
+    lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
+    return {line.split(" | ")[0][2:]: line for line in lines if line.startswith("| ") and ":" in line.split(" | ")[0]}
+
+
+def in_lines(path: Path) -> dict[str, str]:
+    """The rows of a file of JSON lines; the last of several for one name."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {row["name"]: row["row"] for row in map(json.loads, lines)}
 
 
 def write(out: Path, rows: dict[str, str]) -> None:
