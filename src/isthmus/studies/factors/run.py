@@ -15,6 +15,7 @@ from isthmus.studies.factors.measures import measures_for
 from isthmus.studies.factors.plan import Measuring, Training, steps_of
 from isthmus.studies.factors.study import Study
 from isthmus.studies.factors.table import Table
+from isthmus.studies.store.progress import Teller
 from isthmus.studies.store.store import Store
 
 # How long to wait for another process that is at work on what is missing here, before looking again.
@@ -58,10 +59,12 @@ class _Runner:
         self.problems: list[str] = []
         # Looking each key up in the store at every turn would be slow on network file systems.
         self.present = set(store.keys)
+        self.teller = Teller(store, study.design.name)
 
     def run(self) -> None:
         """Until nothing is missing that could be done."""
         while self.trainings or self.measurings or self.flying:
+            self.teller.again()
             handed_out = self._hand_out()
             if self.flying:
                 if (finished := self.engine.next(1.0)) is not None:
@@ -76,6 +79,7 @@ class _Runner:
 
     def close(self) -> None:
         """Give back all claims."""
+        self.teller.close()
         for _, claims in self.flying.values():
             claims.close()
         self.flying.clear()
@@ -192,6 +196,7 @@ class _Runner:
     def _say(self, label: str) -> None:
         under_way = sum(self.costs.get(name, 0.0) * share for name, share in self.shares.items())
         self.progress(self.done + under_way, self.total, label)
+        self.teller.say(self.done + under_way, self.total, label)
 
     def _kind(self, work: Training) -> str:
         """What is fastest on a CPU is not on a GPU, so each has its own choice."""

@@ -127,7 +127,7 @@ def _log(mlflow: Any, client: Any, experiment: str, run: Run) -> None:
     tags = {"isthmus.key": run.key, "mlflow.runName": run.key[:12], "isthmus.status": _status(run)}
     made = client.create_run(experiment, tags=tags).info.run_id
     entities = mlflow.entities
-    parameters = [entities.Param(name, str(value)[:500]) for name, value in _flat(run.recipe).items()]
+    parameters = [entities.Param(name, str(value)[:500]) for name, value in flat(run.recipe).items()]
     metrics = [
         entities.Metric(_metric_name(row, column), float(value), 0, 0)
         for row in run.rows
@@ -152,7 +152,7 @@ def _whole_rows(store: Store, keys: Sequence[str] | None) -> list[dict[str, Any]
 
 
 def _about(run: Run) -> dict[str, Any]:
-    return {"key": run.key, "status": _status(run), **{f"recipe.{k}": v for k, v in _flat(run.recipe).items()}}
+    return {"key": run.key, "status": _status(run), **{f"recipe.{k}": v for k, v in flat(run.recipe).items()}}
 
 
 def _of_row(row: Row) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _of_row(row: Row) -> dict[str, Any]:
     }
 
 
-def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without nesting: settings by dotted names, lists as JSON."""
     flat = {name: value for name, value in recipe.items() if name != "settings"}
     flat |= {f"settings.{name}": value for name, value in recipe.get("settings", {}).items()}

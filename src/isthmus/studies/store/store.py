@@ -12,6 +12,8 @@
     engines/<kind>                 which engine was found fastest for groups of a kind, so that others follow it
     claims/                        locks of pieces of work, empty
     studies/<name>.json            which runs belong to which study
+    progress/<name>.json           how far the latest run of a study is
+    results/<name>.json            results of whole questions about runs, to be drawn as pages
     index.sqlite                   a cache for listings; may be deleted at any time
 
 The folders are the truth. A run or a group appears by one rename, whole; a group that lost its process between its own
