@@ -10,7 +10,7 @@ import torch
 
 from isthmus.core.checkpoint import load
 from isthmus.studies import Store
-from isthmus.studies import export as export_module
+from isthmus.studies.store import export as export_module
 
 STUDY = """
 name = "tiny"

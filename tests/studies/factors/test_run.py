@@ -28,7 +28,7 @@ from isthmus.studies import (
     run_study,
     verify,
 )
-from isthmus.studies import jobs as jobs_module
+from isthmus.studies.factors import jobs as jobs_module
 from isthmus.studies.factors.engines import Finished
 from isthmus.studies.factors.jobs import TrainJob
 from isthmus.studies.factors.run import _engine_word
@@ -73,7 +73,7 @@ def test_values_are_those_of_the_networks_in_the_store(done):
 @pytest.mark.parametrize("changes", [{}, {"subset": None}, {"subset": None, "label_noise": 0.3}])
 def test_scores_are_those_that_training_ended_with(store, changes):
     """On the network's own examples and labels, measured anew from the weights in the store."""
-    from isthmus.studies import measures
+    from isthmus.studies.factors import measures
 
     recipe = {name: value for name, value in {**small.DESIGN["recipe"], **changes}.items() if value is not None}
     study = small.study(recipe=recipe, factors={"rate": [0.05]}, replicates={"count": 1, "members": 1})
@@ -86,7 +86,7 @@ def test_scores_are_those_that_training_ended_with(store, changes):
 
 def test_a_permuted_copy_is_aligned_whole():
     """A pair that differs by a planted permutation only: no barrier and overlap 1 after alignment, not before."""
-    from isthmus.studies import measures
+    from isthmus.studies.factors import measures
 
     recipe = small.study().cells[0].places[0].recipe
     weights = build(recipe).state_dict()

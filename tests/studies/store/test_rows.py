@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from isthmus.core.errors import IsthmusError
-from isthmus.studies import rows
+from isthmus.studies.store import rows
 from isthmus.studies.store.rows import Row, append_rows, read_rows
 
 

@@ -11,7 +11,7 @@ import torch
 
 from isthmus.core.errors import IsthmusError
 from isthmus.studies import Row, Store, StoreError, Trained
-from isthmus.studies import store as store_module
+from isthmus.studies.store import store as store_module
 
 
 def network(seed, dtype=torch.float32):

@@ -130,7 +130,7 @@ def test_the_index_is_rebuilt_from_the_folders_at_any_time(store, damage):
 
 def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatch):
     from isthmus.core.errors import IsthmusError
-    from isthmus.studies import index
+    from isthmus.studies.store import index
 
     before = listing(store)
     store.record(trained(2).key, [Row("overlap", 1, {}, 0.5, "")])
