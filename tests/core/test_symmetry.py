@@ -217,7 +217,7 @@ def same(first, second):
 
 @each_case
 @given(seed=seeds)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_the_function_stays(case, seed):
     moved = permutation(case, seed).apply(case.weights)
     assert torch.allclose(case.output(moved), case.output(case.weights), rtol=1e-10, atol=1e-10)
@@ -234,7 +234,7 @@ def test_each_group_alone_moves_something_and_keeps_the_function(case):
 
 @each_case
 @given(first=seeds, second=seeds)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_composition_is_one_after_the_other(case, first, second):
     p, q = permutation(case, first), permutation(case, second)
     assert same(q.after(p).apply(case.weights), q.apply(p.apply(case.weights)))
@@ -242,7 +242,7 @@ def test_composition_is_one_after_the_other(case, first, second):
 
 @each_case
 @given(first=seeds, second=seeds, third=seeds)
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_composition_is_associative(case, first, second, third):
     p, q, r = (permutation(case, seed) for seed in (first, second, third))
     assert r.after(q).after(p).same_as(r.after(q.after(p)))
@@ -250,7 +250,7 @@ def test_composition_is_associative(case, first, second, third):
 
 @each_case
 @given(seed=seeds)
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_the_inverse_undoes(case, seed):
     p = permutation(case, seed)
     assert same(p.inverse().apply(p.apply(case.weights)), case.weights)
@@ -262,7 +262,7 @@ def test_the_inverse_undoes(case, seed):
 
 @each_case
 @given(seed=seeds)
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_norm_and_sorted_entries_stay(case, seed):
     moved = permutation(case, seed).apply(case.weights)
     assert algebra.norm(moved) == pytest.approx(algebra.norm(case.weights), rel=1e-12)
