@@ -172,6 +172,18 @@ def _digits() -> Data:
 
 
 def _npz(path: Path) -> Data:
+    arrays = arrays_of(path)
+    train = (_inputs(arrays["x"], path), _labels(arrays["y"], path))
+    test = (_inputs(arrays["x_test"], path), _labels(arrays["y_test"], path)) if "x_test" in arrays else None
+    return _classified(train, test, str(path))
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    """What an .npz file holds: ``x`` and ``y``, and both ``x_test`` and ``y_test`` or neither.
+
+    Raises:
+        DataError: it is missing or damaged, or holds something else.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -183,9 +195,7 @@ def _npz(path: Path) -> Data:
         raise DataError(f"{path} must hold x and y; missing {listed(missing)}, found {listed(arrays) or 'nothing'}")
     if ("x_test" in arrays) != ("y_test" in arrays):
         raise DataError(f"{path} must hold both x_test and y_test or neither")
-    train = (_inputs(arrays["x"], path), _labels(arrays["y"], path))
-    test = (_inputs(arrays["x_test"], path), _labels(arrays["y_test"], path)) if "x_test" in arrays else None
-    return _classified(train, test, str(path))
+    return arrays
 
 
 def _inputs(array: np.ndarray, path: Path) -> Tensor:
