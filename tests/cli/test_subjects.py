@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.cli.conftest import MODEL
 
-from isthmus.cli import subjects
+from isthmus.cli import inputs, subjects
 from isthmus.cli.main import invoke
 from isthmus.core.checkpoint import save
 from isthmus.core.errors import SettingError
@@ -58,7 +58,7 @@ def test_a_study_of_a_store(shell, store):
 
 
 def test_a_folder_means_the_checkpoints_in_it(shell, checkpoints):
-    assert [path.rpartition("/")[2] for path in subjects.expanded([str(checkpoints)])] == [
+    assert [path.rpartition("/")[2] for path in inputs.expanded([str(checkpoints)])] == [
         "a.safetensors",
         "b.safetensors",
     ]
@@ -71,7 +71,7 @@ def test_a_folder_means_the_checkpoints_in_it(shell, checkpoints):
 
 def test_one_checkpoint_in_a_folder_is_that_folder(tmp_path):
     save(network(MODEL, inputs=(1, 8, 8)).state_dict(), tmp_path / "a.pt")
-    assert subjects.expanded([str(tmp_path)]) == [str(tmp_path)]
+    assert inputs.expanded([str(tmp_path)]) == [str(tmp_path)]
 
 
 def test_networks_of_known_trunks_are_recovered(shell):

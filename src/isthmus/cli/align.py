@@ -28,6 +28,7 @@ def align(
 
     if method not in ("weights", "activations"):
         raise SettingError(f"method must be weights or activations, got {method}")
+    checkpoints = inputs.expanded(checkpoints)
     if len(checkpoints) < 2:
         raise SettingError(f"an alignment takes a fixed checkpoint and at least one to permute, got {len(checkpoints)}")
     folder = inputs.output_folder(output)

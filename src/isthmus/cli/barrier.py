@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options, subjects
+from isthmus.cli import console, inputs, options
 
 WAYS = {
     "none": ("naive",),
@@ -46,7 +46,7 @@ def barrier(
         from isthmus.studies.comparison import compare
 
         case = inputs.case(
-            subjects.expanded(checkpoints), model=model, data=data, data_dir=data_dir, examples=examples, split=split,
+            checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split,
             device=device, unsafe_pickle=unsafe_pickle, least=2,
         )  # fmt: skip
         symmetry = discovery.discover(case.module, case.data.train_inputs[:2]) if align != "none" else None

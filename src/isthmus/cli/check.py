@@ -142,6 +142,7 @@ def _files(
     """Checkpoints on disk."""
     from isthmus.studies.check.checklist import origin_of
 
+    paths = inputs.expanded(paths)
     if len(paths) < 2:
         raise _wrong(f"a check takes at least 2 checkpoints, or one store, or --train, got {len(paths)}")
     if model is None or data is None:

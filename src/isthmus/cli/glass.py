@@ -59,7 +59,7 @@ def glass(
             if passes:
                 raise SettingError("passes must have a model and data")
             wanted = ["raw"]
-            files = subjects.expanded(checkpoints)
+            files = inputs.expanded(checkpoints)
             weights = [load(path, unsafe_pickle=unsafe_pickle) for path in files]
             given = {"solutions": weights, "names": inputs.shortened(files)}
         else:

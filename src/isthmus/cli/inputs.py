@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from isthmus.core.weights import Weights
     from isthmus.zoo.data import Data
 
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
@@ -51,6 +53,7 @@ def case(
 
     if split not in ("test", "train"):
         raise SettingError(f"split must be test or train, got {split}")
+    checkpoints = expanded(checkpoints)
     if len(checkpoints) < least:
         raise SettingError(f"this needs at least {least} checkpoints, got {len(checkpoints)}")
     where = found_device(device)
@@ -67,6 +70,21 @@ def case(
         data=found,
         objective=objective(network, found, split=split),
     )
+
+
+def expanded(paths: Sequence[str]) -> list[str]:
+    """Every folder of several checkpoints replaced by the checkpoints in it, in the order of their names.
+
+    A folder with one checkpoint, a sharded one included, stays: it is that checkpoint.
+    """
+    found: list[str] = []
+    for path in paths:
+        folder = Path(path)
+        inside: list[Path] = []
+        if folder.is_dir() and not any(folder.glob("*.index.json")):
+            inside = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
+        found += [str(file) for file in inside] if len(inside) > 1 else [path]
+    return found
 
 
 def shortened(paths: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import console, inputs
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from isthmus.train import Recipe
     from isthmus.zoo.data import Data
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _PLAIN: Mapping[str, Any] = {"network": "mlp-64x1", "epochs": 20, "rate": 0.1, "batch_size": 64}
 
 
@@ -72,7 +70,7 @@ def chosen(
     if checkpoints:
         if model is None or data is None:
             raise SettingError("checkpoints need --model and --data")
-        files = expanded(checkpoints)
+        files = inputs.expanded(checkpoints)
         _check_count(len(files), "checkpoints", least, most)
         return inputs.case(
             files, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
@@ -96,21 +94,6 @@ def _check_count(count: int, what: str, least: int, most: int | None) -> None:
         raise SettingError(f"this needs at least {least} {what}, got {count}")
     if most is not None and count > most:
         raise SettingError(f"this looks at {most} of the {what}, got {count}; name which one")
-
-
-def expanded(paths: Sequence[str]) -> list[str]:
-    """Every folder of several checkpoints replaced by the checkpoints in it, in the order of their names.
-
-    A folder with one checkpoint, a sharded one included, stays: it is that checkpoint.
-    """
-    found: list[str] = []
-    for path in paths:
-        folder = Path(path)
-        inside: list[Path] = []
-        if folder.is_dir() and not any(folder.glob("*.index.json")):
-            inside = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
-        found += [str(file) for file in inside] if len(inside) > 1 else [path]
-    return found
 
 
 def recipe_of(fields: str, found: Data, data: str) -> Recipe:
