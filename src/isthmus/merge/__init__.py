@@ -17,14 +17,26 @@ if TYPE_CHECKING:
     from isthmus.merge.configuration import Configuration as Configuration
     from isthmus.merge.evaluate import Appraisal as Appraisal
     from isthmus.merge.evaluate import appraise as appraise
+    from isthmus.merge.families import families as families
+    from isthmus.merge.families import layerwise as layerwise
     from isthmus.merge.findings import Finding as Finding
     from isthmus.merge.findings import Findings as Findings
     from isthmus.merge.findings import examine as examine
     from isthmus.merge.fisher import Fisher as Fisher
     from isthmus.merge.fisher import diagonal_fisher as diagonal_fisher
+    from isthmus.merge.front import Aim as Aim
+    from isthmus.merge.front import Family as Family
+    from isthmus.merge.front import Front as Front
+    from isthmus.merge.front import Trial as Trial
+    from isthmus.merge.front import search as search
     from isthmus.merge.merger import BatchStatisticsWarning as BatchStatisticsWarning
     from isthmus.merge.merger import Merger as Merger
     from isthmus.merge.merger import TaskMerger as TaskMerger
+    from isthmus.merge.prediction import Prediction as Prediction
+    from isthmus.merge.prediction import loss_scores as loss_scores
+    from isthmus.merge.prediction import predict as predict
+    from isthmus.merge.projection import OrthogonalProjection as OrthogonalProjection
+    from isthmus.merge.protection import ProtectSpecific as ProtectSpecific
     from isthmus.merge.regression import RegMean as RegMean
     from isthmus.merge.stream import Streamed as Streamed
     from isthmus.merge.stream import merge_files as merge_files
@@ -44,9 +56,14 @@ _PLACES = {
     "average": ("SLERP", "GreedySoup", "Mean", "UniformSoup", "Weighted"),
     "configuration": ("Configuration",),
     "evaluate": ("Appraisal", "appraise"),
+    "families": ("families", "layerwise"),
     "findings": ("Finding", "Findings", "examine"),
     "fisher": ("Fisher", "diagonal_fisher"),
+    "front": ("Aim", "Family", "Front", "Trial", "search"),
     "merger": ("BatchStatisticsWarning", "Merger", "TaskMerger"),
+    "prediction": ("Prediction", "loss_scores", "predict"),
+    "projection": ("OrthogonalProjection",),
+    "protection": ("ProtectSpecific",),
     "regression": ("RegMean",),
     "stream": ("Streamed", "merge_files"),
     "subspace": ("KnOTS",),
