@@ -11,7 +11,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from isthmus.core.errors import CheckpointError, listed
 from isthmus.core.files import atomic
+from isthmus.core.history import Raw
 from isthmus.core.weights import Weights, check_finite
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
@@ -86,6 +87,26 @@ def metadata_of(path: str | Path) -> dict[str, str]:
 
     with safe_open(file, framework="pt") as handle:  # type: ignore[no-untyped-call]
         return dict(handle.metadata() or {})
+
+
+def raw_of(weights: Weights) -> list[Raw]:
+    """Tensors as safetensors writes them: names, types, shapes, and a way to the bytes of each."""
+
+    def bytes_of(tensor: Tensor) -> Callable[[], Any]:
+        return lambda: tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+    return [
+        (name, _CODES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape), bytes_of(tensor))
+        for name, tensor in weights.items()
+    ]
+
+
+_CODES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8"},
+    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.bool: "BOOL"},
+    **{torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.complex64: "C64"},
+    **{torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"},
+}
 
 
 def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite: bool = True) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core.errors import CheckpointError, listed
+from isthmus.core.history import content
 
 # Bytes for one entry of each type that safetensors files may hold.
 SIZES = {
@@ -106,6 +107,10 @@ class Shards:
         if entry.bytes == 0:
             return memoryview(b"")
         return memoryview(self._map(entry.file))[entry.start : entry.stop]
+
+    def content(self) -> str:
+        """The identity of the weights; see :mod:`isthmus.core.history`."""
+        return content((e.name, e.code, e.shape, lambda name=e.name: self.raw(name)) for e in self.entries.values())
 
     def forget(self, name: str) -> None:
         """Tell the system that the pages of a tensor are no longer needed by this process."""
