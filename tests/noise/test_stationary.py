@@ -7,7 +7,7 @@ from torch import nn
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective, squared_error
-from isthmus.noise import Bowl, PerExampleGradients, Sampled, gradient_noise, predicted_variance, stationary
+from isthmus.noise import Bowl, PerExampleGradients, Sampled, Shaken, gradient_noise, predicted_variance, stationary
 
 VALUES = torch.tensor([0.4, 0.7, 1.0, 3.0], dtype=torch.float64)
 NOISES = {"label": VALUES, "isotropic": torch.ones_like(VALUES), "moving optimum": VALUES.square()}
@@ -140,6 +140,65 @@ def test_fresh_label_noise_gives_every_direction_the_same_variance(trained):
     )
     assert (found.ratio - 1).abs().max() < 0.2
     assert found.spread < 1.3
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "moving"])
+def test_noise_that_knows_nothing_of_the_data(trained, kind):
+    """Isotropic: C/n = s². A moving optimum: C/n = (λs)². Exact, since the Hessian is constant."""
+    objective, minimum, values, vectors = trained
+    gradients = PerExampleGradients.at(objective, minimum)
+    noise = (values.square() if kind == "moving" else torch.ones(3)) * 0.1**2
+    found = stationary(
+        Shaken(gradients, 0.1, kind),
+        gradients.vector,
+        values=values,
+        vectors=vectors,
+        noise=noise,
+        rate=0.05,
+        batch=1,
+        steps=400,
+        walkers=100,
+        generator=seeded(),
+        slope=gradients.mean(),
+    )
+    assert found.relaxed.all()
+    assert (found.ratio - 1).abs().max() < 0.12
+    assert torch.allclose(found.each.mean(0), found.ratio)
+
+
+def test_weight_decay_adds_to_every_curvature(trained):
+    """With decay d the minimum is ridge regression's and every eigenvalue grows by d."""
+    objective, _, values, vectors = trained
+    inputs, targets, decay = objective.inputs, objective.targets, 1.0
+    matrix = 2 * inputs.T @ inputs / 400
+    ridge = {"weight": torch.linalg.solve(matrix + decay * torch.eye(3), 2 * inputs.T @ targets / 400).T.contiguous()}
+    gradients = PerExampleGradients.at(objective, ridge)
+    noise = gradient_noise(objective, ridge, eigenbasis=(values, vectors)).eigenbasis.noise
+    slope = gradients.mean() + decay * gradients.vector
+    assert slope.norm() < 1e-12
+    found = stationary(
+        Sampled(gradients, batch=50, decay=decay),
+        gradients.vector,
+        values=values + decay,
+        vectors=vectors,
+        noise=noise,
+        rate=0.02,
+        batch=50,
+        steps=400,
+        walkers=100,
+        generator=seeded(),
+        slope=slope,
+    )
+    assert (found.ratio - 1).abs().max() < 0.15
+    assert (found.drift < 0.5).all()
+
+
+def test_negative_curvature_outside_the_given_directions_is_refused(trained):
+    objective, minimum, values, vectors = trained
+    gradients = PerExampleGradients.at(objective, minimum)
+    settings = {"noise": values, "rate": 0.01, "batch": 20, "steps": 10, "walkers": 2, "vectors": vectors}
+    with pytest.raises(WeightsError, match=r"lowest curvature -0\.5"):
+        stationary(Sampled(gradients, 20), gradients.vector, values=values, lowest=-0.5, generator=seeded(), **settings)
 
 
 def test_no_minimum_is_refused_unless_forced(trained):

@@ -47,9 +47,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "redundancy": ("isthmus.cli.redundancy", "Count the equal copies of a network, layer by layer."),
     "remedies": ("isthmus.cli.remedies", "Which remedy against redundancy removes the barrier, and at what price."),
     "uncertainty": ("isthmus.cli.uncertainty", "How far a loss can be trusted, and which labels to check first."),
+    "stationary": ("isthmus.cli.stationary", "Where SGD at a constant rate settles, against the law that predicts it."),
     "merge": ("isthmus.cli.merge", "Merge checkpoints into one, also larger than memory."),
     "study": ("isthmus.cli.study", "Run a factor study from a file; resumes where it was stopped."),
     "runs": ("isthmus.cli.runs", "List, show, export and verify what a store holds."),
+    "serve": ("isthmus.cli.serve", "Show a store in a browser: runs, studies with live progress, results."),
     "report": ("isthmus.cli.report", "Draw a results.json as one offline HTML page."),
 }
 

@@ -2,6 +2,7 @@
 
 from isthmus.noise.gradient_noise import GradientNoise, InEigenbasis, LayerSignal, gradient_noise
 from isthmus.noise.label_noise import LabelNoise, label_noise, out_of_fold
+from isthmus.noise.minimum import Settled, check_minimum, settled
 from isthmus.noise.per_example import PerExampleGradients
 from isthmus.noise.redundancy import (
     EffectiveRedundancy,
@@ -20,7 +21,8 @@ from isthmus.noise.resampling import (
     under_label_noise,
     under_resampling,
 )
-from isthmus.noise.stationary import Bowl, Sampled, Stationary, check_minimum, predicted_variance, stationary
+from isthmus.noise.stationary import Stationary, predicted_variance, stationary
+from isthmus.noise.walkers import Bowl, Sampled, Shaken, drawn_labels, teaching
 
 __all__ = [
     "Bowl",
@@ -35,9 +37,12 @@ __all__ = [
     "PerExampleGradients",
     "Redundancy",
     "Sampled",
+    "Settled",
+    "Shaken",
     "Spread",
     "Stationary",
     "check_minimum",
+    "drawn_labels",
     "effective_redundancy",
     "flipped",
     "gradient_noise",
@@ -46,7 +51,9 @@ __all__ = [
     "out_of_fold",
     "predicted_variance",
     "redundancy",
+    "settled",
     "stationary",
+    "teaching",
     "under_augmentation",
     "under_label_noise",
     "under_resampling",

@@ -6,25 +6,20 @@ stationary variance ηC/(nλ(2−ηλ)) and forget their start in about 1/(ηλ)
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
-from isthmus.noise.per_example import PerExampleGradients
-
-# Gradients of many walkers at once: positions (walkers, size) and a generator → (walkers, size).
-Gradients = Callable[[Float[Tensor, "walkers size"], torch.Generator], Float[Tensor, "walkers size"]]
+from isthmus.noise.minimum import check_minimum
+from isthmus.noise.walkers import Gradients
 
 _RELAXED = 5.0  # times 1/(ηλ): the start has then faded to e⁻⁵ of itself
-_NEGATIVE = 1e-3  # of the largest eigenvalue: below it a negative curvature is taken for rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +30,8 @@ class Stationary(Record):
         values: the Hessian's eigenvalues.
         measured: variance along each vector over walkers and the second half of the steps, about the common mean.
         errors: standard errors of the measured variances, from walker to walker.
+        each: every walker's own mean square about the common mean, over the predicted variance: independent numbers
+            whose mean is ``ratio`` (but for the common mean's own error), for intervals over walkers.
         predicted: ηC/(nλ(2−ηλ)).
         ratio: measured over predicted; NaN where the direction has not relaxed or nothing is predicted.
         relaxed: whether the first half of the steps is at least five times 1/(ηλ). Others are marked and left out.
@@ -48,6 +45,7 @@ class Stationary(Record):
     values: Float[Tensor, " pairs"]
     measured: Float[Tensor, " pairs"]
     errors: Float[Tensor, " pairs"]
+    each: Float[Tensor, "walkers pairs"] = dataclasses.field(metadata={"record": False}, repr=False)
     predicted: Float[Tensor, " pairs"]
     ratio: Float[Tensor, " pairs"]
     relaxed: Bool[Tensor, " pairs"]
@@ -62,59 +60,6 @@ class Stationary(Record):
         """Largest over smallest measured variance among relaxed directions: 1 says that SGD sees no curvature."""
         kept = self.measured[self.relaxed]
         return float(kept.max() / kept.min()) if len(kept) and float(kept.min()) > 0 else math.nan
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Bowl:
-    """A quadratic ½Σλθ² with noisy gradients, for which the stationary law is exact.
-
-    Attributes:
-        values: eigenvalues λ.
-        noise: variance C of a single example's gradient along each of them. C ∝ λ is label noise, constant C is
-            isotropic, C ∝ λ² is an optimum that moves about.
-        batch: examples in each step.
-    """
-
-    values: Float[Tensor, " size"]
-    noise: Float[Tensor, " size"]
-    batch: int = 1
-
-    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
-        """The gradient at every walker's place, each with noise of its own."""
-        drawn = torch.randn(positions.shape, generator=generator, device=generator.device).to(positions)
-        return self.values.to(positions) * positions + (self.noise.to(positions) / self.batch).sqrt() * drawn
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Sampled:
-    """Gradients of batches drawn with replacement, if asked for with labels drawn anew.
-
-    Attributes:
-        examples: single gradients at the minimum; its objective's data are sampled.
-        batch: examples in each step.
-        relabel: changes the targets of a drawn batch (targets, generator) → targets: fresh label noise at every step.
-    """
-
-    examples: PerExampleGradients
-    batch: int
-    relabel: Callable[[Tensor, torch.Generator], Tensor] | None = None
-
-    def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
-        """The gradient at every walker's place over a batch of its own."""
-        objective = self.examples.objective
-        drawn = torch.randint(len(objective.targets), (len(positions), self.batch), generator=generator)
-        drawn = drawn.to(objective.targets.device)
-        targets = objective.targets[drawn]
-        if self.relabel is not None:
-            targets = self.relabel(targets, generator)
-        inputs = [
-            part[drawn].to(positions.dtype) if part.is_floating_point() else part[drawn] for part in objective.parts
-        ]
-        slope = torch.func.grad(self.examples.loss_of)
-        if self.examples.vectorises:
-            with contextlib.suppress(RuntimeError, NotImplementedError):
-                return torch.func.vmap(slope)(positions, targets, *inputs)
-        return torch.stack([slope(*row) for row in zip(positions, targets, *inputs, strict=True)])
 
 
 def predicted_variance(
@@ -159,6 +104,7 @@ def stationary(
     generator: torch.Generator,
     walkers: int = 64,
     slope: Float[Tensor, " size"] | None = None,
+    lowest: float | None = None,
     forced: bool = False,
     progress: Progress = silent,
 ) -> Stationary:
@@ -176,6 +122,7 @@ def stationary(
         generator: draws the noise.
         walkers: how many, at least 2.
         slope: the whole data's gradient at the start, to be sure that it is a minimum.
+        lowest: the smallest eigenvalue of all, for the same reason.
         forced: go on where the start is no minimum. The law is then not expected to hold.
         progress: told of the steps done.
 
@@ -191,7 +138,7 @@ def stationary(
     predicted = predicted_variance(values, noise, rate=rate, batch=batch)
     columns = torch.eye(len(start), dtype=start.dtype, device=start.device) if vectors is None else vectors.to(start)
     if not forced:
-        check_minimum(values, predicted, columns, slope)
+        check_minimum(values, predicted, columns, slope, lowest=lowest)
     positions = start.repeat(walkers, 1)
     burn = steps // 2
     sums = squares = torch.zeros(walkers, len(values), dtype=torch.float64)
@@ -216,25 +163,7 @@ def stationary(
     usable = relaxed & torch.isfinite(predicted) & (predicted > 0)
     ratio = torch.where(usable, measured / predicted, torch.nan)
     drift = centre.abs() / predicted.sqrt()
-    return Stationary(curvature, measured, errors, predicted, ratio, relaxed, drift, float(rate), batch, walkers, steps)
-
-
-def check_minimum(values: Tensor, predicted: Tensor, columns: Tensor, slope: Tensor | None) -> None:
-    """Refuse a start that is no minimum on the scale of the noise.
-
-    Raises:
-        WeightsError: says the gradient's norm and the most negative curvature.
-    """
-    curvature = values.double().cpu()
-    norm = math.nan if slope is None else float(slope.double().norm())
-    lowest, largest = float(curvature.min()), float(curvature.max())
-    found = f"the gradient's norm is {norm:.3g} and the lowest curvature {lowest:.3g}"
-    if lowest < -_NEGATIVE * max(largest, 0.0) or largest <= 0:
-        raise WeightsError(f"a stationary law needs a minimum, but {found}; train longer, or pass forced=True")
-    if slope is not None:
-        away = (columns.T @ slope.to(columns)).double().cpu() / curvature.clamp(min=_NEGATIVE * largest)
-        if bool((away.square() > predicted).any()):
-            raise WeightsError(
-                f"a stationary law needs a minimum, but the bottom lies beyond the walkers' own spread: {found}; "
-                "train longer at a falling rate, or pass forced=True"
-            )
+    single = torch.where(usable, each * (measured / each.mean(0)) / predicted, torch.nan)
+    return Stationary(
+        curvature, measured, errors, single, predicted, ratio, relaxed, drift, float(rate), batch, walkers, steps
+    )

@@ -23,6 +23,7 @@ from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
 from isthmus.report.redundancy import symmetry_section
 from isthmus.report.remedies import remedies_section
+from isthmus.report.stationary import stationary_section
 from isthmus.report.uncertainty import uncertainty_section
 from isthmus.report.words import Words, words_for
 
@@ -45,6 +46,7 @@ SECTIONS: dict[str, Builder] = {
     "Redundancies": counting_section,
     "Remedies": remedies_section,
     "Repaired": repaired_section,
+    "StationaryLaws": stationary_section,
     "Surface": surface_section,
     "PairBarriers": pair_barriers_section,
     "SymmetrySummary": symmetry_section,

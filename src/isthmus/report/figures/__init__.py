@@ -7,6 +7,7 @@ reads well on light and on dark paper. A chart of a new kind goes into the file 
 
 from isthmus.report.figures.comparisons import bars, scatter
 from isthmus.report.figures.distributions import histogram, steps
+from isthmus.report.figures.laws import law
 from isthmus.report.figures.lines import curves, trend
 from isthmus.report.figures.maps import matrix, ordered_matrix, plane, strips
 from isthmus.report.figures.pictures import write_picture
@@ -26,6 +27,7 @@ __all__ = [
     "distinct",
     "finished",
     "histogram",
+    "law",
     "matrix",
     "ordered_matrix",
     "plane",

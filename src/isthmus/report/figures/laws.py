@@ -1,0 +1,37 @@
+"""Measured points against the law that predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from isthmus.report.figures.style import HEIGHT, WIDTH, Row, altair, colour, distinct, finished
+
+
+def law(
+    rows: Sequence[Row], *, x: str, y: str, x_title: str, y_title: str, line: str, series: str, order: Sequence[str]
+) -> dict[str, Any]:
+    """Points with intervals (``low``, ``high``) on two logarithmic axes, and the predicted values as a dashed line.
+
+    Each row has its measured value under ``y``, the predicted one under ``line``, and its kind under ``series``.
+    """
+    alt = altair()
+    low = min(min(row[name] for name in (y, "low", line)) for row in rows)
+    logarithmic = lambda **more: alt.Scale(type="log", nice=False, padding=12, **more)  # noqa: E731
+    ticks = alt.Axis(tickCount=5, format="~g")
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        x=alt.X(f"{x}:Q", title=x_title, scale=logarithmic(), axis=ticks)
+    )
+    down = alt.Y(f"{line}:Q", title=y_title, scale=logarithmic(domainMin=low), axis=ticks)
+    tooltip = [
+        alt.Tooltip(f"{series}:N"),
+        *(alt.Tooltip(f"{name}:Q", format=".4g") for name in (x, y, "low", "high", line)),
+    ]
+    dashed = base.mark_line(strokeDash=[5, 3], strokeWidth=1.5, color="#7F7F7F").encode(y=down)
+    points = base.mark_point(filled=True, size=50, opacity=1).encode(
+        y=f"{y}:Q", color=colour(series, order or distinct(rows, series)), tooltip=tooltip
+    )
+    reach = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(
+        y="low:Q", y2="high:Q", color=colour(series, order or distinct(rows, series))
+    )
+    return finished((dashed + reach + points).properties(width=WIDTH, height=HEIGHT))
