@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -94,6 +95,20 @@ class Barrier(Record):
         }
         for name, value in heights.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, scores: Mapping[float, Score], grid: Sequence[float], **more: Any) -> Barrier:
+        """The barrier whose curve has these scores; there must be one at ½, whether or not the grid holds it."""
+        along = [scores[t] for t in grid]
+        names = along[0].metrics
+        return cls(
+            positions=torch.tensor(grid, dtype=torch.float64),
+            loss=torch.tensor([score.loss for score in along], dtype=torch.float64),
+            metrics={name: torch.tensor([s.metrics[name] for s in along], dtype=torch.float64) for name in names},
+            middle=scores[0.5],
+            examples=along[0].examples,
+            **more,
+        )
 
     @property
     def error(self) -> Float[Tensor, " points"]:
@@ -201,21 +216,14 @@ def barrier(
     if adaptive is not None:
         status = curve.refine(adaptive, most)
         grid = sorted(curve.scores)
-    scores = [curve.scores[t] for t in grid]
-    return Barrier(
-        positions=torch.tensor(grid, dtype=torch.float64),
-        loss=torch.tensor([score.loss for score in scores], dtype=torch.float64),
-        metrics={
-            name: torch.tensor([score.metrics[name] for score in scores], dtype=torch.float64)
-            for name in scores[0].metrics
-        },
-        middle=curve.scores[0.5],
+    return Barrier.of(
+        curve.scores,
+        grid,
         normalisation=treat.policy,
         treated=treat.layers,
         treated_ends=curve.treated_ends(),
         path=type(path).__name__,
-        dtype=_dtype(ends[0]),
-        examples=scores[0].examples,
+        dtype=kinds(ends[0]),
         status=status,
     )
 
@@ -300,6 +308,7 @@ class _Curve:
         return self.path.write(t, self.buffers)
 
 
-def _dtype(weights: Weights) -> str:
-    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
-    return ", ".join(sorted(kinds))
+def kinds(weights: Weights) -> str:
+    """The precisions of floating tensors, in words."""
+    found = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
+    return ", ".join(sorted(found))

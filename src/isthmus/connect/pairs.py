@@ -11,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.connect.barrier import CONVENTIONS, Barrier, barrier
+from isthmus.connect.lines import Bundle, takes_together
 from isthmus.connect.paths import Line
 from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, over_pairs
-from isthmus.core.weights import Weights
+from isthmus.core.weights import Weights, to
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,18 +80,27 @@ def barriers(
     Raises:
         SettingError: fewer than two solutions.
 
-    Cost: n(n−1)/2 calls of :func:`barrier`.
+    Cost: n(n−1)/2 calls of :func:`barrier`. On a GPU, where nothing has to be estimated at the points between, many
+    points of many pairs go through the network at once (``together``: how many, 512 by default, fewer where memory runs
+    out), and each end once.
     """
     n = len(solutions)
     if n < 2:
         raise SettingError(f"pairwise barriers must have at least 2 solutions, got {n}")
     pairs = [(first, second) for first in range(n) for second in range(first + 1, n)]
-    curves: dict[tuple[int, int], Barrier] = {}
-    for done, (first, second) in enumerate(pairs):
-        other = solutions[second] if moving is None else moving(first, second)
-        curves[first, second] = barrier(
-            Line(solutions[first], other), objective, progress=part(progress, done, len(pairs)), **settings
-        )
+    solutions = [beside(weights, objective) for weights in solutions]
+
+    def line(first: int, second: int) -> Line:
+        other = solutions[second] if moving is None else beside(moving(first, second), objective)
+        return Line(solutions[first], other)
+
+    if takes_together(objective, solutions, **settings):
+        curves = _together(pairs, line, Bundle.of(objective, **settings), kept=moving is None, progress=progress)
+    else:
+        curves = {
+            pair: barrier(line(*pair), objective, progress=part(progress, done, len(pairs)), **settings)
+            for done, pair in enumerate(pairs)
+        }
     heights = {name: _matrix(n, {pair: getattr(curve, name) for pair, curve in curves.items()}) for name in CONVENTIONS}
     return PairBarriers(
         heights=heights,
@@ -99,6 +109,38 @@ def barriers(
         names=tuple(names) if names is not None else tuple(str(index) for index in range(n)),
         normalisation=next(iter(curves.values())).normalisation,
     )
+
+
+def beside(weights: Weights, objective: Objective) -> Weights:
+    """The weights where the objective's data are, if those are on a GPU.
+
+    Replicas come back from training on the CPU, and moving weights once costs less than moving all examples for every
+    point.
+    """
+    device = objective.parts[0].device
+    if device.type == "cpu" or all(tensor.device == device for tensor in weights.values()):
+        return weights
+    return to(weights, device=device)
+
+
+def _together(
+    pairs: Sequence[tuple[int, int]],
+    line: Callable[[int, int], Line],
+    bundle: Bundle,
+    *,
+    kept: bool,
+    progress: Progress,
+) -> dict[tuple[int, int], Barrier]:
+    """The barriers of all pairs, a block of pairs at a time; ends that no other pair has are not ``kept``."""
+    curves: dict[tuple[int, int], Barrier] = {}
+    while len(curves) < len(pairs):
+        block = pairs[len(curves) : len(curves) + bundle.lines_at_once]
+        lines = [line(*pair) for pair in block]
+        curves.update(zip(block, bundle(lines), strict=True))
+        for one in lines if not kept else ():
+            bundle.forget(one.end)
+        progress(len(curves), len(pairs), "path")
+    return curves
 
 
 def _matrix(n: int, values: Mapping[tuple[int, int], float]) -> Tensor:

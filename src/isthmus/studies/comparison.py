@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from isthmus.align import ActivationMatching, Match, WeightMatching
 from isthmus.connect import PairBarriers, barriers
+from isthmus.connect.pairs import beside, part
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
@@ -17,10 +20,13 @@ from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry
+from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights
 
 Method = Literal["naive", "weights", "activations"]
 ACTIVATION_EXAMPLES = 2000  # correlations of unit outputs settle well before this many
+_COPIES = 4  # sets of weights that one matching holds: both solutions as they are compared, the moved one, similarities
+_MEMORY = 4 << 30  # bytes that matchings at work at the same time may hold together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +79,9 @@ def compare(
     """
     if unknown := [method for method in methods if method not in get_args(Method)]:
         raise SettingError(f"methods must be some of {', '.join(get_args(Method))}, got {unknown[0]}")
+    # A GPU that holds the data holds the weights too: matching runs where both are.
+    solutions = [beside(weights, objective) for weights in solutions]
+    inputs = inputs if inputs is None else inputs.to(next(iter(solutions[0].values())).device)
     found: dict[str, PairBarriers] = {}
     matches: dict[str, dict[tuple[int, int], Match]] = {}
     for place, method in enumerate(methods):
@@ -80,12 +89,15 @@ def compare(
         def told(done: float, total: float, label: str = "", *, place: int = place, method: str = method) -> None:
             progress(place + done / total, len(methods), f"{method} {label}".strip())
 
-        moving = None
+        moving: Callable[[int, int], Weights] | None = None
+        measuring: Progress = told
         if method != "naive":
-            matches[method] = {}
-            moving = _mover(solutions, objective.network, symmetry, inputs, method, seed, matches[method])
+            measuring = part(told, 1, 2)
+            known = _matched(solutions, objective.network, symmetry, inputs, method, seed, part(told, 0, 2))
+            matches[method] = known
+            moving = functools.partial(_moved, known, solutions)
         found[method] = barriers(
-            solutions, objective, moving=moving, names=names, data=inputs, progress=told, **settings
+            solutions, objective, moving=moving, names=names, data=inputs, progress=measuring, **settings
         )
     size = symmetry.log10_size if symmetry is not None else None
     return Comparison(found, matches, next(iter(found.values())).names, size)
@@ -104,28 +116,33 @@ def matcher(method: str, network: Network, inputs: Tensor | None) -> WeightMatch
     return ActivationMatching(network, inputs[:ACTIVATION_EXAMPLES])
 
 
-def _mover(  # noqa: PLR0917
+def _moved(known: Mapping[tuple[int, int], Match], solutions: Sequence[Weights], first: int, second: int) -> Weights:
+    """The second solution of a pair as it meets the first."""
+    return known[first, second].permutation.apply(solutions[second])
+
+
+def _matched(  # noqa: PLR0917
     solutions: Sequence[Weights],
     network: Network,
     symmetry: Symmetry | None,
     inputs: Tensor | None,
     method: str,
     seed: int,
-    matches: dict[tuple[int, int], Match],
-) -> Callable[[int, int], Weights]:
-    """The second solution of a pair as it meets the first; each match is kept."""
+    progress: Progress,
+) -> dict[tuple[int, int], Match]:
+    """The match of every pair, many pairs at once in threads: each draws from a generator of its own."""
     if symmetry is None:
         raise SettingError(f"aligning by {method} must have a symmetry; discover it from the module")
     matching = matcher(method, network, inputs)
+    pairs = [(first, second) for first in range(len(solutions)) for second in range(first + 1, len(solutions))]
 
-    def moving(first: int, second: int) -> Weights:
-        match = matching(
-            symmetry,
-            solutions[second],
-            solutions[first],
-            generator=child(seed, "alignment", method, first, second),
-        )
-        matches[first, second] = match
-        return match.permutation.apply(solutions[second])
+    def match(pair: tuple[int, int]) -> Match:
+        first, second = pair
+        generator = child(seed, "alignment", method, first, second)
+        return matching(symmetry, solutions[second], solutions[first], generator=generator)
 
-    return moving
+    bytes_each = _COPIES * sum(tensor.numel() * tensor.element_size() for tensor in solutions[0].values())
+    fitting = max(1, _MEMORY // max(1, bytes_each))
+    threads = min(torch.get_num_threads(), fitting)
+    threads = threads if threads <= len(pairs) else 1  # few pairs: each match does better with all threads inside it
+    return dict(zip(pairs, in_threads(match, pairs, threads=threads, progress=progress, label="matching"), strict=True))

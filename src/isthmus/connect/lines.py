@@ -1,0 +1,149 @@
+"""Many straight lines at once: all points of all lines go through the network in a few large calls.
+
+A small network's forward pass is a few short kernels, and a GPU that is given one point of one pair at a time waits for
+Python. Here a block of lines becomes one stacked set of weights, so that 66 pairs of 25 points take a few dozen calls
+instead of thousands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from isthmus.connect.barrier import Barrier, kinds
+from isthmus.connect.grid import grid_of
+from isthmus.connect.layers import statistics_layers
+from isthmus.connect.paths import Line
+from isthmus.core import weights as algebra
+from isthmus.core.objective import Objective, Score
+from isthmus.core.weights import Weights
+
+_UNDERSTOOD = {"points", "positions", "together", "normalisation", "data", "layers", "sequential", "most"}
+_MOST = 512  # points at once, where the caller does not say: beyond, a GPU has long been busy all the time
+
+
+def takes_together(objective: Objective, solutions: Sequence[Weights], **settings: object) -> bool:
+    """Whether lines with these settings of :func:`isthmus.connect.barrier` may be measured together.
+
+    They may where nothing is done to a point but to evaluate it (no statistics to estimate, no further measures, no
+    grid that grows), and it pays: on a GPU, or where the caller asks for more points ``together`` than one.
+    """
+    if any(value not in (None, ()) for name, value in settings.items() if name not in _UNDERSTOOD):
+        return False
+    policy = settings.get("normalisation", "reestimate")
+    if policy != "interpolate" and (policy != "reestimate" or statistics_layers(objective.network)):
+        return False
+    together = settings.get("together")
+    if together is None:
+        return next(iter(solutions[0].values())).device.type != "cpu"
+    return isinstance(together, int) and together > 1
+
+
+@dataclasses.dataclass(eq=False)
+class Bundle:
+    """Measures many lines on one objective, a block of lines at a time.
+
+    Attributes:
+        objective: what is measured.
+        grid: the positions on every line.
+        most: points at once; halved where memory runs out.
+        policy: what the caller asked for statistics that the network does not have.
+        ends: scores of the ends that were met before, by identity, with the weights so that none is mistaken.
+    """
+
+    objective: Objective
+    grid: Sequence[float]
+    most: int = _MOST
+    policy: str = "reestimate"
+    ends: dict[int, tuple[Weights, Score]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        objective: Objective,
+        *,
+        points: int = 25,
+        positions: Sequence[float] | None = None,
+        together: int | None = None,
+        normalisation: str = "reestimate",
+        **_: object,
+    ) -> Bundle:
+        """A bundle with the settings of :func:`isthmus.connect.barrier`.
+
+        Raises:
+            SettingError: the grid is refused.
+        """
+        return cls(objective, grid_of(points, positions, None), together or _MOST, normalisation)
+
+    @property
+    def lines_at_once(self) -> int:
+        """How many lines make a block."""
+        return max(1, self.most // len(self._inner))
+
+    def __call__(self, lines: Sequence[Line]) -> list[Barrier]:
+        """The barriers of some lines. Ends are evaluated alone, so that each has the value that it has anywhere.
+
+        Raises:
+            WeightsError: NaN or infinities at an end.
+        """
+        scores: list[dict[float, Score]] = []
+        for line in lines:
+            for weights, what in ((line.start, "the start of the path"), (line.end, "the end of the path")):
+                algebra.check_finite(weights, what=what)
+            scores.append({0.0: self._end(line.start), 1.0: self._end(line.end)})
+        points = [(place, t) for place in range(len(lines)) for t in self._inner]
+        for chunk, found in self._scored(lines, points):
+            for (place, t), score in zip(chunk, found, strict=True):
+                scores[place][t] = score
+        precision = kinds(lines[0].start)
+        return [Barrier.of(one, self.grid, normalisation=self.policy, dtype=precision) for one in scores]
+
+    @property
+    def _inner(self) -> list[float]:
+        return [t for t in sorted({*self.grid, 0.5}) if t not in (0.0, 1.0)]
+
+    def _end(self, weights: Weights) -> Score:
+        if id(weights) not in self.ends:
+            self.ends[id(weights)] = (weights, self.objective(weights))
+        return self.ends[id(weights)][1]
+
+    def forget(self, weights: Weights) -> None:
+        """Let go of an end that will not be met again."""
+        self.ends.pop(id(weights), None)
+
+    def _scored(
+        self, lines: Sequence[Line], points: list[tuple[int, float]]
+    ) -> Iterator[tuple[list[tuple[int, float]], list[Score]]]:
+        starts, ends = (algebra.stack([getattr(line, name) for line in lines]) for name in ("start", "end"))
+        while points:
+            chunk = points[: self.most]
+            try:
+                found = self.objective.many(_mixed(starts, ends, chunk), together=True)
+            except torch.cuda.OutOfMemoryError:
+                if self.most == 1:
+                    raise
+                self.most = max(1, min(self.most, len(chunk)) // 2)
+                continue
+            yield chunk, [found[index] for index in range(len(chunk))]
+            points = points[len(chunk) :]
+
+
+def _mixed(starts: Weights, ends: Weights, points: Sequence[tuple[int, float]]) -> dict[str, Tensor]:
+    """Stacked weights of the points (line, t), mixed as :func:`isthmus.core.weights.lerp` mixes one."""
+    mixed = {}
+    for name, start in starts.items():
+        device = start.device
+        rows = torch.tensor([row for row, _ in points], device=device)
+        left, right = start.index_select(0, rows), ends[name].to(device).index_select(0, rows)
+        shape = (-1, *[1] * (start.dim() - 1))
+        if not start.is_floating_point():
+            near = torch.tensor([t <= 0.5 for _, t in points], device=device).view(shape)
+            mixed[name] = torch.where(near, left, right)
+            continue
+        wide = torch.promote_types(start.dtype, torch.float32)  # half precision is mixed in float32 and rounded once
+        t = torch.tensor([t for _, t in points], dtype=wide, device=device).view(shape)
+        mixed[name] = torch.lerp(left.to(wide), right.to(wide), t).to(start.dtype)
+    return mixed
