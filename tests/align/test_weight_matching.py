@@ -104,6 +104,24 @@ def test_one_hidden_layer_is_solved_exactly(seed: int, start: str) -> None:
     assert not match.unsettled
 
 
+def test_one_hidden_layer_takes_one_start_and_two_take_the_better_of_two(monkeypatch) -> None:
+    climbs: list[int] = []
+    climb = Ascent.climb
+    monkeypatch.setattr(Ascent, "climb", lambda self, **settings: (climbs.append(1), climb(self, **settings))[1])
+    for layers, starts in (([4, 6, 3], 1), ([4, 6, 6, 3], 2)):
+        modules = [nn.Linear(*pair) for pair in itertools.pairwise(layers)]
+        network = nn.Sequential(*itertools.chain(*((module, nn.ReLU()) for module in modules[:-1])), modules[-1])
+        symmetry = discover(network, torch.randn(2, 4))
+        generator = child(3, "one start")
+        fixed, moving = (
+            {name: torch.randn(tensor.shape, generator=generator) for name, tensor in network.state_dict().items()}
+            for _ in range(2)
+        )
+        climbs.clear()
+        WeightMatching()(symmetry, moving, fixed, generator=generator)
+        assert len(climbs) == starts
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_two_hidden_layers_stay_between_the_identity_and_the_optimum(seed: int) -> None:
     symmetry = mlp(3, 4, 4, 2)

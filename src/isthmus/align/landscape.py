@@ -114,6 +114,11 @@ class Landscape:
         return frozenset(found)
 
     @functools.cached_property
+    def separable(self) -> bool:
+        """Whether one assignment for each tree is the optimum, as with one hidden layer: none depends on another."""
+        return not self.quadratic and not any(tree.nested or self.neighbours[tree.name] for tree in self.trees)
+
+    @functools.cached_property
     def root(self) -> Mapping[str, str]:
         """Group → the tree that it is in."""
         return {group.name: tree.name for tree in self.trees for group in tree.members}

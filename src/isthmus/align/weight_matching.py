@@ -40,10 +40,10 @@ class WeightMatching:
             scaled to length one first, so that units with small weights have the same say.
         biases: whether one-dimensional tensors count.
         start: ``best``: ``anchored``, and for networks of up to a million counted entries also ``sinkhorn``, whichever
-            ends higher. ``anchored``: groups are first solved one after the other from what inputs and outputs hold
-            in place; ``identity``: from where the units are; ``random``; ``frank_wolfe`` and ``sinkhorn``: from a
-            relaxation to doubly stochastic matrices that treats all groups at once, climbed by Frank and Wolfe's
-            method or by annealed Sinkhorn steps.
+            ends higher (one start alone where one assignment a group is the optimum). ``anchored``: groups are first
+            solved one after the other from what inputs and outputs hold in place; ``identity``: from where the units
+            are; ``random``; ``frank_wolfe`` and ``sinkhorn``: from a relaxation to doubly stochastic matrices that
+            treats all groups at once, climbed by Frank and Wolfe's method or by annealed Sinkhorn steps.
         restarts: further ascents from random permutations; the best is kept. None is made once 99.9 % of the upper
             bound is reached.
         sweeps: the most passes over all groups in one ascent.
@@ -122,7 +122,7 @@ class WeightMatching:
             ascent = Ascent.at(landscape, _begin(landscape, kind, generator), generator=generator)
             ascent.climb(sweeps=self.sweeps, tolerance=self.tolerance, progress=progress)
             ascents.append(ascent)
-            if ascent.history[-1] >= _ENOUGH * bound > 0:
+            if landscape.separable or ascent.history[-1] >= _ENOUGH * bound > 0:
                 break
         return finished(
             landscape,
