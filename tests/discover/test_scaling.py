@@ -10,7 +10,7 @@ from tests.discover.modules import CASES, Calls, lin
 from torch import nn
 
 import isthmus
-from isthmus.core.canonical import scaled
+from isthmus.core.canonical import rescaled, scaled
 from isthmus.core.errors import SymmetryError
 from isthmus.discover.verify import difference, module_call, random_weights
 
@@ -109,3 +109,88 @@ def test_heads_of_a_plain_attention() -> None:
     found = kinds_of(module, 2, 3, 4)
     # Two heads; in each the query-key channels, the value-output channels, and the key's bias, which softmax forgets.
     assert found == {"scale": [2] * 6, "sign": [2] * 6}
+
+
+def of_kind(symmetry: isthmus.Symmetry, kind: str) -> list[isthmus.UnitGroup]:
+    return [group for group in symmetry.groups if group.kind == kind]
+
+
+def test_batch_norm_nets_have_two_scales_for_each_layer_and_pooling_does_not_hide_them() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4),
+        nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), lin(4, 3),
+    )  # fmt: skip
+    symmetry = isthmus.discover(module, torch.zeros(2, 3, 12, 12), kinds=("scale", "sign"))
+    powers = [{site.tensor: site.power for site in group.sites} for group in of_kind(symmetry, "scale")]
+    assert powers == [
+        {"1.weight": 1, "1.bias": 1, "4.weight": -1},
+        {"0.weight": 1, "0.bias": 1, "1.running_mean": 1, "1.weight": -1},
+        {"5.weight": 1, "5.bias": 1, "9.weight": -1},
+        {"4.weight": 1, "4.bias": 1, "5.running_mean": 1, "5.weight": -1},
+    ]
+    # The sign that ReLU lets through is only that of a kernel against its own norm.
+    assert [{site.tensor for site in group.sites} for group in of_kind(symmetry, "sign")] == [
+        {"0.weight", "0.bias", "1.running_mean", "1.weight"},
+        {"4.weight", "4.bias", "5.running_mean", "5.weight"},
+    ]
+
+
+def test_a_residual_stream_scales_as_one_through_all_its_blocks() -> None:
+    module = isthmus.zoo.network("resnet20", width=0.25)
+    symmetry = isthmus.discover(module, torch.zeros(2, 3, 16, 16), kinds=("permutation", "scale"))
+    scales = of_kind(symmetry, "scale")
+    # One for each of 12 groups of channels, and one for each of 21 kernels against its norm.
+    assert len(scales) == 12 + 21
+    first = next(group for group in scales if group.name == "conv scale")
+    powers = {site.tensor: site.power for site in first.sites}
+    assert powers["blocks.2.norm2.weight"] == 1
+    assert powers["blocks.3.shortcut.0.weight"] == -1
+    generator = torch.Generator().manual_seed(0)
+    weights = random_weights(dict(module.state_dict(keep_vars=True)), generator, torch.float64)
+    factors = {g.name: torch.rand(g.size, generator=generator, dtype=torch.float64) + 0.5 for g in scales}
+    copy = symmetry.random(generator).apply(rescaled(symmetry, weights, factors))
+    one, other = symmetry.canonical(weights), symmetry.canonical(copy)
+    assert all(torch.allclose(one[name], other[name], rtol=1e-9, atol=1e-12) for name in one)
+    assert torch.allclose(one["blocks.4.conv2.weight"].flatten(1).norm(dim=1), torch.ones(8, dtype=torch.float64))
+
+
+def test_pairs_that_a_rotary_embedding_turns_scale_and_flip_together() -> None:
+    module, example = CASES["rotary"].make(), CASES["rotary"].inputs()
+    symmetry = isthmus.discover(module, example, kinds=("permutation", "scale", "sign"))
+    for kind, against in (("scale", -1), ("sign", 1)):
+        turned = [g for g in of_kind(symmetry, kind) if any(site.tensor == "q.weight" for site in g.sites)]
+        assert [group.size for group in turned] == [3, 3]
+        sites = {site.tensor: site for site in turned[0].sites}
+        assert sites["q.weight"].index.tolist() == [[0, 3], [1, 4], [2, 5]]
+        assert sites["k.weight"].power == against
+
+
+def test_derivatives_that_see_only_a_part_are_caught_by_computing() -> None:
+    class Hiding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = lin(4, 5), lin(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.a(x)
+            return self.b(torch.relu(hidden) + hidden.detach() ** 2)
+
+    symmetry = isthmus.discover(Hiding(), torch.zeros(2, 4), kinds=("permutation", "scale", "sign"))
+    assert [group.kind for group in symmetry.groups] == ["permutation"]
+
+
+def test_a_unit_that_is_squared_scales_its_reader_by_the_square() -> None:
+    module = Calls(lambda m, x: m.b(torch.relu(m.a(x)) ** 2), a=lin(4, 5), b=lin(5, 3))
+    symmetry = isthmus.discover(module, torch.zeros(2, 4), kinds=("scale",))
+    (group,) = symmetry.groups
+    assert {site.tensor: site.power for site in group.sites} == {"a.weight": 1, "a.bias": 1, "b.weight": -2}
+
+
+def test_tied_tensors_scale_together() -> None:
+    module = CASES["tied vocabulary"].make()
+    symmetry = isthmus.discover(module, CASES["tied vocabulary"].inputs(), kinds=("scale",))
+    assert [group.size for group in symmetry.groups] == [6]
+    shared = Calls(lambda m, x: m.b(torch.relu(m.a(x)) + torch.relu(m.c(-x))), a=lin(4, 5), b=lin(5, 3), c=lin(4, 5))
+    shared.c.weight = shared.a.weight
+    (group,) = isthmus.discover(shared, torch.zeros(2, 4), kinds=("scale",)).groups
+    assert {site.tensor for site in group.sites} == {"a.weight", "c.weight", "a.bias", "c.bias", "b.weight"}

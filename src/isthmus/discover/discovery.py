@@ -18,13 +18,12 @@ from isthmus.discover.exporting import exported
 from isthmus.discover.forest import grow
 from isthmus.discover.grouping import groups_of
 from isthmus.discover.interpreter import interpret, interpretable
+from isthmus.discover.ledger import Ledger
 from isthmus.discover.narrow import check_alike, narrow_copy
 from isthmus.discover.proving import call_of, proof_of
 from isthmus.discover.rules import Rule
-from isthmus.discover.scaling import Probe, factor_groups
+from isthmus.discover.scaling import Probe, factor_groups, order_of_use
 from isthmus.discover.verify import random_weights, redrawn
-
-_PROBES = 6  # draws of inputs for scales and signs: a unit that is dead for one draw mostly is alive for another
 
 
 def discover(
@@ -53,9 +52,12 @@ def discover(
             with a :class:`~isthmus.discover.ledger.Ledger` and the operation's own arguments, tensors as
             :class:`~isthmus.discover.labels.Labels`, and returns the labels of the outputs.
         kinds: ``permutation``, and ``scale`` (positive factors) and ``sign`` (flips) of single units where asked for:
-            groups of their own, found and checked by computing, whatever ``verify`` says. Scales are complete for
-            units of
-            permutation groups; of signs, flips of all sites, of all but gains, and those that scales suggest are tried.
+            groups of their own, found by derivatives and checked by computing, whatever ``verify`` says. Scales are
+            complete (whole powers up to 2) for units of permutation groups and for units that are tied but cannot be
+            exchanged, as the pairs that rotary embeddings turn; of signs, flips of all sites, of all but gains, and
+            those that scales suggest are tried. The function is that in evaluation mode: a kernel before a
+            BatchNorm scales with the running mean against the gain, which is exact, and not with the running
+            variance, which ε would break.
         verify: prove the result; without, ``proof`` is None.
         narrow: for a module on the meta device, a narrow network of the same architecture that takes the same example
             and on which the proof is run; one is made where the module has a configuration that says its widths.
@@ -77,10 +79,12 @@ def discover(
     inputs = example if isinstance(example, tuple) else (example,)
     named = dict(keywords or {})
     program = interpretable(exported(module, inputs, named))
-    symmetry = from_program(program, module, rules=rules)
+    ledger = interpret(program, rules or {})
+    symmetry = solved(ledger, module)
     generator = generator if generator is not None else child(0, "discover", "proof")
     if {"scale", "sign"} & set(kinds):
-        made = _factors(symmetry, module, program, inputs, named, kinds, generator, tolerance)
+        others = solved(ledger.unmarked(), module).groups
+        made = _factors(symmetry, others, module, program, inputs, named, kinds, generator, tolerance)
         kept = symmetry.groups if "permutation" in kinds else ()
         symmetry = dataclasses.replace(symmetry, groups=(*kept, *made))
     elif "permutation" not in kinds:
@@ -96,6 +100,7 @@ def discover(
 
 def _factors(  # noqa: PLR0917
     symmetry: Symmetry,
+    others: Sequence[UnitGroup],
     module: nn.Module,
     program: ExportedProgram,
     example: tuple[Any, ...],
@@ -104,16 +109,26 @@ def _factors(  # noqa: PLR0917
     generator: torch.Generator,
     tolerance: float,
 ) -> list[UnitGroup]:
-    """Scale and sign groups, found by computing."""
+    """Scale and sign groups, found by derivatives and checked by computing."""
     originals = dict(module.state_dict(keep_vars=True))
     if any(tensor.device.type == "meta" for tensor in originals.values()):
         raise SymmetryError(
             "scales and signs are found by computing, but the module is on the meta device; load its weights"
         )
-    call, _ = call_of(module, program)
-    weights = random_weights(originals, generator, torch.float64)
-    inputs = [redrawn((example, dict(keywords)), generator, torch.float64, keep=False) for _ in range(_PROBES)]
-    return factor_groups(symmetry, Probe(call, weights, inputs, tolerance), kinds, generator)
+
+    def draw() -> tuple[dict[str, Tensor], tuple[Any, ...], dict[str, Any]]:
+        inputs, named = redrawn((example, dict(keywords)), generator, torch.float64, keep=False)
+        return random_weights(originals, generator, torch.float64), inputs, named
+
+    probe = Probe(
+        call_of(module, program)[0],
+        call_of(module, program, gradients=True)[0],
+        draw,
+        order_of_use(program),
+        aliases_of(originals),
+        tolerance,
+    )
+    return factor_groups(symmetry, others, probe, kinds, generator)
 
 
 def _proof_by_narrow(  # noqa: PLR0917
@@ -154,9 +169,13 @@ def _on_cpu(value: Any) -> Any:
 
 def from_program(program: ExportedProgram, module: nn.Module, *, rules: Mapping[str, Rule] | None = None) -> Symmetry:
     """The symmetry of an exported module, not yet proved."""
-    ledger = interpret(program, rules or {})
+    return solved(interpret(program, rules or {}), module)
+
+
+def solved(ledger: Ledger, module: nn.Module) -> Symmetry:
+    """The symmetry that the demands of a module's graph leave."""
     state = module.state_dict(keep_vars=True)
-    groups = groups_of(ledger, grow(ledger), _roles(module, state), _aliases(state))
+    groups = groups_of(ledger, grow(ledger), _roles(module, state), aliases_of(state))
     tensors = {name: tuple(tensor.shape) for name, tensor in state.items() if isinstance(tensor, Tensor)}
     if unknown := [site.tensor for group in groups for site in group.sites if site.tensor not in tensors]:
         raise SymmetryError(f"units must lie in tensors of the state dict, got {unknown[0]}")
@@ -168,7 +187,7 @@ def _roles(module: nn.Module, state: Mapping[str, Any]) -> dict[str, Role]:
     return {name: "match" if isinstance(tensor, nn.Parameter) else "carry" for name, tensor in state.items()}
 
 
-def _aliases(state: Mapping[str, Any]) -> dict[str, list[str]]:
+def aliases_of(state: Mapping[str, Any]) -> dict[str, list[str]]:
     """Names of one tensor, by each of its names."""
     by_tensor: dict[int, list[str]] = {}
     for name, tensor in state.items():

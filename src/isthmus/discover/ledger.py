@@ -9,6 +9,7 @@ only one that says too little can be wrong; that is what the proof is for.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -84,6 +85,12 @@ class Ledger:
         self.unread: list[Tensor] = []
         self.readers: frozenset[int] | None = None
         self.execute: Callable[..., Tensor] | None = None
+
+    def unmarked(self) -> Ledger:
+        """The same demands without what tells neighbours apart: units that are tied, exchangeable or not."""
+        other = copy.copy(self)
+        other.marks, other.families = [], list(self.families)
+        return other
 
     # -- the operation that is being interpreted
     # ------------------------------------------------------------------------

@@ -53,11 +53,13 @@ def proof_of(
         return run(graph_call(program), f"run as exported graph, because the module refuses float64: {reason}")
 
 
-def call_of(module: nn.Module, program: ExportedProgram) -> tuple[Call, str]:
+def call_of(module: nn.Module, program: ExportedProgram, *, gradients: bool = False) -> tuple[Call, str]:
     """How the network is run in float64, and what must be said about it."""
     if _rounds(program.graph):
-        return graph_call(program), "the module rounds to float32 on its way: its exported graph was run in float64"
-    return module_call(module), ""
+        return graph_call(
+            program, gradients=gradients
+        ), "the module rounds to float32 on its way: its exported graph was run in float64"
+    return module_call(module, gradients=gradients), ""
 
 
 def _rounds(graph: fx.Graph) -> bool:
@@ -70,7 +72,7 @@ def _rounds(graph: fx.Graph) -> bool:
     )
 
 
-def graph_call(program: ExportedProgram) -> Call:
+def graph_call(program: ExportedProgram, *, gradients: bool = False) -> Call:
     """Outputs of the exported graph, every floating-point number in it held in float64."""
 
     def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
@@ -84,7 +86,7 @@ def graph_call(program: ExportedProgram) -> Call:
                 arguments.append(_wide(program.constants[spec.target]))
             else:
                 arguments.append(next(values))
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             output = _Wide(program.graph_module).run(*arguments)
         kinds = program.graph_signature.output_specs
         kept = [

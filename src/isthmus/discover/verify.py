@@ -168,7 +168,7 @@ def check_tied(weights: Weights, tied: Mapping[str, str]) -> None:
         raise SymmetryError(f"tied tensors must be permuted alike, but these come apart: {listed(parted)}")
 
 
-def module_call(module: nn.Module) -> Call:
+def module_call(module: nn.Module, *, gradients: bool = False) -> Call:
     """Outputs of the module itself, in evaluation mode."""
     state = module.state_dict(keep_vars=True)
     first: dict[int, str] = {}
@@ -177,7 +177,7 @@ def module_call(module: nn.Module) -> Call:
     def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
         check_tied(weights, tied)
         weights = {name: tensor for name, tensor in weights.items() if name not in tied}
-        with torch.no_grad(), evaluating(module):
+        with torch.set_grad_enabled(gradients), evaluating(module):
             output = torch.func.functional_call(module, dict(weights), example, dict(keywords), tie_weights=True)
         return [part for part in pytree.tree_leaves(output) if isinstance(part, Tensor)]
 
