@@ -47,10 +47,12 @@ class Costs:
     def __init__(self, landscape: Landscape) -> None:
         self._landscape = landscape
         self._kept: dict[str, _Kept] = {}
+        self._reserved: set[str] = set()
         self._room = _BYTES
 
     def similarity(self, tree: Tree, current: Weights) -> Float[Tensor, "units units"]:
         """How alike the units of a flat tree are now."""
+        self.reserve(tree)
         kept = self._kept.get(tree.name)
         if kept is None or kept.stale or kept.updates >= _REDO or not self._update(tree, kept, current):
             matrix = self._landscape.similarity(current)([tree.root], [tree.root])[0, 0]
@@ -69,13 +71,16 @@ class Costs:
                 if other != tree.name and other in self._kept:
                     _note(self._kept[other], name, step)
 
-    def _keep(self, tree: Tree, matrix: Tensor) -> None:
+    def reserve(self, tree: Tree) -> None:
+        """Set room aside for a tree, if there is some left; before several trees are looked at in threads."""
+        size = tree.root.size**2 * self._landscape.element_size
         flat = not tree.nested and tree.name not in self._landscape.quadratic
-        size = matrix.numel() * matrix.element_size()
-        if tree.name in self._kept:
-            self._kept[tree.name] = _Kept(matrix, {})
-        elif flat and size <= self._room:
+        if flat and tree.name not in self._reserved and size <= self._room:
             self._room -= size
+            self._reserved.add(tree.name)
+
+    def _keep(self, tree: Tree, matrix: Tensor) -> None:
+        if tree.name in self._reserved:
             self._kept[tree.name] = _Kept(matrix, {})
 
     def _update(self, tree: Tree, kept: _Kept, current: Weights) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -13,25 +14,60 @@ from isthmus.core.weights import Weights
 
 ROOM = 300_000_000
 """Bytes of single-precision copies of one solution that are kept; larger ones are converted one tensor at a time."""
+RECENT = 200_000_000
+"""Bytes of such converted tensors that are kept for the next use: nested groups look at theirs many times."""
 
 
 class Made(Mapping[str, Tensor]):
-    """A mapping whose entries are made when they are asked for, and not kept."""
+    """A mapping whose entries are made when they are asked for; those asked for last are kept while there is room."""
 
-    def __init__(self, names: tuple[str, ...], make: Callable[[str], Tensor]) -> None:
+    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
         self._names = dict.fromkeys(names)
         self._make = make
+        self._recent: dict[str, Tensor] = {}
+        self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
-        return self._make(name)
+        with self._lock:
+            if name in self._recent:
+                self._recent[name] = tensor = self._recent.pop(name)  # asked for last
+                return tensor
+        tensor = self._make(name)
+        self._keep(name, tensor)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def fresh(self, name: str) -> Tensor:
+        """An entry that is used once, and not kept."""
+        return self._make(name)
+
+    def moved(self, permutation: Permutation, *, like: Made | None = None, but: Collection[str] = ()) -> Made:
+        """These entries permuted; what ``like`` keeps is taken over, except the names in ``but``."""
+        made = Made(self._names, lambda name: permutation.moved(name, self.fresh(name)))
+        if like is not None:
+            with like._lock:
+                made._recent = {name: tensor for name, tensor in like._recent.items() if name not in but}
+        return made
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        size = tensor.numel() * tensor.element_size()
+        if size > RECENT:
+            return
+        with self._lock:
+            self._recent[name] = tensor
+            total = sum(kept.numel() * kept.element_size() for kept in self._recent.values())
+            for oldest in list(self._recent):
+                if total <= RECENT:
+                    break
+                kept = self._recent.pop(oldest)
+                total -= kept.numel() * kept.element_size()
 
 
 def fits(symmetry: Symmetry, names: tuple[str, ...]) -> bool:
@@ -52,5 +88,5 @@ def working(weights: Weights, names: tuple[str, ...], *, device: torch.device, k
 def moved(source: Mapping[str, Tensor], permutation: Permutation) -> Mapping[str, Tensor]:
     """Permuted tensors, kept if the source is."""
     if isinstance(source, Made):
-        return Made(tuple(source), lambda name: permutation.moved(name, source[name]))
+        return source.moved(permutation)
     return {name: permutation.moved(name, tensor) for name, tensor in source.items()}

@@ -85,11 +85,7 @@ class Landscape:
     @functools.cached_property
     def norms(self) -> Mapping[str, float]:
         """Tree → ‖moving‖·‖fixed‖ over the tensors that it moves."""
-        squares = [{n: float(side[n].norm()) ** 2 for n in self.names} for side in (self.moving, self.fixed)]
-        return {
-            tree: math.sqrt(math.prod(sum(square[name] for name in names) for square in squares))
-            for tree, names in self.tensors.items()
-        }
+        return {tree: self._lengths(names) for tree, names in self.tensors.items()}
 
     @functools.cached_property
     def neighbours(self) -> Mapping[str, frozenset[str]]:
@@ -174,8 +170,15 @@ class Landscape:
     @functools.cached_property
     def scale(self) -> float:
         """‖moving‖·‖fixed‖ over the counted tensors: no objective is larger."""
-        squares = [sum(float(side[n].norm()) ** 2 for n in self.names) for side in (self.moving, self.fixed)]
-        return math.sqrt(math.prod(squares))
+        return self._lengths(self.names)
+
+    def _lengths(self, names: Sequence[str]) -> float:
+        return math.sqrt(math.prod(math.fsum(square[name] for name in names) for square in self._squares))
+
+    @functools.cached_property
+    def _squares(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        moving, fixed = ({n: float(side[n].norm()) ** 2 for n in self.names} for side in (self.moving, self.fixed))
+        return moving, fixed
 
     @functools.cached_property
     def _counted(self) -> frozenset[str]:
@@ -184,6 +187,11 @@ class Landscape:
     @functools.cached_property
     def _dtype(self) -> torch.dtype:
         return torch.float64 if any(self.fixed[n].dtype == torch.float64 for n in self.names) else torch.float32
+
+    @property
+    def element_size(self) -> int:
+        """Bytes of one similarity."""
+        return self._dtype.itemsize
 
     @functools.cached_property
     def _device(self) -> torch.device:

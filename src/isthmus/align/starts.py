@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from isthmus.align import relaxation
 from isthmus.align.ascent import Ascent
+from isthmus.align.assignment import assign
 from isthmus.align.landscape import Landscape
 from isthmus.align.trees import Tree, solve
+from isthmus.core.progress import Progress, silent
 from isthmus.core.symmetry import Permutation, Site
 
 
-def anchored(landscape: Landscape, *, generator: torch.Generator) -> Permutation:
+def anchored(landscape: Landscape, *, generator: torch.Generator, progress: Progress = silent) -> Ascent:
     """Solve every tree once, those first that are held by what does not move, such as inputs and outputs.
 
     A residual stream is written by many layers, and all that they say is noise until their other sides are in order.
@@ -24,24 +30,47 @@ def anchored(landscape: Landscape, *, generator: torch.Generator) -> Permutation
     Args:
         landscape: the two solutions.
         generator: for the order in the ascent that follows; not drawn from here.
+        progress: told of every tree.
+
+    Returns:
+        The ascent to go on with. Trees that all their tensors spoke for are settled, if no neighbour moved since.
     """
     ascent = Ascent.at(landscape, landscape.symmetry.identity(), generator=generator)
+    ascent.unsettled = set()
     known: set[str] = set()
     waiting = list(landscape.trees)
     while waiting:
+        began = time.perf_counter()
         evidence = {tree.name: _evidence(landscape, tree, known) for tree in waiting}
         tree = max(waiting, key=lambda candidate: evidence[candidate.name])
         waiting.remove(tree)
         usable = {s.tensor for g in tree.members for s in g.sites if _is_usable(landscape, tree, s, known)}
-        if evidence[tree.name] > 0:
-            similarity = landscape.similarity(ascent.current, usable=lambda site, kept=usable: site.tensor in kept)
-        else:
-            similarity = landscape.similarity(ascent.current, invariant=True)
-        indices = solve(landscape.symmetry, tree, similarity)
-        if indices:
+        whole = not tree.nested and usable >= set(landscape.tensors[tree.name])
+        if indices := _first_answer(ascent, tree, usable, whole=whole, blind=evidence[tree.name] <= 0):
             ascent.take(tree, indices)
+            ascent.unsettled |= landscape.neighbours[tree.name] & known
+        if not whole:
+            ascent.unsettled.add(tree.name)
         known.add(tree.name)
-    return ascent.permutation
+        ascent.seconds[tree.name] += time.perf_counter() - began
+        # One pass of at least three: this one, one that moves what was held too little, one that finds all in place.
+        progress(len(known), 3 * len(landscape.trees), f"first pass: {tree.name}")
+    return ascent
+
+
+def _first_answer(
+    ascent: Ascent, tree: Tree, usable: set[str], *, whole: bool, blind: bool
+) -> Mapping[str, Int[Tensor, " units"]]:
+    """A tree's best arrangement by the tensors that may be used, all of them if ``whole``."""
+    landscape = ascent.landscape
+    if whole and not blind:
+        index = assign(ascent.costs.similarity(tree, ascent.current))
+        return {} if torch.equal(index, torch.arange(len(index))) else {tree.name: index}
+    if blind:
+        similarity = landscape.similarity(ascent.current, invariant=True)
+    else:
+        similarity = landscape.similarity(ascent.current, usable=lambda site: site.tensor in usable)
+    return solve(landscape.symmetry, tree, similarity)
 
 
 def relaxed(landscape: Landscape, *, annealed: bool) -> Permutation:

@@ -16,7 +16,7 @@ from isthmus.align.match import Match, finished, settings_of
 from isthmus.align.scale import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent
-from isthmus.core.symmetry import Permutation, Symmetry
+from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
 
 Kernel = Literal["linear", "cosine"]
@@ -102,7 +102,7 @@ class WeightMatching:
             moving: the solution whose units are permuted.
             fixed: the one that stays.
             generator: draws the order of the groups and the restarts.
-            progress: called after each sweep.
+            progress: told of every tree of groups that was solved.
 
         Raises:
             SymmetryError: the weights are not of this architecture.
@@ -119,7 +119,7 @@ class WeightMatching:
         bound = upper_bound(landscape)
         ascents: list[Ascent] = []
         for kind in self._starts(landscape):
-            ascent = Ascent.at(landscape, _begin(landscape, kind, generator), generator=generator)
+            ascent = _begun(landscape, kind, generator, progress)
             ascent.climb(sweeps=self.sweeps, tolerance=self.tolerance, progress=progress)
             ascents.append(ascent)
             if landscape.separable or ascent.history[-1] >= _ENOUGH * bound > 0:
@@ -142,9 +142,12 @@ class WeightMatching:
         return [*first, *["random"] * self.restarts]
 
 
-def _begin(landscape: Landscape, kind: str, generator: torch.Generator) -> Permutation:
+def _begun(landscape: Landscape, kind: str, generator: torch.Generator, progress: Progress) -> Ascent:
+    """An ascent at one kind of start."""
     if kind == "anchored":
-        return starts.anchored(landscape, generator=generator)
+        return starts.anchored(landscape, generator=generator, progress=progress)
     if kind in ("frank_wolfe", "sinkhorn"):
-        return starts.relaxed(landscape, annealed=kind == "sinkhorn")
-    return landscape.symmetry.random(generator) if kind == "random" else landscape.symmetry.identity()
+        start = starts.relaxed(landscape, annealed=kind == "sinkhorn")
+    else:
+        start = landscape.symmetry.random(generator) if kind == "random" else landscape.symmetry.identity()
+    return Ascent.at(landscape, start, generator=generator)
