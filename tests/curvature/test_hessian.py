@@ -250,3 +250,16 @@ def test_what_is_refused(classifier):
     mean = dataclasses.replace(classifier, loss=lambda o, t: cross_entropy(o, t).mean())
     with pytest.raises(DataError, match="one value for each example"):
         hessian(mean, weights).dense()
+
+
+def test_convolutions_on_a_gpu_keep_full_float32_and_the_setting_comes_back():
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = True
+        with kept.full_precision(torch.device("cuda")):
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+        with kept.full_precision(torch.device("cpu")):
+            assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

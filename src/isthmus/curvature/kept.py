@@ -124,13 +124,14 @@ def products(point: Point, build: Build, *, memory: int | None) -> Callable[[Ten
         most, together = plan[0]
         rows = columns.detach().to(device=point.device, dtype=point.dtype).T
         total, examples = torch.zeros_like(rows), 0
-        for place, (inputs, targets) in enumerate(point.objective.batches()):
-            images, values = kept[place] if place < len(kept) else build(point, inputs, targets)
-            if place >= len(kept) and place < most:
-                kept.append((images, values))
-            for first in range(0, len(rows), together):
-                total[first : first + together] += images(rows[first : first + together])
-            examples += values
+        with full_precision(point.device):
+            for place, (inputs, targets) in enumerate(point.objective.batches()):
+                images, values = kept[place] if place < len(kept) else build(point, inputs, targets)
+                if place >= len(kept) and place < most:
+                    kept.append((images, values))
+                for first in range(0, len(rows), together):
+                    total[first : first + together] += images(rows[first : first + together])
+                examples += values
         return (total / examples).T
 
     return image
@@ -197,6 +198,24 @@ def _graph_bytes(point: Point, build: Build) -> int:
         graph = build(point, inputs, targets)
     del graph
     return max(1, sum(storages.values()))
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Convolutions of a GPU without TF32, cuDNN's default, which leaves eigenvalues right to three digits only."""
+    if device.type != "cuda":
+        yield
+        return
+    try:
+        before = torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # the caller chose precisions by PyTorch's newer settings: they stay as they are
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @contextlib.contextmanager
