@@ -111,6 +111,7 @@ def test_replicas_are_made_for_the_check(shell):
 def test_the_runs_of_a_store_are_checked_without_being_told_model_or_data(shell, tmp_path):
     from isthmus.studies import Store, Trained
     from isthmus.train import Recipe, train
+    from isthmus.train.recipe import SCHEMA
     from isthmus.zoo.data import load as load_data
     from isthmus.zoo.models import build
 
@@ -119,7 +120,7 @@ def test_the_runs_of_a_store_are_checked_without_being_told_model_or_data(shell,
     store = Store.open(tmp_path / "store", create=True)
     for replica in train(recipe.replicates(2), data=data, module=build):
         made = {"status": "converged", "versions": {"torch": "9"}, "data": data.fingerprint}
-        key, fields = replica.recipe.key(), replica.recipe.to_dict()
+        key, fields = replica.recipe.key(), {"schema": SCHEMA, **replica.recipe.to_dict()}
         store.add([Trained(key, fields, {"final": replica.weights}, provenance=made)])
     code, out, err = shell("check", store.path, "--quick", "--examples", "100", "--json")
     assert code in (0, 1), err
@@ -128,6 +129,14 @@ def test_the_runs_of_a_store_are_checked_without_being_told_model_or_data(shell,
     passed = {item["point"]: item["passed"] for item in found["items"]}
     assert passed["data"]
     assert passed["versions"]
+    first, second = store.keys
+    store.remember_study("pair", {"keys": store.keys})
+    code, _, err = shell("check", store.path, "--run", first[:9], "--examples", "100")
+    assert (code, "at least 2 runs" in err) == (2, True)
+    code, _, err = shell("check", "a.pt", "b.pt", "--run", first)
+    assert (code, "choose from a store" in err) == (2, True)
+    code, out, err = shell("check", store.path, "--study", "pair", "--quick", "--examples", "100", "--json")
+    assert {model["name"] for model in json.loads(out)["models"]} == {first[:12], second[:12]}, err
     code, _, err = shell("check", Store.open(tmp_path / "empty", create=True).path)
     assert code == 2
     assert "must hold at least 2 runs" in err

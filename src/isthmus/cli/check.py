@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from isthmus.core.weights import Weights
     from isthmus.studies.check.checklist import Origin
+    from isthmus.studies.store.kept import Run
+    from isthmus.studies.store.store import Store
     from isthmus.zoo.data import Data
 
 
@@ -49,6 +51,10 @@ def check(
     vary: Annotated[
         str, typer.Option(help="With --train, which seeds differ: by default one initialisation, other data orders.")
     ] = "order",
+    run: Annotated[
+        list[str] | None, typer.Option(help="Of a store, only the runs whose keys start so; repeatable.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Of a store, only the runs of this study.")] = None,
     barrier: Annotated[
         float, typer.Option(help="Largest error barrier of a connected pair; 0.02 as in Frankle et al. 2020.")
     ] = 0.02,
@@ -93,7 +99,9 @@ def check(
                 raise _wrong("--train makes the models; leave the checkpoints out")
             subject = _trained(train, model, data, data_dir, solutions, vary, where, examples)
         elif models and len(models) == 1 and (Path(models[0]) / "store.json").exists():
-            subject = _stored(models[0], data_dir, solutions, where, examples)
+            subject = _stored(models[0], run or [], study, data_dir, solutions, where, examples)
+        elif run or study:
+            raise _wrong("--run and --study choose from a store; give one store instead of checkpoints")
         else:
             subject = _files(models or [], model, data, data_dir, where, examples, split, unsafe_pickle=unsafe_pickle)
         found = judge(
@@ -157,34 +165,52 @@ def _files(
     return Subject(case.module, case.names, case.solutions, origins, case.data, whole)
 
 
-def _stored(path: str, data_dir: str | None, most: int, where: str, examples: int | None) -> Subject:
-    """The runs of a store that share one network and one data set."""
+def _stored(
+    path: str, prefixes: list[str], study: str | None, data_dir: str | None, most: int, where: str, examples: int | None
+) -> Subject:
+    """The runs of a store that were named, or the most that share one network and one data set."""
     from isthmus.core.weights import to
     from isthmus.studies.check.checklist import Origin
+    from isthmus.studies.factors.jobs import recipe_of
     from isthmus.studies.store.store import Store
-    from isthmus.train import Recipe
     from isthmus.zoo.models import build
 
     store = Store.open(path)
-    groups: dict[str, list[Any]] = {}
-    for key in store.keys:
+    named = list(dict.fromkeys(store.find(prefix) for prefix in prefixes))
+    chosen = _one_kind(store, named or (store.members_of(study) if study else store.keys), whole=bool(named))
+    if len(chosen) < 2:
+        raise _wrong(f"the store {path} must hold at least 2 runs of one network on one data set, got {len(chosen)}")
+    runs = chosen if named else chosen[:most]
+    if len(runs) < len(store):
+        console.note(f"{len(runs)} of {len(store)} runs are checked: {runs[0].recipe['network']}")
+    whole = inputs.found_data(runs[0].recipe["data"], data_dir)
+    found = (whole.limited(examples) if examples else whole).to(where)
+    made = build(recipe_of(runs[0].recipe)).to(where)
+    origins = [Origin(run.recipe, run.provenance.get("versions"), run.provenance.get("data"), "store") for run in runs]
+    weights = [to(store.weights(run.key), device=where) for run in runs]
+    return Subject(made, tuple(run.key[:12] for run in runs), weights, origins, found, whole.fingerprint)
+
+
+def _one_kind(store: Store, keys: Sequence[str], *, whole: bool) -> list[Run]:
+    """The runs that did not diverge, of the network and the data set that most share.
+
+    Args:
+        store: that holds them.
+        keys: of the runs.
+        whole: they must all be of one kind, since they were named one by one.
+    """
+    groups: dict[str, list[Run]] = {}
+    for key in keys:
         if store.status(key) == "diverged":
+            if whole:
+                raise _wrong(f"runs to check must not have diverged, but {key[:12]} did")
             continue
         run = store.run(key)
         kind = f"{run.recipe['network']} {run.recipe['settings']} {run.recipe['data']}"
         groups.setdefault(kind, []).append(run)
-    chosen = max(groups.values(), key=len, default=[])
-    if len(chosen) < 2:
-        raise _wrong(f"the store {path} must hold at least 2 runs of one network on one data set, got {len(chosen)}")
-    if len(groups) > 1 or len(chosen) > most:
-        console.note(f"{min(most, len(chosen))} of {len(store)} runs are checked: {chosen[0].recipe['network']}")
-    runs = chosen[:most]
-    whole = inputs.found_data(runs[0].recipe["data"], data_dir)
-    found = (whole.limited(examples) if examples else whole).to(where)
-    made = build(Recipe.from_dict(dict(runs[0].recipe))).to(where)
-    origins = [Origin(run.recipe, run.provenance.get("versions"), run.provenance.get("data"), "store") for run in runs]
-    weights = [to(store.weights(run.key), device=where) for run in runs]
-    return Subject(made, tuple(run.key[:12] for run in runs), weights, origins, found, whole.fingerprint)
+    if whole and len(groups) > 1:
+        raise _wrong(f"runs to check must share one network and one data set, got {len(groups)} kinds")
+    return max(groups.values(), key=len, default=[])
 
 
 def _trained(
