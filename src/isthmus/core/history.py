@@ -12,10 +12,14 @@ file was written. Both are claims of whoever wrote the file: readers get plain, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
 import hashlib
+import importlib.metadata
 import json
 import math
+import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -84,11 +88,13 @@ class Descent(Record):
 
 
 def stamped(descent: Descent) -> Descent:
-    """The record with this moment and the versions of this process."""
-    from isthmus.core.provenance import provenance
-
-    made = provenance()
-    return dataclasses.replace(descent, created=made["created"], versions=made["versions"])
+    """The record with this moment and the versions of this process; torch is not loaded for it."""
+    versions = {"python": platform.python_version()}
+    for package in ("isthmus", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return dataclasses.replace(descent, created=moment, versions=versions)
 
 
 def save_with_descent(

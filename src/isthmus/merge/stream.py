@@ -64,6 +64,7 @@ def merge_files(
     seed: int = 0,
     threads: int | None = None,
     shard_size: int = 5_000_000_000,
+    metadata: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Streamed:
     """Merge checkpoints on disk into a new one.
@@ -76,6 +77,8 @@ def merge_files(
         seed: of random masks; the result does not depend on the number of threads.
         threads: how many tensors are worked on at once; as many as there are processors by default.
         shard_size: largest file of a folder, in bytes.
+        metadata: further entries of the header of every file; a run goes on only where they are the same, so they
+            should hold no time of day.
         progress: hears of bytes written.
 
     Raises:
@@ -94,11 +97,12 @@ def merge_files(
     begun = time.perf_counter()
     plan = _Plan.of(configuration, Path(output), seed=seed)
     text = json.dumps(plan.described, sort_keys=True)
-    metadata = {"merged_with": "isthmus", "configuration": text} if plan.output.suffix == ".safetensors" else {}
+    own = {"merged_with": "isthmus", "configuration": text} if plan.output.suffix == ".safetensors" else {}
+    header = {**(metadata or {}), **own}
+    # The header's length decides where tensors lie, so work that was begun under another one is of no use.
+    fingerprint = hashlib.sha256(json.dumps([plan.fingerprint(), header], sort_keys=True).encode()).hexdigest()
     carried: list[str] = []
-    with Sink(
-        plan.output, plan.tensors, fingerprint=plan.fingerprint(), shard_size=shard_size, metadata=metadata
-    ) as sink:
+    with Sink(plan.output, plan.tensors, fingerprint=fingerprint, shard_size=shard_size, metadata=header) as sink:
         _merge_all(plan, sink, _processors() if threads is None else threads, progress)
         result = plan.result(sink, carried=(), seconds=time.perf_counter() - begun)
         if plan.output.suffix != ".safetensors":

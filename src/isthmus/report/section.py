@@ -21,6 +21,7 @@ from isthmus.report.glass import glass_section
 from isthmus.report.landscape import flatness_section, generalisation_section, spectrum_section, walk_section
 from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
+from isthmus.report.protection import protected_section
 from isthmus.report.redundancy import symmetry_section
 from isthmus.report.remedies import remedies_section
 from isthmus.report.stationary import stationary_section
@@ -43,6 +44,7 @@ SECTIONS: dict[str, Builder] = {
     "Appraisal": appraisal_section,
     "Glass": glass_section,
     "Paths": paths_section,
+    "Protected": protected_section,
     "Redundancies": counting_section,
     "Remedies": remedies_section,
     "Repaired": repaired_section,

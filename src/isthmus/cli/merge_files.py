@@ -1,0 +1,90 @@
+"""Merges from disk to disk: the options as a configuration, and where the result comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.cli import console
+from isthmus.core.history import Descent, stamped, write_beside
+from isthmus.merge.parents import TORCH_FILES, content_of_file, parents_of
+
+if TYPE_CHECKING:
+    from isthmus.merge.configuration import Configuration
+
+
+def streams(paths: list[str], method: str, align: str) -> bool:
+    """Whether a merge goes from disk to disk."""
+    from isthmus.cli.merge_memory import IN_MEMORY
+    from isthmus.core.errors import SettingError
+    from isthmus.merge.configuration import METHODS
+
+    if align not in ("none", "weights", "activations"):
+        raise SettingError(f"align must be none, weights or activations, got {align}")
+    if method not in METHODS and method not in IN_MEMORY:
+        raise SettingError(f"method must be one of {', '.join([*METHODS, *IN_MEMORY])}, got {method}")
+    return method in METHODS and align == "none" and not any(Path(path).suffix in TORCH_FILES for path in paths)
+
+
+def recipe_of(
+    config: str | None, paths: list[str], method: str, base: str | None, parameters: dict[str, Any], dtype: str | None
+) -> Configuration:
+    """The configuration file, or the options said as one."""
+    from isthmus.core.errors import SettingError
+    from isthmus.merge.configuration import METHODS, Configuration
+
+    if config is not None:
+        return Configuration.read(config)
+    weights = parameters.pop("weight") or [1.0] * len(paths)
+    if len(weights) != len(paths):
+        raise SettingError(f"--weight must be given once for each of {len(paths)} models, got {len(weights)}")
+    own, common, _ = METHODS[method]
+    if method == "slerp":
+        if len(paths) + (base is not None) != 2:
+            raise SettingError(f"slerp merges exactly two models, got {len(paths) + (base is not None)}")
+        base, paths = base or paths[0], paths if base else paths[1:]
+    listed = [
+        {"model": path, "parameters": {"weight": share} if "weight" in own else {}}
+        for path, share in zip(paths, weights, strict=False)
+    ]
+    shared = {name: value for name, value in parameters.items() if value is not None and name in own | common}
+    content = {"merge_method": method, "models": listed, "parameters": shared, "out_dtype": dtype}
+    return Configuration.of({**content, "base_model": base}, what="the options")
+
+
+def stream(recipe: Configuration, output: Path, *, seed: int, threads: int | None) -> dict[str, Any]:
+    """From disk to disk, after a look at what is merged."""
+    from isthmus.core.errors import CheckpointError
+    from isthmus.merge.findings import Severity, examine
+    from isthmus.merge.stream import merge_files
+
+    sources = recipe.solutions if len(recipe.solutions) > 1 else [str(recipe.base_model), *recipe.solutions]
+    origin = recipe.base_model if recipe.needs_base and len(recipe.solutions) > 1 else None
+    try:
+        findings = examine(sources, origin)
+    except CheckpointError:
+        findings = None  # the merge itself says in full what is wrong with the files
+    for finding in findings.findings if findings is not None else ():
+        if finding.severity is not Severity.NOTE:
+            console.note(str(finding))
+    descent = _descent(recipe, sources, recipe.base_model, seed)
+    with console.progress("merge") as told:
+        merged = merge_files(
+            recipe, output, seed=seed, threads=threads, metadata=descent.header() if descent else None, progress=told
+        )
+    if descent is not None:
+        write_beside(output, dataclasses.replace(stamped(descent), content=content_of_file(output)))
+    return {"merge": merged, "findings": findings}
+
+
+def _descent(recipe: Configuration, sources: list[str], base: str | None, seed: int) -> Descent | None:
+    """Where the merge comes from; without the time of day, which would keep an interrupted run from going on."""
+    from isthmus.core.errors import CheckpointError
+
+    try:
+        parents = parents_of([path for path in sources if path != base], base)
+    except CheckpointError:
+        return None  # the merge itself says in full what is wrong with the files
+    content = recipe.model_dump(exclude_defaults=True, mode="json")
+    return Descent("isthmus merge", parents, {**content, "seed": seed})

@@ -1,0 +1,178 @@
+"""Merges that need all solutions in memory, some also data; the mergers that words in the shell mean."""
+
+from __future__ import annotations
+
+import json as text
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isthmus.cli import console, inputs
+from isthmus.merge.parents import TORCH_FILES, parents_of
+
+if TYPE_CHECKING:
+    from isthmus.cli.inputs import Case
+
+# What streams is listed in isthmus.merge.configuration.METHODS; these need all solutions in memory, some also data.
+IN_MEMORY = (
+    "uniform_soup", "greedy_soup", "magnitude_max", "fisher", "regmean", "knots", "adamerging", "orthogonal_projection",
+    "protect",
+)  # fmt: skip
+NEED_DATA = ("greedy_soup", "fisher", "regmean", "adamerging")
+
+
+def in_memory(
+    paths: list[str],
+    method: str,
+    output: Path,
+    settings: dict[str, Any],
+    *,
+    align: str,
+    case: Case | None,
+    evaluate: bool = False,
+    unsafe_pickle: bool,
+) -> dict[str, Any]:
+    """Load, examine, align if asked, merge, measure if asked, and write."""
+    import warnings
+
+    from isthmus.core.checkpoint import fit, load
+    from isthmus.core.errors import SettingError
+    from isthmus.core.history import Descent, save_with_descent
+    from isthmus.merge.aligned import Aligned
+    from isthmus.merge.findings import Severity, examine
+    from isthmus.merge.merger import BatchStatisticsWarning
+
+    target = target_of(output)
+    solutions: Any = case.solutions if case else [load(path, unsafe_pickle=unsafe_pickle) for path in paths]
+    base = None
+    if settings["base"]:
+        base = fit(load(settings["base"], unsafe_pickle=unsafe_pickle), solutions[0], what=str(settings["base"]))
+    merger = _merger(method, settings, case)
+    if base is not None and align != "none":
+        raise SettingError(
+            "an aligned model no longer has the base that it started from; give either --base or --align"
+        )
+    aligner = aligner_of(align, case, settings["seed"]) if align != "none" and case is not None else None
+    findings = examine(solutions, base, aligner=aligner) if len(solutions) > 1 else None
+    for finding in findings.findings if findings is not None else ():
+        if finding.severity is not Severity.NOTE and finding.what != "batch statistics":
+            console.note(str(finding))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", BatchStatisticsWarning)
+        if method in _TASKS or (method == "protect" and base is not None):
+            if base is None:
+                raise SettingError(f"{method} merges changes of a common start: give --base")
+            merged = merger(solutions, base=base)
+        else:
+            merged = Aligned(merger, aligner)(solutions) if aligner else merger(solutions)
+    for message in dict.fromkeys(str(warning.message) for warning in heard):
+        console.note(f"warning: {message}")
+    merged = _in_precision(merged, settings["dtype"])
+    told: dict[str, Any] = {"merge": {"output": str(target), "method": method, "models": paths}, "findings": findings}
+    descent = Descent(
+        "isthmus merge", parents_of(paths, settings["base"], unsafe_pickle=unsafe_pickle),
+        {"method": method, "align": align, **{n: v for n, v in settings.items() if v is not None and n != "base"}},
+        case.data.fingerprint if case else None,
+    )  # fmt: skip
+    if evaluate and case is not None:
+        from isthmus.cli.merge_measures import appraised, with_verdict
+
+        told["verdict"] = appraised(case, merged, held_out=method == "greedy_soup")
+        descent = with_verdict(descent, told["verdict"], case.data.name)
+    metadata = {"made_by": "isthmus merge", "method": method, "models": text.dumps(paths)}
+    save_with_descent(merged, target, descent, metadata=metadata)
+    if "verdict" in told:
+        told["verdict"].save(output)
+    return told
+
+
+def target_of(output: Path) -> Path:
+    """The file that a merge in memory is written to.
+
+    Raises:
+        CheckpointError: it exists.
+    """
+    from isthmus.core.errors import CheckpointError
+
+    target = output if output.suffix in (".safetensors", *TORCH_FILES) else output / "model.safetensors"
+    if target.exists():
+        raise CheckpointError(f"the output must not exist yet, but {target} does; remove it or choose another output")
+    return target
+
+
+def _in_precision(weights: Any, dtype: str | None) -> Any:
+    import torch
+
+    from isthmus.core.weights import to
+    from isthmus.merge.floats import precision_of
+
+    return to(weights, dtype=getattr(torch, precision_of(dtype).name)) if dtype else weights
+
+
+_TASKS = ("task_arithmetic", "ties", "dare_linear", "dare_ties", "breadcrumbs", "magnitude_max", "knots", "adamerging",
+          "orthogonal_projection")  # fmt: skip
+
+
+def _merger(method: str, settings: dict[str, Any], case: Case | None) -> Any:
+    """The merger that a word in the shell means."""
+    import isthmus.merge as merging
+    from isthmus.core.errors import SettingError
+
+    weights = tuple(settings["weight"]) if settings["weight"] else None
+    scaled = {"scale": settings["scale"]} if settings["scale"] is not None else {}
+    protected = {"protected": settings["density"]} if settings["density"] is not None else {}
+    dense = {"density": settings["density"]} if settings["density"] is not None else {}
+    made = {
+        "linear": lambda: merging.Weighted(weights),
+        "slerp": lambda: merging.SLERP(settings["t"]),
+        "uniform_soup": merging.UniformSoup,
+        "task_arithmetic": lambda: merging.TaskArithmetic(weights=weights, **scaled),
+        "ties": lambda: merging.TIES(weights=weights, **scaled, **dense),
+        "dare_linear": lambda: merging.DARE(weights=weights, seed=settings["seed"], **scaled, **dense),
+        "dare_ties": lambda: merging.DARE(then="ties", weights=weights, seed=settings["seed"], **scaled, **dense),
+        "breadcrumbs": lambda: merging.ModelBreadcrumbs(weights=weights, **scaled, **dense),
+        "magnitude_max": lambda: merging.MagnitudeMax(**scaled),
+        "orthogonal_projection": lambda: merging.OrthogonalProjection(**scaled),
+        "protect": lambda: merging.ProtectSpecific(weights=weights, **scaled, **protected),
+        "knots": lambda: merging.KnOTS(weights=weights, **scaled, **dense),
+    }
+    if case is not None:
+        unlabelled = case.data.train_inputs
+        made |= {
+            "greedy_soup": lambda: merging.GreedySoup(half_of(case.objective, first=True)),
+            "fisher": lambda: merging.Fisher(_training(case), weights=weights),
+            "regmean": lambda: merging.RegMean(_training(case)),
+            "adamerging": lambda: merging.AdaMerging(case.network, unlabelled, seed=settings["seed"]),
+        }
+    if method not in made:
+        raise SettingError(f"{method} cannot be combined with these options; it merges .safetensors from disk to disk")
+    return made[method]()
+
+
+def _training(case: Case) -> Any:
+    return inputs.objective(case.network, case.data, split="train")
+
+
+def half_of(objective: Any, *, first: bool) -> Any:
+    """One half of the test examples: a greedy soup is chosen on the first and measured on the second."""
+    import dataclasses
+
+    middle = (len(objective.targets) + 1) // 2
+    part = slice(0, middle) if first else slice(middle, None)
+    parts = tuple(tensor[part] for tensor in objective.parts)
+    chosen = parts if isinstance(objective.inputs, tuple) else parts[0]
+    return dataclasses.replace(objective, inputs=chosen, targets=objective.targets[part])
+
+
+def aligner_of(align: str, case: Case, seed: int) -> Any:
+    """(moving, fixed) → moving, permuted to match."""
+    import isthmus.discover as discovery
+    from isthmus.core.randomness import child
+    from isthmus.studies.comparison import matcher
+
+    symmetry = discovery.discover(case.module, case.data.train_inputs[:2])
+    matching = matcher(align, case.network, case.data.train_inputs)
+
+    def moved(moving: Any, fixed: Any) -> Any:
+        return matching(symmetry, moving, fixed, generator=child(seed, "alignment")).permutation.apply(moving)
+
+    return moved

@@ -1,0 +1,192 @@
+"""The graph of updates and merges behind checkpoints: who was made from whom, how, and what each can do.
+
+Checkpoints are known by their content. What their records claim is read with suspicion (:mod:`isthmus.core.history`);
+parents that no file was given for stay in the graph as unknown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from isthmus.core.errors import CheckpointError, IsthmusError
+from isthmus.core.history import KEY, Descent, beside, printable, read_descent
+from isthmus.core.progress import Progress, silent
+from isthmus.core.record import Record
+from isthmus.merge.parents import TORCH_FILES, content_of_file
+
+# More cannot be read from a picture; the list in the result holds all.
+_MOST = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Node(Record):
+    """One set of weights.
+
+    Attributes:
+        content: its identity.
+        name: of its first file, or what its children call it where there is none.
+        files: all files that hold these weights.
+        known: whether a file was given.
+        generation: 0 without known or unknown parents, else one more than that of its latest parent.
+        descent: its record, if it has one that holds.
+        notes: what is odd about its records, by key: ``no_record``, ``other_content``, ``equals_parent``.
+    """
+
+    content: str
+    name: str
+    files: tuple[str, ...]
+    known: bool
+    generation: int
+    descent: Descent | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge(Record):
+    """One step: ``child`` was made from ``parent``; both are identities."""
+
+    parent: str
+    child: str
+    role: str
+    made_by: str
+
+
+@dataclasses.dataclass(frozen=True)
+class History(Record):
+    """Checkpoints and how they were made from each other.
+
+    Attributes:
+        nodes: the earliest generation first.
+        edges: every step.
+        unread: files that were found but are no readable checkpoints, with the reason.
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    unread: tuple[tuple[str, str], ...] = ()
+
+    def node(self, content: str) -> Node:
+        """The node of an identity."""
+        return next(node for node in self.nodes if node.content == content)
+
+
+def history(paths: Sequence[str | Path], *, unsafe_pickle: bool = False, progress: Progress = silent) -> History:
+    """Read checkpoints and draw together what their records say.
+
+    Args:
+        paths: checkpoints, or folders that are searched for them, with all folders inside.
+        unsafe_pickle: as for :func:`isthmus.core.checkpoint.load`.
+        progress: told after every file.
+
+    Raises:
+        CheckpointError: nothing is there, or no file is a checkpoint.
+
+    Cost: each file is read once to know its content (large ones in part); torch files are loaded whole, one at a time.
+    """
+    files = list(dict.fromkeys(file for path in paths for file in _files(Path(path))))
+    if not files:
+        raise CheckpointError(f"a history needs at least one checkpoint, found none in {printable(paths[0])}")
+    entries: list[_Entry] = []
+    unread = []
+    for place, file in enumerate(files):
+        try:
+            entries.append(_Entry(file, content_of_file(file, unsafe_pickle=unsafe_pickle), *_record(file)))
+        except (IsthmusError, OSError) as problem:
+            unread.append((printable(file.name), printable(str(problem))))
+        progress(place + 1, len(files), file.name)
+    if not entries:
+        raise CheckpointError(f"a history needs at least one readable checkpoint; {unread[0][1]}")
+    return _graph(entries[:_MOST], unread)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """One file, the identity of what it holds, what it says of itself, and whether that can be so."""
+
+    file: Path
+    content: str
+    descent: Descent | None
+    note: str | None
+
+
+def _record(file: Path) -> tuple[Descent | None, str | None]:
+    """What is written in and beside a checkpoint; what stands beside it may be newer, and is read first."""
+    from isthmus.core.checkpoint import metadata_of
+
+    texts = []
+    try:
+        place = beside(file)
+        if place.is_file() and place.stat().st_size < 1 << 20:
+            texts.append(place.read_text(encoding="utf-8", errors="replace"))
+        shards = sorted(file.glob("*.safetensors"))[:1] if file.is_dir() else [file]
+        texts += [metadata_of(part).get(KEY, "") for part in shards]
+    except (IsthmusError, OSError, UnicodeError, ValueError):
+        pass
+    found = [record for record in map(read_descent, texts) if record is not None]
+    return (found[0], None) if found else (None, "no_record")
+
+
+def _graph(entries: Sequence[_Entry], unread: Sequence[tuple[str, str]]) -> History:
+    of: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        of.setdefault(entry.content, []).append(entry)
+    names: dict[str, str] = {}
+    edges: dict[tuple[str, str, str], Edge] = {}
+    notes: dict[str, list[str]] = {content: [] for content in of}
+    records: dict[str, Descent] = {}
+    for content, same in of.items():
+        held = [e.descent for e in same if e.descent is not None and e.descent.content in ("", content)]
+        if not held:
+            other = any(entry.descent is not None for entry in same)
+            notes[content].append("other_content" if other else "no_record")
+            continue
+        records[content] = held[0]
+        for descent in held:
+            for parent in descent.parents:
+                if parent.content == content:
+                    notes[content].append("equals_parent")
+                    continue
+                names.setdefault(parent.content, parent.name)
+                step = Edge(parent.content, content, parent.role, descent.made_by)
+                edges.setdefault((step.parent, step.child, step.role), step)
+    everything = list(dict.fromkeys([*names, *of]))
+    generation = _generations(everything, edges.values())
+    nodes = [
+        Node(
+            content, printable(of[content][0].file.name) if content in of else names[content] or content[:15],
+            tuple(printable(entry.file) for entry in of.get(content, ())), content in of, generation[content],
+            records.get(content), tuple(dict.fromkeys(notes.get(content, ()))),
+        )
+        for content in everything
+    ]  # fmt: skip
+    nodes.sort(key=lambda node: (node.generation, node.name, node.content))
+    return History(tuple(nodes), tuple(edges.values()), tuple(unread))
+
+
+def _generations(contents: Sequence[str], edges: Iterable[Edge]) -> dict[str, int]:
+    """Longest way from a root; records that claim a circle are followed no further than there are nodes."""
+    parents: dict[str, list[str]] = {content: [] for content in contents}
+    for edge in edges:
+        parents[edge.child].append(edge.parent)
+    found = dict.fromkeys(contents, 0)
+    for _ in contents:
+        moved = {c: 1 + max(found[p] for p in of) for c, of in parents.items() if of}
+        if all(found[content] == value for content, value in moved.items()):
+            break
+        found |= {content: min(value, len(contents)) for content, value in moved.items()}
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    """The checkpoints that a path means: itself, or all in it and its folders."""
+    if not path.exists():
+        raise CheckpointError(f"a checkpoint must exist, but there is nothing at {printable(path)}")
+    if path.is_file():
+        return [path]
+    if any(path.glob("*.safetensors.index.json")):
+        return [path]
+    here = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in (".safetensors", *TORCH_FILES))
+    inside = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.is_symlink())
+    return [*here, *(file for folder in inside for file in _files(folder))]
