@@ -119,11 +119,12 @@ def render(page: Page, *, language: str = "en", interactive: bool = True) -> str
         svg_of=_svg_file,
         csv_of=_csv_file,
         file_name=_file_name,
-        number=_number,
+        number=number,
         key_of=id,
         flat=_flat,
         script=_script() if interactive and figures else "",
         as_json=_json_for_script,
+        tokens=tokens(),
     )
 
 
@@ -131,6 +132,12 @@ def write_page(page: Page, path: str | Path, *, language: str = "en", interactiv
     """Render a page and write it atomically."""
     write_text(path, render(page, language=language, interactive=interactive))
     return Path(path)
+
+
+@functools.cache
+def tokens() -> str:
+    """The colours, fonts and distances that pages and the site share, as CSS."""
+    return (Path(__file__).parent / "templates" / "tokens.css").read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -178,7 +185,7 @@ def _csv_file(spec: Mapping[str, Any]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(names)
-    writer.writerows([_inert(row.get(name)) for name in names] for row in rows)
+    writer.writerows([inert(row.get(name)) for name in names] for row in rows)
     # The mark at the beginning tells spreadsheets that names are written in UTF-8.
     return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.getvalue().encode('utf-8-sig')).decode()}"
 
@@ -206,7 +213,8 @@ def _rows(part: Any) -> list[Mapping[str, Any]]:
     return found
 
 
-def _inert(value: Any) -> Any:
+def inert(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula, with an apostrophe in front; all else as it is."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
@@ -221,7 +229,7 @@ def _json_for_script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
     """A value as a reader wants it: four significant digits, a dash for what is missing."""
     if value is None:
         return "–"
@@ -241,10 +249,23 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
         if isinstance(value, Mapping):
             rows.extend(_flat(value, f"{prefix}{name}."))
         elif isinstance(value, list | tuple):
-            rows.append((f"{prefix}{name}", ", ".join(_number(entry) for entry in value)))
+            rows.append((f"{prefix}{name}", ", ".join(number(entry) for entry in value)))
         else:
             rows.append((f"{prefix}{name}", value))
     return rows
 
 
-__all__ = ["Choice", "Figure", "Mood", "Page", "Section", "Table", "Words", "render", "write_page"]
+__all__ = [
+    "Choice",
+    "Figure",
+    "Mood",
+    "Page",
+    "Section",
+    "Table",
+    "Words",
+    "inert",
+    "number",
+    "render",
+    "tokens",
+    "write_page",
+]

@@ -22,7 +22,7 @@ class Words:
         self.language = language
         self._texts = texts
 
-    def __call__(self, key: str, **values: object) -> str:
+    def __call__(self, key: str, /, **values: object) -> str:
         """The sentence of a key, with its places filled."""
         return self._texts[key].format(**values)
 
