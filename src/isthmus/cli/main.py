@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "uncertainty": ("isthmus.cli.uncertainty", "How far a loss can be trusted, and which labels to check first."),
     "stationary": ("isthmus.cli.stationary", "Where SGD at a constant rate settles, against the law that predicts it."),
     "merge": ("isthmus.cli.merge", "Merge checkpoints into one, also larger than memory."),
+    "history": ("isthmus.cli.history", "Draw the graph of updates and merges behind checkpoints."),
     "study": ("isthmus.cli.study", "Run a factor study from a file; resumes where it was stopped."),
     "runs": ("isthmus.cli.runs", "List, show, export and verify what a store holds."),
     "serve": ("isthmus.cli.serve", "Show a store in a browser: runs, studies with live progress, results."),

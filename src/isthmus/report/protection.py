@@ -34,7 +34,7 @@ def protected_section(values: Mapping[str, Any], words: Words) -> Section:
     return Section(
         words("protected.title"),
         text=text,
-        figures=[_figure(values, words, first, second) for first, second in pairs],
+        figures=[_figure(values, words, pair, caption=pair == pairs[0]) for pair in pairs],
         tables=[
             Table(words("protected.table"), *kept_rows(values, words), note=words("protected.table.note")),
             Table(words("protected.best"), *_best_rows(values, words), note=words("protected.best.note")),
@@ -87,8 +87,9 @@ def _front_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], lis
     return [words("protected.family"), words("protected.settings"), *names], rows
 
 
-def _figure(values: Mapping[str, Any], words: Words, first: str, second: str | None) -> Figure:
+def _figure(values: Mapping[str, Any], words: Words, pair: tuple[str, str | None], *, caption: bool) -> Figure:
     """Two capabilities against each other, or one by kind of merge."""
+    first, second = pair
     tried, best = values["front"]["trials"], set(values["front"]["front"])
     floors = {aim["name"]: aim["floor"] for aim in values["front"]["aims"]}
     rows = []
@@ -117,7 +118,7 @@ def _figure(values: Mapping[str, Any], words: Words, first: str, second: str | N
     )  # fmt: skip
     said = "; ".join(f"{row['name']}: {row['x']:.3f}" + (f", {row['y']:.3f}" if second else "") for row in marked)
     title = words("protected.panel", first=first, second=second) if second else first
-    return Figure(title, spec, caption=words("protected.figure"), description=said)
+    return Figure(title, spec, caption=words("protected.figure") if caption else "", description=said)
 
 
 def _headline(values: Mapping[str, Any], words: Words) -> str:

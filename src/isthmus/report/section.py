@@ -18,6 +18,7 @@ from isthmus.report.connectivity import barrier_section, comparison_section, pai
 from isthmus.report.continual import continual_section, merges_section
 from isthmus.report.counting import counting_section
 from isthmus.report.glass import glass_section
+from isthmus.report.history import history_section
 from isthmus.report.landscape import flatness_section, generalisation_section, spectrum_section, walk_section
 from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
@@ -43,6 +44,7 @@ SECTIONS: dict[str, Builder] = {
     "Walks": walk_section,
     "Appraisal": appraisal_section,
     "Glass": glass_section,
+    "History": history_section,
     "Paths": paths_section,
     "Protected": protected_section,
     "Redundancies": counting_section,
