@@ -15,7 +15,13 @@ def uncertainty(
     ] = None,
     model: Annotated[str, typer.Option(help="Their model; it also checks the labels.")] = "mlp-64x2",
     train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
+    before: Annotated[
+        bool, typer.Option("--before", help="Only what is known before training: risks and labels to check.")
+    ] = False,
     folds: Annotated[int, typer.Option(help="Predictors that check the labels, each on data it has not seen.")] = 5,
+    label_noise: Annotated[
+        str, typer.Option(help="Shares of wrong labels to try, separated by commas, besides the estimated one.")
+    ] = "0.05",
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
@@ -26,8 +32,10 @@ def uncertainty(
     output: options.Output = None,
     json: options.Json = False,
 ) -> None:
-    """Spread of the loss over examples, labels, views and metrics; gradient noise; labels to check first."""
+    """Risk table before training; spread of loss and gradient over examples, labels, views and metrics; their noise."""
     with console.progress("uncertainty") as told:
+        from isthmus.cli.redundancy import numbers
+        from isthmus.core.errors import SettingError
         from isthmus.core.network import Network
         from isthmus.core.weights import to
         from isthmus.studies.redundancy.remedies import RECIPE
@@ -37,30 +45,42 @@ def uncertainty(
         from isthmus.zoo.models import build
         from isthmus.zoo.networks import is_network
 
+        if before and checkpoints:
+            raise SettingError("--before looks at the data alone; leave the checkpoints out, or leave --before out")
         where = inputs.found_device(device)
         found = inputs.found_data(data, data_dir, examples=examples).to(where)
         settings = {"inputs": list(found.shape), "classes": found.classes} if is_network(model) else {}
         fields = {"network": model, "settings": settings, "data": data, **console.settings(train, what="train")}
         recipe = Recipe.from_dict({**RECIPE.to_dict(), **fields})
         network = Network.of(build(recipe).to(where))
+        solutions: list[Any] = []
         if checkpoints:
             solutions = inputs.found_solutions(checkpoints, network, unsafe_pickle=unsafe_pickle)
-        else:
+        elif not before:
             replicas = trained(recipe.replicates(2), data=found, module=build, device=where)
             solutions = [replica.weights for replica in replicas]
         solutions = [to(weights, device=where) for weights in solutions]
-        told(1, 4, "solutions")
-        result = assess(network, solutions, found, recipe, folds=folds, seed=seed, device=where, progress=told)
+        result = assess(
+            network,
+            solutions,
+            found,
+            recipe,
+            folds=folds,
+            label_noise=numbers(label_noise, float, what="label-noise"),
+            seed=seed,
+            device=where,
+            progress=told,
+        )
         values = result.to_dict()
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 
 def _show(values: dict[str, Any]) -> None:
-    from isthmus.report.uncertainty import uncertainty_tables, uncertainty_text
+    from isthmus.report.uncertainty import headline, uncertainty_tables, uncertainty_text
     from isthmus.report.words import words_for
 
     words = words_for("en")
     for table in uncertainty_tables(values, words):
         console.table(table.columns, table.rows, title=table.title)
-    for line in uncertainty_text(values, words):
+    for line in [*uncertainty_text(values, words), headline(values, words)]:
         console.say(line)

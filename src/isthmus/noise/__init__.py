@@ -1,7 +1,12 @@
 """How uncertain the objective itself is: redundant copies, noisy gradients and labels, and where SGD settles."""
 
 from isthmus.noise.gradient_noise import GradientNoise, InEigenbasis, LayerSignal, gradient_noise
-from isthmus.noise.label_noise import LabelNoise, label_noise, out_of_fold
+from isthmus.noise.gradient_spread import (
+    gradient_under_augmentation,
+    gradient_under_label_noise,
+    gradient_under_resampling,
+)
+from isthmus.noise.label_noise import LabelNoise, divided, label_noise, out_of_fold
 from isthmus.noise.minimum import Settled, check_minimum, settled
 from isthmus.noise.per_example import PerExampleGradients
 from isthmus.noise.redundancy import (
@@ -42,10 +47,14 @@ __all__ = [
     "Spread",
     "Stationary",
     "check_minimum",
+    "divided",
     "drawn_labels",
     "effective_redundancy",
     "flipped",
     "gradient_noise",
+    "gradient_under_augmentation",
+    "gradient_under_label_noise",
+    "gradient_under_resampling",
     "label_noise",
     "metric_choice",
     "out_of_fold",

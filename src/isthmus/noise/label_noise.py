@@ -84,6 +84,37 @@ def label_noise(probabilities: Float[Tensor, "examples classes"], labels: Int[Te
     return LabelNoise(share, disagreement, joint, suspects[order], margins[suspects][order], examples)
 
 
+def divided(labels: Int[Tensor, " examples"], *, folds: int, generator: torch.Generator) -> Int[Tensor, " examples"]:
+    """The fold of every example, 0 … folds − 1; every fold holds its share of each class.
+
+    Args:
+        labels: the given ones.
+        folds: how many, at least 2 and no more than the examples of the rarest class.
+        generator: divides the examples.
+
+    Raises:
+        DataError: labels all of one class, or fewer examples of a class than folds.
+        SettingError: fewer than two folds.
+    """
+    if folds < 2:
+        raise SettingError(f"folds must be at least 2, got {folds}")
+    counts = torch.bincount(labels)
+    present = counts[counts > 0]
+    if len(present) < 2:
+        raise DataError("label noise needs at least two classes among the labels, got one")
+    if int(present.min()) < folds:
+        raise DataError(
+            f"every class must have at least as many examples as folds; the rarest has {int(present.min())}, folds are "
+            f"{folds}"
+        )
+    shuffled = torch.randperm(len(labels), generator=generator)
+    # Sorted by class and dealt in turn: every fold gets its share of every class.
+    dealt = shuffled[labels.cpu()[shuffled].argsort(stable=True)]
+    fold = torch.empty(len(labels), dtype=torch.long)
+    fold[dealt] = torch.arange(len(labels)) % folds
+    return fold
+
+
 def out_of_fold(
     train: Train, inputs: Tensor, labels: Int[Tensor, " examples"], *, generator: torch.Generator, folds: int = 5
 ) -> Float[Tensor, "examples classes"]:
@@ -102,22 +133,7 @@ def out_of_fold(
 
     Cost: ``folds`` trainings on (folds − 1)/folds of the data.
     """
-    if folds < 2:
-        raise SettingError(f"folds must be at least 2, got {folds}")
-    counts = torch.bincount(labels)
-    present = counts[counts > 0]
-    if len(present) < 2:
-        raise DataError("label noise needs at least two classes among the labels, got one")
-    if int(present.min()) < folds:
-        raise DataError(
-            f"every class must have at least as many examples as folds; the rarest has {int(present.min())}, folds are "
-            f"{folds}"
-        )
-    shuffled = torch.randperm(len(labels), generator=generator)
-    # Sorted by class and dealt in turn: every fold gets its share of every class.
-    dealt = shuffled[labels.cpu()[shuffled].argsort(stable=True)]
-    fold = torch.empty(len(labels), dtype=torch.long)
-    fold[dealt] = torch.arange(len(labels)) % folds
+    fold = divided(labels, folds=folds, generator=generator)
     result = None
     for part in range(folds):
         held, rest = (fold == part).nonzero().flatten(), (fold != part).nonzero().flatten()

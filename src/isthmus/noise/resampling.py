@@ -14,6 +14,8 @@ from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
 
+RESAMPLED, AUGMENTED = "other examples", "augmented inputs"  # names of sources
+
 Augment = Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, ...]]
 
 
@@ -82,7 +84,7 @@ def under_resampling(
     _check(draws)
     names, table = by_example(objective, weights)
     means = torch.stack([table[_drawn(len(table), generator)].mean(0) for _ in range(draws)])
-    return _spreads("other examples", names, table.mean(0), means)
+    return spreads(RESAMPLED, names, table.mean(0), means)
 
 
 def under_label_noise(
@@ -118,7 +120,7 @@ def under_label_noise(
     noisy = [
         table(flipped(objective.targets, share, classes=classes, generator=generator)).mean(0) for _ in range(draws)
     ]
-    return _spreads(f"{share:.3g} of labels wrong", names, clean, torch.stack(noisy))
+    return spreads(wrong_labels(share), names, clean, torch.stack(noisy))
 
 
 def under_augmentation(
@@ -139,11 +141,8 @@ def under_augmentation(
     names, clean = by_example(objective, weights)
     rows = []
     for _ in range(draws):
-        parts = [augment(inputs, generator) for inputs, _ in objective.batches()]
-        joined = tuple(torch.cat(column) for column in zip(*parts, strict=True))
-        inputs = joined if isinstance(objective.inputs, tuple) else joined[0]
-        rows.append(by_example(dataclasses.replace(objective, inputs=inputs), weights)[1].mean(0))
-    return _spreads("augmented inputs", names, clean.mean(0), torch.stack(rows))
+        rows.append(by_example(viewed(objective, augment, generator), weights)[1].mean(0))
+    return spreads(AUGMENTED, names, clean.mean(0), torch.stack(rows))
 
 
 def metric_choice(
@@ -195,6 +194,18 @@ def flipped(targets: Tensor, share: float, *, classes: int, generator: torch.Gen
     return torch.where(wrong.to(targets.device), (targets + step.to(targets.device)) % classes, targets)
 
 
+def wrong_labels(share: float) -> str:
+    """The name of label noise as a source."""
+    return f"{share:.3g} of labels wrong"
+
+
+def viewed(objective: Objective, augment: Augment, generator: torch.Generator) -> Objective:
+    """The same objective with its inputs seen another way."""
+    parts = [augment(inputs, generator) for inputs, _ in objective.batches()]
+    joined = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+    return dataclasses.replace(objective, inputs=joined if isinstance(objective.inputs, tuple) else joined[0])
+
+
 @torch.no_grad()
 def _outputs(objective: Objective, weights: Weights) -> list:
     dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
@@ -222,7 +233,10 @@ def _drawn(count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(count, (count,), generator=generator, device=generator.device).cpu()
 
 
-def _spreads(source: str, names: Sequence[str], values: Tensor, draws: Tensor) -> tuple[Spread, ...]:
+def spreads(
+    source: str, names: Sequence[str], values: Float[Tensor, " measures"], draws: Float[Tensor, "draws measures"]
+) -> tuple[Spread, ...]:
+    """What some draws say of each measure, beside its value without variation."""
     low, high = torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype), dim=0)
     columns = zip(names, values.tolist(), draws.mean(0).tolist(), draws.std(0).tolist(), low, high, strict=True)
     return tuple(

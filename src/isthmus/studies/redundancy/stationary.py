@@ -136,8 +136,8 @@ def on_quadratics(
 
     Cost: 10,000 steps at the default rate, about a second for each kind.
     """
-    ends = [math.log10(end) for end in CURVATURES]
-    values = torch.logspace(*ends, directions, dtype=torch.float64)
+    flattest, sharpest = (math.log10(end) for end in CURVATURES)
+    values = torch.logspace(flattest, sharpest, directions, dtype=torch.float64)
     noises = {"labels": values, "isotropic": torch.ones_like(values), "moving": values.square()}
     predicted_variance(values, values, rate=rate, batch=1)
     laws = []
