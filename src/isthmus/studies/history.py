@@ -92,7 +92,8 @@ def history(paths: Sequence[str | Path], *, unsafe_pickle: bool = False, progres
     unread = []
     for place, file in enumerate(files):
         try:
-            entries.append(_Entry(file, content_of_file(file, unsafe_pickle=unsafe_pickle), *_record(file)))
+            content = content_of_file(file, unsafe_pickle=unsafe_pickle)
+            entries.append(_Entry(file, content, _records(file, content)))
         except (IsthmusError, OSError) as problem:
             unread.append((printable(file.name), printable(str(problem))))
         progress(place + 1, len(files), file.name)
@@ -103,29 +104,46 @@ def history(paths: Sequence[str | Path], *, unsafe_pickle: bool = False, progres
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    """One file, the identity of what it holds, what it says of itself, and whether that can be so."""
+    """One file, the identity of what it holds, and the records that speak of it, the newest first."""
 
     file: Path
     content: str
-    descent: Descent | None
-    note: str | None
+    records: tuple[Descent, ...]
+
+    @property
+    def held(self) -> list[Descent]:
+        """The records that can be so: of these weights, or of no weights in particular."""
+        return [record for record in self.records if record.content in ("", self.content)]
+
+    @property
+    def name(self) -> str:
+        """The file's name, with its folder's where the name alone tells nothing."""
+        told = self.file.name in ("model.safetensors", "pytorch_model.bin", "model.pt")
+        return printable(f"{self.file.parent.name}/{self.file.name}" if told else self.file.name)
 
 
-def _record(file: Path) -> tuple[Descent | None, str | None]:
-    """What is written in and beside a checkpoint; what stands beside it may be newer, and is read first."""
+def _records(file: Path, content: str) -> tuple[Descent, ...]:
+    """What stands beside a checkpoint, which may be newer, in its folder, and in its header."""
     from isthmus.core.checkpoint import metadata_of
 
-    texts = []
+    texts = [_text(beside(file))]
     try:
-        place = beside(file)
-        if place.is_file() and place.stat().st_size < 1 << 20:
-            texts.append(place.read_text(encoding="utf-8", errors="replace"))
         shards = sorted(file.glob("*.safetensors"))[:1] if file.is_dir() else [file]
         texts += [metadata_of(part).get(KEY, "") for part in shards]
-    except (IsthmusError, OSError, UnicodeError, ValueError):
+    except (IsthmusError, OSError, ValueError):
         pass
     found = [record for record in map(read_descent, texts) if record is not None]
-    return (found[0], None) if found else (None, "no_record")
+    # The record of a folder is of one of the checkpoints in it; of which, its content says.
+    shared = read_descent(_text(file.parent / "history.json"))
+    return tuple(([shared] if shared is not None and shared.content == content else []) + found)
+
+
+def _text(file: Path) -> str:
+    try:
+        small = file.is_file() and file.stat().st_size <= 1 << 20
+        return file.read_text(encoding="utf-8", errors="replace") if small else ""
+    except OSError:
+        return ""
 
 
 def _graph(entries: Sequence[_Entry], unread: Sequence[tuple[str, str]]) -> History:
@@ -137,10 +155,9 @@ def _graph(entries: Sequence[_Entry], unread: Sequence[tuple[str, str]]) -> Hist
     notes: dict[str, list[str]] = {content: [] for content in of}
     records: dict[str, Descent] = {}
     for content, same in of.items():
-        held = [e.descent for e in same if e.descent is not None and e.descent.content in ("", content)]
+        held = [record for entry in same for record in entry.held]
         if not held:
-            other = any(entry.descent is not None for entry in same)
-            notes[content].append("other_content" if other else "no_record")
+            notes[content].append("other_content" if any(entry.records for entry in same) else "no_record")
             continue
         records[content] = held[0]
         for descent in held:
@@ -155,7 +172,7 @@ def _graph(entries: Sequence[_Entry], unread: Sequence[tuple[str, str]]) -> Hist
     generation = _generations(everything, edges.values())
     nodes = [
         Node(
-            content, printable(of[content][0].file.name) if content in of else names[content] or content[:15],
+            content, of[content][0].name if content in of else names[content] or content[:15],
             tuple(printable(entry.file) for entry in of.get(content, ())), content in of, generation[content],
             records.get(content), tuple(dict.fromkeys(notes.get(content, ()))),
         )
