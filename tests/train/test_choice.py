@@ -34,9 +34,10 @@ def measured(monkeypatch, **seconds: float) -> None:
 @pytest.mark.parametrize(
     ("seconds", "steps", "wanted"),
     [
-        ({"sequential": 1.0, "vectorised": 0.5}, 10, "vectorised"),
-        ({"sequential": 1.0, "vectorised": 0.99}, 10, "sequential"),  # no more than the probe's own noise
-        ({"sequential": 1.0, "vectorised": 3.0}, 10, "sequential"),
+        ({"sequential": 1.0, "vectorised": 0.5}, 50, "vectorised"),
+        ({"sequential": 1.0, "vectorised": 0.99}, 50, "sequential"),  # no more than the probe's own noise
+        ({"sequential": 1.0, "vectorised": 3.0}, 50, "sequential"),
+        ({"sequential": 1.0, "vectorised": 0.1}, 15, "sequential"),  # trying it would cost four of the fifteen steps
         ({"sequential": 0.01, "vectorised": 0.001}, 10, "sequential"),  # over before a trace is made
     ],
 )
@@ -54,6 +55,40 @@ def test_compiling_is_tried_only_for_long_trainings(monkeypatch):
     assert choose(*group(), steps=100, engine="auto")[0].name == "vectorised"
     assert choose(*group(), steps=1000, engine="auto")[0].name == "vectorised and compiled"
     assert tried == ["vectorised", "vectorised", "vectorised and compiled"]
+
+
+@pytest.mark.parametrize("count", [2, 16])
+def test_no_trial_costs_more_than_a_quarter_of_what_it_could_save(monkeypatch, count):
+    tried = []
+    monkeypatch.setattr(choice, "_candidates", lambda task, count: ["vectorised", "graphs", "compiled graphs"])
+    monkeypatch.setattr(choice, "_ALL", {name: lambda task, name=name: tried.append(name) for name in choice._ALL})
+    monkeypatch.setattr(choice._Probe, "check", lambda self, engine: None)
+    monkeypatch.setattr(choice._Probe, "seconds", lambda self, engine: float("inf"))
+    for steps, single in ((1000, 0.01), (2000, 0.02), (10_000, 0.02), (10_000, 0.1)):
+        tried.clear()
+        choice._fastest(group()[0], _Counted(count), single=single, steps=steps)
+        left = single * steps / choice._MARGIN
+        for name in ("vectorised", "graphs", "compiled graphs"):
+            cost = 0.6 + (count if "graphs" in name else 0) + (75 if "compiled" in name else 0) + 4 * left / steps
+            assert (name in tried) == (4 * cost <= left), (name, steps, single)
+
+
+class _Counted(choice._Probe):
+    """Knows only how many replicas there are."""
+
+    def __init__(self, count: int) -> None:
+        self.state = type("State", (), {"count": count})()
+
+
+def test_close_engines_are_timed_again_in_turns(monkeypatch):
+    told = {"sequential": iter([1.0, 0.80, 0.82, 0.81]), "vectorised": iter([0.9, 0.9, 0.91, 0.92])}
+
+    def take(self, engine, *, replicas=None):
+        return next(told[engine.name]) * (replicas or self.state.count) / self.state.count
+
+    monkeypatch.setattr(choice._Probe, "seconds", take)
+    assert choose(*group(), steps=1000, engine="auto")[0].name == "sequential"  # the first look at it was disturbed
+    assert next(told["sequential"], None) is None
 
 
 def test_many_replicas_may_go_in_chunks(monkeypatch):
