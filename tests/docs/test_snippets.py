@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from tests.docs.pages import ROOT, RUN, SHOWN, Snippet, pages, run, snippets
 
 #: pages of which every snippet takes long together

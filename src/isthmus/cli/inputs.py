@@ -161,11 +161,9 @@ def found_solutions(
     paths: Sequence[str], network: Network, *, unsafe_pickle: bool, device: str = "cpu"
 ) -> list[Weights]:
     """Checkpoints matched to the network; every misfit is named."""
-    from isthmus.core.checkpoint import fit, load
+    from isthmus.zoo.models import weights_of
 
-    return [
-        fit(load(path, unsafe_pickle=unsafe_pickle, device=device), network.weights, what=str(path)) for path in paths
-    ]
+    return [weights_of(path, network.weights, unsafe_pickle=unsafe_pickle, device=device) for path in paths]
 
 
 def found_data(spec: str, folder: str | None, *, examples: int | None = None) -> Data:

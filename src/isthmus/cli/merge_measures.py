@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 def _prediction(paths: list[str], base: str | None, output: Path, case: Case | None) -> Any:
     """What each model is expected to lose: from files tensor by tensor, or with the network on unlabelled inputs."""
-    from isthmus.core.checkpoint import fit, load
+    from isthmus.core.checkpoint import load
     from isthmus.core.lazy import LazyCheckpoint
     from isthmus.merge.prediction import predict
+    from isthmus.zoo.models import weights_of
 
     def read(path: str | Path) -> Any:
         return load(path) if Path(path).suffix in TORCH_FILES else LazyCheckpoint(path)
@@ -27,7 +28,7 @@ def _prediction(paths: list[str], base: str | None, output: Path, case: Case | N
     names = inputs.shortened(paths)
     if case is None:
         return predict(dict(zip(names, map(read, paths), strict=True)), read(output), base=read(str(base)))
-    origin, merged = (fit(load(path), case.network.weights, what=str(path)) for path in (str(base), output))
+    origin, merged = (weights_of(path, case.network.weights) for path in (str(base), output))
     return predict(
         dict(zip(names, case.solutions, strict=True)), merged, base=origin, network=case.network,
         inputs=case.data.train_inputs[:256],
@@ -49,14 +50,14 @@ def measured(
     held_out: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """What was asked for of a merge that lies on disk; the record beside it is completed."""
-    from isthmus.core.checkpoint import fit, load
     from isthmus.core.history import beside, read_descent, write_beside
+    from isthmus.zoo.models import weights_of
 
     told: dict[str, Any] = {}
     if predict:
         told["prediction"] = _prediction(paths, base, output, case)
     if evaluate and case is not None:
-        merged = fit(load(output), case.network.weights, what=str(output))
+        merged = weights_of(output, case.network.weights)
         told["verdict"] = appraised(case, merged, held_out=held_out)
         told["verdict"].save(output)
         record = read_descent(beside(output).read_text(encoding="utf-8")) if beside(output).is_file() else None

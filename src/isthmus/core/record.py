@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,3 +67,28 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, ready for JSON."""
         return plain(self)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows; ``None`` where nothing that draws is installed."""
+        draw = renderer("html")
+        return None if draw is None else draw(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The same as a bundle, with the plain text short: the ``repr`` of a result holds all of its numbers."""
+        drawn = self._repr_html_()
+        return {
+            "text/plain": f"<{type(self).__name__}>" if drawn else repr(self),
+            **({"text/html": drawn} if drawn else {}),
+        }
+
+
+@functools.cache
+def renderer(form: str) -> Callable[[Record], str] | None:
+    """Who draws results, by the name under which it is registered among the entry points ``isthmus.renderers``.
+
+    Results know nothing of drawing, so it is looked up when a notebook asks.
+    """
+    import importlib.metadata
+
+    found = importlib.metadata.entry_points(group="isthmus.renderers", name=form)
+    return next((entry.load() for entry in found), None)

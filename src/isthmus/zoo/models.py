@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
+import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,10 +14,12 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from isthmus.core.errors import IsthmusError, SettingError, listed
+from isthmus.core.checkpoint import fit, load
+from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed
 from isthmus.core.randomness import child_seed
+from isthmus.core.weights import Weights
 from isthmus.zoo.networks import NETWORKS, is_network, network
 
 
@@ -88,6 +91,42 @@ def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
 def build(recipe: Buildable) -> nn.Module:
     """The module that a recipe asks for, at its initialisation; what ``train`` takes as ``module``."""
     return resolve(recipe.network, seed=recipe.initialisation_seed, **recipe.settings)
+
+
+def weights_of(
+    path: str | Path, like: Weights, *, unsafe_pickle: bool = False, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """A checkpoint's weights under the names that its network has in this process.
+
+    Folders of Hugging Face models may hold tensors under names that its library changes when it builds the module; for
+    those that do not fit as they are, the library itself reads the folder (safetensors only, nothing is downloaded, no
+    code of the folder is run).
+
+    Args:
+        path: what :func:`isthmus.core.checkpoint.load` takes.
+        like: the network's own weights.
+        unsafe_pickle: run pickles in full.
+        device: where the tensors go.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not fit.
+    """
+    weights = load(path, unsafe_pickle=unsafe_pickle, device=device)
+    try:
+        return fit(weights, like, what=str(path))
+    except CheckpointError:
+        folder = _configuration(str(path))
+        if folder is None:
+            raise
+        with contextlib.suppress(Exception):  # whatever goes wrong there, the misfit of the names is the better line
+            transformers = _library("transformers", str(path))
+            with contextlib.redirect_stderr(io.StringIO()):  # a bar of theirs, for a moment's work
+                module = _pretrained_class(transformers, folder).from_pretrained(
+                    folder, local_files_only=True, use_safetensors=True, dtype="auto"
+                )
+            found = {name: tensor.detach().to(device) for name, tensor in module.state_dict().items()}
+            return fit(found, like, what=str(path))
+        raise
 
 
 @contextlib.contextmanager
@@ -200,9 +239,17 @@ def _from_configuration(folder: Path, spec: str) -> Callable[..., nn.Module]:
 
     def make(**settings: Any) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **settings)
-        for name in config.architectures or []:
-            if hasattr(transformers, name):
-                return getattr(transformers, name)(config)
-        return transformers.AutoModel.from_config(config)
+        named = _named_class(transformers, config)
+        return transformers.AutoModel.from_config(config) if named is None else named(config)
 
     return make
+
+
+def _named_class(transformers: Any, config: Any) -> Any:
+    """The class that a configuration names, if the library has it."""
+    return next((getattr(transformers, n) for n in config.architectures or [] if hasattr(transformers, n)), None)
+
+
+def _pretrained_class(transformers: Any, folder: Path) -> Any:
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    return _named_class(transformers, config) or transformers.AutoModel

@@ -1,0 +1,20 @@
+"""The pytest plugin: ``assert_connected`` as a fixture, there in every test suite where isthmus is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def assert_connected() -> Callable[..., Any]:
+    """``assert_connected(first, second, model=…, data=…)``: fail unless two networks lie in one basin.
+
+    See :func:`isthmus.integrations.assert_connected`.
+    """
+    # torch is imported by the tests that ask for this, not by every test session.
+    from isthmus.integrations.connected import assert_connected as asserted
+
+    return asserted

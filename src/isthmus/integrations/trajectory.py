@@ -1,0 +1,183 @@
+"""A training on disk: the weights at chosen steps and the recipe that led to them.
+
+::
+
+    trajectory.json          the recipe, the versions, and which steps there are
+    step-000100.safetensors  the weights after 100 optimiser steps; the recipe stands in its header too
+
+Every file appears whole or not at all, so a training that is killed leaves a trajectory that can be read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.core.checkpoint import load, save
+from isthmus.core.errors import CheckpointError, SettingError
+from isthmus.core.files import write_text
+from isthmus.core.provenance import provenance
+from isthmus.core.record import plain, to_json
+from isthmus.core.weights import Weights, stack
+
+LISTING = "trajectory.json"
+Seen = Callable[[], Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """A recorded training, as it lies in a folder.
+
+    Attributes:
+        folder: where.
+        recipe: what the training was started with, as plain values.
+        files: file name by step, in the order of the steps.
+        finished: whether the training came to its end.
+        provenance: versions, machine and command.
+    """
+
+    folder: Path
+    recipe: Mapping[str, Any]
+    files: Mapping[int, str]
+    finished: bool
+    provenance: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Trajectory:
+        """Read what was recorded.
+
+        Raises:
+            CheckpointError: there is no trajectory, or it is damaged.
+        """
+        place = Path(folder)
+        try:
+            content = json.loads((place / LISTING).read_text(encoding="utf-8"))
+            files = {int(step): str(name) for step, name in content["files"].items()}
+            return cls(
+                place, content["recipe"], dict(sorted(files.items())), content["finished"], content["provenance"]
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise CheckpointError(f"{place} must hold a trajectory with a readable {LISTING}: {problem}") from problem
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The recorded steps, first to last."""
+        return tuple(self.files)
+
+    def weights(self, step: int, *, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+        """The weights after a step.
+
+        Raises:
+            SettingError: that step was not recorded.
+        """
+        if step not in self.files:
+            raise SettingError(f"step must be one of those recorded ({', '.join(map(str, self.steps))}), got {step}")
+        return load(self.folder / self.files[step], device=device)
+
+    def stacked(self, steps: Sequence[int] | None = None, *, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+        """The weights of several steps (all by default) with a leading axis of times, as ``super_alignment`` takes."""
+        return stack([self.weights(step, device=device) for step in steps or self.steps])
+
+
+@dataclasses.dataclass(eq=False)
+class Recorder:
+    """Writes a trajectory while a training runs; what the callbacks are made of, and for loops of your own.
+
+    Attributes:
+        folder: where; a new one, or that of the same training, which then goes on.
+        at: steps to record; 0 is the initialisation.
+        every: also every so many steps.
+        last: also the end.
+
+    Example:
+        >>> import tempfile
+        >>> module = torch.nn.Linear(2, 1)
+        >>> recorder = Recorder(tempfile.mkdtemp(), at=(0, 2))
+        >>> recorder.start({"rate": 0.1})
+        >>> for step in range(4):
+        ...     recorder.seen(step, module.state_dict)
+        >>> recorder.finish(3, module.state_dict)
+        >>> Trajectory.open(recorder.folder).steps
+        (0, 2, 3)
+    """
+
+    folder: str | Path
+    _: dataclasses.KW_ONLY
+    at: Sequence[int] = (0,)
+    every: int | None = None
+    last: bool = True
+    _recipe: str = dataclasses.field(default="", init=False, repr=False)
+    _about: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if any(step < 0 for step in self.at):
+            raise SettingError(f"at must be steps from 0 on, got {min(self.at)}")
+        if self.every is not None and self.every < 1:
+            raise SettingError(f"every must be at least 1 step, got {self.every}")
+
+    @property
+    def started(self) -> bool:
+        """Whether the recipe is written."""
+        return bool(self._about)
+
+    def start(self, recipe: Mapping[str, Any]) -> None:
+        """Write down the recipe before the first step.
+
+        Raises:
+            SettingError: the folder holds another training.
+        """
+        values = plain(dict(recipe))
+        files: dict[int, str] = {}
+        if (Path(self.folder) / LISTING).exists():
+            before = Trajectory.open(self.folder)
+            if differ := [name for name in {**before.recipe, **values} if before.recipe.get(name) != values.get(name)]:
+                raise SettingError(
+                    f"{self.folder} holds a training with another {differ[0]}; choose another folder for this one"
+                )
+            files = dict(before.files)
+        self._recipe = to_json(values, indent=None)
+        self._about = {"recipe": values, "files": files, "finished": False, "provenance": provenance()}
+        self._write()
+
+    def wants(self, step: int) -> bool:
+        """Whether a step is one of those chosen."""
+        return step in self.at or (self.every is not None and step % self.every == 0)
+
+    def seen(self, step: int, weights: Seen) -> None:
+        """Record a step if it is one of those chosen; ``weights`` is only called then."""
+        if self.wants(step):
+            self._record(step, weights())
+
+    def finish(self, step: int, weights: Seen) -> None:
+        """The training is over after this step."""
+        if self.last and step not in self._about["files"]:
+            self._record(step, weights())
+        self._about["finished"] = True
+        self._write()
+
+    def _record(self, step: int, weights: Mapping[str, Any]) -> None:
+        name = f"step-{step:06d}.safetensors"
+        header = {"recipe": self._recipe, "step": str(step)}
+        save(_whole(weights), Path(self.folder) / name, metadata=header)
+        self._about["files"][step] = name
+        self._write()
+
+    def _write(self) -> None:
+        write_text(Path(self.folder) / LISTING, to_json({"kind": "Trajectory", **self._about}))
+
+
+def _whole(weights: Mapping[str, Any]) -> Weights:
+    """The tensors of a state dict; those of a model that is spread over machines are refused, never half written."""
+    found = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    if spread := [name for name, value in found.items() if hasattr(value, "full_tensor") or value.is_meta]:
+        raise CheckpointError(
+            f"a trajectory must be recorded from whole tensors, but {spread[0]} is spread over processes; gather the "
+            "state dict first"
+        )
+    return found

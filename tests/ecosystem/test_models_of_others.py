@@ -1,0 +1,76 @@
+"""A Hugging Face folder or a timm name wherever a command takes a model: with its checkpoint, from the shell."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tests.discover.architectures import define_missing_operators
+
+import isthmus
+from isthmus.cli.main import invoke
+from isthmus.zoo.models import weights_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny vision transformer as ``save_pretrained`` leaves it, a second one, and a moved copy of the first."""
+    define_missing_operators()
+    transformers = pytest.importorskip("transformers")
+    place = tmp_path_factory.mktemp("models")
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, num_channels=1, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=12, num_labels=10,
+    )  # fmt: skip
+    for name in ("one", "two"):
+        torch.manual_seed(len(name) + ord(name[0]))
+        transformers.ViTForImageClassification(config).save_pretrained(place / name)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def answer(capsys, *words):
+    assert invoke([*words, "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def test_symmetry_of_a_folder(capsys):
+    found = answer(capsys, "symmetry", "one", "--input", "1x1x8x8")
+    assert {group["units"] for group in found["groups"]} >= {2, 12}  # heads and inner units
+
+
+def test_the_names_in_a_folder_are_not_those_of_the_module_and_yet_it_is_read(folder):
+    module = isthmus.resolve("one")
+    in_file = isthmus.load("one")
+    assert set(in_file) != set(module.state_dict())  # else this test says nothing
+    weights = weights_of("one", module.state_dict())
+    assert set(weights) == set(module.state_dict())
+    assert sorted(float(t.sum()) for t in weights.values()) == pytest.approx(
+        sorted(float(t.sum()) for t in in_file.values())
+    )
+
+
+def test_barrier_between_folders(capsys):
+    words = ("--model", "one", "--data", "digits", "--examples", "40", "--points", "3")
+    found = answer(capsys, "barrier", "one", "two", *words, "--align", "weights")
+    assert set(found["barriers"]) == {"naive", "weights"}
+
+
+def test_merge_of_folders(capsys):
+    found = answer(capsys, "merge", "one", "two", "-o", "merged")
+    assert found["merge"]["parameters"] == sum(tensor.numel() for tensor in isthmus.load("one").values())
+    one, two = isthmus.load("one"), isthmus.load("two")
+    there = isthmus.load("merged")
+    assert all(torch.allclose(tensor, (one[name] + two[name]) / 2) for name, tensor in there.items())
+
+
+def test_timm_names(capsys):
+    pytest.importorskip("timm")
+    assert answer(capsys, "symmetry", "timm:test_vit", "--input", "1x3x160x160")["groups"]

@@ -1,0 +1,207 @@
+"""Trajectories: recorded by other people's training loops, whole or not at all, and read back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+import torch
+from tests.discover.architectures import define_missing_operators
+from torch import nn
+
+from isthmus.core.checkpoint import metadata_of
+from isthmus.core.errors import CheckpointError, SettingError
+from isthmus.integrations import Recorder, Trajectory, lightning_callback, trainer_callback
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
+
+
+def run(folder, module, steps, *, recipe=None, **settings):
+    """Plain gradient descent; gives the weights that passed by."""
+    recorder, passed = Recorder(folder, **settings), []
+    recorder.start(recipe or {"rate": 0.1})
+    for step in range(steps + 1):
+        passed.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+        recorder.seen(step, module.state_dict)
+        if step < steps:
+            module(torch.ones(1, 2)).square().sum().backward()
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    parameter -= 0.1 * parameter.grad
+                    parameter.grad = None
+    recorder.finish(steps, module.state_dict)
+    return passed
+
+
+def test_the_chosen_steps_are_what_the_training_passed(tmp_path):
+    passed = run(tmp_path, nn.Linear(2, 1), 7, at=(0, 1), every=3)
+    found = Trajectory.open(tmp_path)
+    assert found.steps == (0, 1, 3, 6, 7)
+    assert found.finished
+    for step in found.steps:
+        assert all(torch.equal(tensor, passed[step][name]) for name, tensor in found.weights(step).items())
+    assert found.stacked((0, 7))["weight"].shape == (2, 1, 2)
+    assert json.loads(metadata_of(tmp_path / "step-000003.safetensors")["recipe"]) == {"rate": 0.1}
+
+
+def test_weights_are_only_asked_for_at_chosen_steps(tmp_path):
+    recorder = Recorder(tmp_path, at=(5,), last=False)
+    recorder.start({})
+    for step in range(5):
+        recorder.seen(step, lambda: pytest.fail("not a chosen step"))
+
+
+def test_a_killed_training_leaves_what_it_recorded(tmp_path):
+    recorder = Recorder(tmp_path, at=(0, 1))
+    recorder.start({"rate": 1})
+    recorder.seen(0, nn.Linear(1, 1).state_dict)
+
+    def fails():
+        return {"weight": torch.ones(1), "other": torch.ones(1, device="meta")}
+
+    with pytest.raises(CheckpointError, match="other is spread over processes"):
+        recorder.seen(1, fails)
+    found = Trajectory.open(tmp_path)
+    assert (found.steps, found.finished) == ((0,), False)
+    assert {path.name for path in tmp_path.iterdir()} == {"trajectory.json", "step-000000.safetensors"}
+
+
+def test_a_training_goes_on_in_its_folder_and_another_is_refused(tmp_path):
+    module = nn.Linear(2, 1)
+    run(tmp_path, module, 2, at=(0,))
+    recorder = Recorder(tmp_path, at=(4,), last=False)
+    recorder.start({"rate": 0.1})
+    recorder.seen(4, module.state_dict)
+    assert Trajectory.open(tmp_path).steps == (0, 2, 4)
+    with pytest.raises(SettingError, match="holds a training with another rate; choose another folder"):
+        Recorder(tmp_path).start({"rate": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recorder("x", at=(-1,)), "at must be steps from 0 on, got -1"),
+        (lambda: Recorder("x", every=0), "every must be at least 1 step, got 0"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(make, message):
+    with pytest.raises(SettingError, match=message):
+        make()
+
+
+def test_what_is_no_trajectory_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"must hold a trajectory with a readable trajectory\.json"):
+        Trajectory.open(tmp_path)
+    (tmp_path / "trajectory.json").write_text('{"recipe": 3}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="must hold a trajectory"):
+        Trajectory.open(tmp_path)
+    run(tmp_path / "good", nn.Linear(2, 1), 1)
+    with pytest.raises(SettingError, match=r"one of those recorded \(0, 1\), got 5"):
+        Trajectory.open(tmp_path / "good").weights(5)
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Hugging Face's own Trainer on a tiny language model of its own kind."""
+    define_missing_operators()
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+
+    def made(folder, *, seed=0, **settings):
+        config = transformers.GPT2Config(vocab_size=17, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+        torch.manual_seed(seed)
+        model = transformers.GPT2LMHeadModel(config)
+        tokens = torch.randint(17, (24, 8), generator=torch.Generator().manual_seed(1))
+        data = [{"input_ids": row, "labels": row} for row in tokens]
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path / "out"), max_steps=4, per_device_train_batch_size=4, report_to=[], seed=seed,
+            save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True, gradient_accumulation_steps=2,
+        )  # fmt: skip
+        return transformers.Trainer(
+            model, arguments, train_dataset=data, callbacks=[trainer_callback(folder, **settings)]
+        )
+
+    return made
+
+
+def test_the_trainer_of_transformers_is_recorded(tmp_path, trainer):
+    made = trainer(tmp_path / "run", at=(0, 1), every=3, recipe={"initialisation_seed": 0})
+    before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
+    made.train()
+    found = Trajectory.open(tmp_path / "run")
+    assert found.steps == (0, 1, 3, 4)
+    assert torch.equal(found.weights(0)["transformer.wte.weight"], before["transformer.wte.weight"])
+    after = made.model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in found.weights(4).items())
+    assert not torch.equal(found.weights(1)["transformer.wte.weight"], before["transformer.wte.weight"])
+    recipe = found.recipe
+    assert (recipe["initialisation_seed"], recipe["order_seed"], recipe["augmentation_seed"]) == (0, 0, 0)
+    assert recipe["arguments"]["learning_rate"] == made.args.learning_rate
+    assert recipe["arguments"]["gradient_accumulation_steps"] == 2
+    assert recipe["configuration"]["n_embd"] == 8
+    assert recipe["order"]["examples"] == 24
+    assert found.provenance["versions"]["torch"] == torch.__version__
+
+
+def test_two_trainings_say_whether_they_share_their_start(tmp_path, trainer):
+    starts = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer(tmp_path / name, seed=seed).train()
+        starts.append(Trajectory.open(tmp_path / name).recipe["start"])
+    assert starts[0] == starts[1] != starts[2]
+    with pytest.raises(SettingError, match="holds a training with another"):
+        trainer(tmp_path / "a", seed=2).train()
+
+
+@pytest.mark.parametrize("name", ["lightning.pytorch", "pytorch_lightning"])
+def test_lightning_is_recorded_under_both_names(tmp_path, monkeypatch, name):
+    define_missing_operators()
+    library = pytest.importorskip(name)
+
+    class Module(library.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.save_hyperparameters({"width": 3})
+            self.net = nn.Linear(2, 1)
+
+        def training_step(self, batch, index):
+            return self.net(batch[0]).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1, momentum=0.5)
+
+    library.seed_everything(3)
+    data = torch.utils.data.TensorDataset(torch.randn(24, 2))
+    loader = torch.utils.data.DataLoader(data, batch_size=2, shuffle=True)
+    callback = lightning_callback(tmp_path / "run", at=(0, 2), recipe={"note": "mine"})
+    trainer = library.Trainer(
+        max_epochs=1, accumulate_grad_batches=3, callbacks=[callback], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
+    )  # fmt: skip
+    assert isinstance(callback, library.Callback)
+    module = Module()
+    before = module.net.weight.detach().clone()
+    trainer.fit(module, loader)
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    found = Trajectory.open(tmp_path / "run")
+    assert found.steps == (0, 2, 4)  # optimiser steps: 12 batches, three for each
+    assert torch.equal(found.weights(0)["net.weight"], before)
+    assert torch.equal(found.weights(4)["net.weight"], module.net.weight)
+    assert found.recipe["configuration"] == {"width": 3}
+    assert found.recipe["order_seed"] == 3
+    assert found.recipe["optimisers"][0]["momentum"] == 0.5
+    assert found.recipe["order"] | {"generator_seed": None} == {
+        "sampler": "RandomSampler", "generator_seed": None, "batch_size": 2, "drop_last": False, "workers": 0,
+        "examples": 24, "data": None,
+    }  # fmt: skip
+    assert found.recipe["note"] == "mine"
+
+
+def test_without_lightning_the_error_says_so(monkeypatch):
+    for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("isthmus.integrations.lightning._NAMES", ("not_there_at_all",))
+    with pytest.raises(SettingError, match="needs lightning, which is not installed"):
+        lightning_callback("x")
