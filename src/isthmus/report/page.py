@@ -65,7 +65,8 @@ class Choice:
 class Section:
     """One answer: a heading, a few sentences, figures, the numbers under them, and the definitions used.
 
-    ``headline`` is the answer in one sentence, for a page that holds this section alone.
+    ``headline`` is the answer in one sentence, for a page that holds this section alone; the first ``leading`` tables
+    stand open above the figures.
     """
 
     title: str
@@ -75,6 +76,7 @@ class Section:
     definitions: Sequence[tuple[str, str]] = ()
     headline: str = ""
     choice: Choice | None = None
+    leading: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

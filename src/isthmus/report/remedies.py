@@ -23,6 +23,7 @@ def remedies_section(values: Mapping[str, Any], words: Words) -> Section:
             for name in ("removes", "lowers", "does not")
         ],
         headline=headline(values, words),
+        leading=1,
     )
 
 

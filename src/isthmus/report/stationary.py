@@ -21,6 +21,7 @@ def stationary_section(values: Mapping[str, Any], words: Words) -> Section:
         tables=[stationary_table(values, words), *_directions(values, words)],
         definitions=[(words(f"stationary.kind.{kind}"), words(f"stationary.meaning.{kind}")) for kind in kinds],
         headline=headline(values, words),
+        leading=1,
     )
 
 

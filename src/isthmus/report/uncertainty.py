@@ -20,6 +20,7 @@ def uncertainty_section(values: Mapping[str, Any], words: Words) -> Section:
         figures=_figures(values, words),
         tables=uncertainty_tables(values, words),
         headline=headline(values, words),
+        leading=2 if values["risks"]["suspects"] else 1,
     )
 
 
