@@ -39,9 +39,10 @@ def repair(
         raise SettingError(f"align must be none, weights or activations, got {align}")
     with console.progress("repair"):
         import isthmus.discover as discovery
-        from isthmus.core.checkpoint import save as save_weights
+        from isthmus.core.history import Descent, save_with_descent
         from isthmus.core.provenance import provenance
         from isthmus.core.randomness import child
+        from isthmus.merge.parents import parents_of
         from isthmus.studies.between import repaired_average
         from isthmus.studies.comparison import matcher
 
@@ -62,7 +63,14 @@ def repair(
         made_by = {**provenance(), "data": case.data.fingerprint, "align": align}
         values = dataclasses.replace(found, provenance=made_by).to_dict()
         if save:
-            save_weights(weights, save, metadata={"made_by": "isthmus repair", "sources": ", ".join(checkpoints)})
+            score = found.scores["repaired"]
+            descent = Descent(
+                "isthmus repair", parents_of(checkpoints, unsafe_pickle=unsafe_pickle),
+                {"t": t, "align": align, "rescale_only": rescale_only, "seed": seed}, case.data.fingerprint,
+                capabilities={case.data.name: 1 - score.metrics["error"]}, measures={"loss": score.loss},
+            )  # fmt: skip
+            held = {"made_by": "isthmus repair", "sources": ", ".join(checkpoints)}
+            save_with_descent(weights, save, descent, metadata=held)
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from isthmus.cli import console, inputs, options
+
+if TYPE_CHECKING:
+    from isthmus.core.history import Descent
+    from isthmus.train import Replica
 
 
 def train(
@@ -31,9 +35,9 @@ def train(
     """Train networks that differ only in the seeds you vary; writes one checkpoint each and replicas.json."""
     folder = inputs.output_folder(output)
     with console.progress("train") as told:
-        from isthmus.core.checkpoint import save
         from isthmus.core.errors import SettingError
         from isthmus.core.files import write_text
+        from isthmus.core.history import save_with_descent
         from isthmus.core.provenance import provenance
         from isthmus.core.record import to_json
         from isthmus.train import Recipe
@@ -62,7 +66,8 @@ def train(
         rows = []
         for index, replica in enumerate(replicas):
             file = folder / f"replica-{index}.safetensors"
-            save(replica.weights, file, metadata={"recipe": to_json(replica.recipe.to_dict(), indent=None)})
+            held = {"recipe": to_json(replica.recipe.to_dict(), indent=None)}
+            save_with_descent(replica.weights, file, _descent(replica, found.fingerprint), metadata=held)
             rows.append({"file": file.name, **replica.to_dict()})
         result = {"kind": "Replicas", "replicas": rows, "provenance": {**provenance(), "data": found.fingerprint}}
         write_text(folder / "replicas.json", to_json(result))
@@ -83,6 +88,16 @@ def train(
         ],
     )
     console.say(f"{folder / 'replicas.json'} holds the recipes and histories.")
+
+
+def _descent(replica: Replica, data: str) -> Descent:
+    """A replica comes from its recipe and its data alone."""
+    from isthmus.core.history import Descent
+
+    scores = {"training": replica.train, "test": replica.test}
+    measures = {f"{name} loss": score.loss for name, score in scores.items() if score is not None}
+    known = {replica.recipe.data: 1 - replica.test.error} if replica.test is not None else {}
+    return Descent("isthmus train", recipe=replica.recipe.to_dict(), data=data, capabilities=known, measures=measures)
 
 
 def _fields(text: str | None) -> dict:
