@@ -11,7 +11,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,8 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
         CheckpointError: tensors are missing, extra or of another shape; says which.
         WeightsError: not finite.
     """
-    best = max(_without_prefixes(weights), key=lambda candidate: sum(name in like for name in candidate))
+    names = max(without_prefixes(tuple(weights)), key=lambda candidate: sum(name in like for name in candidate))
+    best = dict(zip(names, weights.values(), strict=True))
     # A counter of batches is bookkeeping that old checkpoints lack; it changes no output in evaluation.
     best = {**{n: t for n, t in like.items() if n.endswith("num_batches_tracked")}, **best}
     best = {**_tied(best, like), **best}
@@ -244,15 +245,15 @@ def _tensors_of(content: Any, file: Path) -> dict[str, Tensor]:
     raise CheckpointError(f"{file} must hold a state_dict (also under {listed(_NESTED_UNDER, 4)}), got {kinds}")
 
 
-def _without_prefixes(weights: Weights) -> list[dict[str, Tensor]]:
-    """The weights as they are, and with each chain of wrapper prefixes that all names share taken off."""
-    candidates = [dict(weights)]
+def without_prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Names as they are, and with each chain of wrapper prefixes that all of them share taken off."""
+    candidates = [tuple(names)]
     for _ in range(3):
-        names = list(candidates[-1])
-        prefix = next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), None)
+        last = candidates[-1]
+        prefix = next((p for p in _PREFIXES if last and all(name.startswith(p) for name in last)), None)
         if prefix is None:
             break
-        candidates.append({name.removeprefix(prefix): tensor for name, tensor in candidates[-1].items()})
+        candidates.append(tuple(name.removeprefix(prefix) for name in last))
     return candidates
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import CheckpointError
+from isthmus.core.checkpoint import without_prefixes
+from isthmus.core.errors import CheckpointError, listed
 
 
 class LazyCheckpoint(Mapping[str, Tensor]):
@@ -46,6 +47,75 @@ class LazyCheckpoint(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
+
+    @property
+    def files(self) -> Mapping[Path, tuple[str, ...]]:
+        """The files and the names of the tensors in each."""
+        return {file: tuple(name for name, place in self._places.items() if place == file) for file in self._files}
+
+    def metadata(self, file: Path) -> dict[str, str]:
+        """The text entries in the header of one of the files."""
+        return dict(self._files[file].metadata() or {})
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return tuple(self._files[self._places[name]].get_slice(name).get_shape())
+
+
+class Fitted(Mapping[str, Tensor]):
+    """A lazily read checkpoint under a network's own names, each tensor read when it is asked for.
+
+    Args:
+        source: the checkpoint.
+        shapes: the network's tensors.
+        tied: names that share a tensor with an earlier one, and that one's name: files may leave them out.
+        what: how errors call the checkpoint.
+
+    Raises:
+        CheckpointError: tensors are missing, extra or of another shape; says which.
+    """
+
+    def __init__(
+        self,
+        source: LazyCheckpoint,
+        shapes: Mapping[str, tuple[int, ...]],
+        *,
+        tied: Mapping[str, str] | None = None,
+        what: str = "the checkpoint",
+    ) -> None:
+        names = without_prefixes(tuple(source))
+        best = max(names, key=lambda candidate: sum(name in shapes for name in candidate))
+        best = dict(zip(best, source, strict=True))
+        shared = tied or {}
+        best |= {name: best[first] for name, first in shared.items() if name not in best and first in best}
+        optional = [name for name in shapes if name.endswith("num_batches_tracked") and name not in best]
+        if missing := [name for name in shapes if name not in best and name not in optional]:
+            raise CheckpointError(f"{what} must hold every tensor of the model; missing: {listed(missing)}")
+        if extra := [name for name in best if name not in shapes]:
+            raise CheckpointError(f"{what} must hold only the model's tensors; extra: {listed(extra)}")
+        for name, shape in shapes.items():
+            if name in best and (found := source.shape(best[name])) != tuple(shape):
+                raise CheckpointError(
+                    f"{what} must have the model's shapes; {name} is {tuple(shape)} in the model, {found} in the file"
+                )
+        self.source = source
+        self.names = {name: best[name] for name in shapes if name in best}
+        self._counters = dict.fromkeys(optional)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._counters:  # bookkeeping that old checkpoints lack
+            return torch.zeros((), dtype=torch.int64)
+        return self.source[self.names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.names
+        yield from self._counters
+
+    def __len__(self) -> int:
+        return len(self.names) + len(self._counters)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names or name in self._counters
 
 
 def _files_of(path: Path) -> list[Path]:

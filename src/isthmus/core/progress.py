@@ -14,3 +14,12 @@ class Progress(Protocol):
 
 def silent(done: float, total: float, label: str = "") -> None:
     """A listener that does not care; the default everywhere."""
+
+
+def within(progress: Progress, place: int, parts: int) -> Progress:
+    """A listener for part ``place`` of a piece of work that has several equal parts."""
+
+    def told(done: float, total: float, label: str = "") -> None:
+        progress(place + (done / total if total else 0.0), parts, label)
+
+    return told
