@@ -15,7 +15,7 @@ from isthmus.align.match import Match, Matcher, settings_of
 from isthmus.align.relaxation import Softs, beginning, climb
 from isthmus.align.weight_matching import WeightMatching
 from isthmus.core.errors import WeightsError
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.record import Record
 from isthmus.core.status import Status
 from isthmus.core.symmetry import Permutation, Symmetry
@@ -76,7 +76,7 @@ def to_reference(
         matcher: any matcher of two.
         reference: which solution stays.
         generator: handed to the matcher.
-        progress: called after each solution.
+        progress: told by the matcher, and after each solution.
 
     Cost: one match for each solution but the reference.
     """
@@ -89,7 +89,8 @@ def to_reference(
         if place == reference:
             permutations.append(symmetry.identity())
         else:
-            matches.append(matcher(symmetry, solution, solutions[reference], generator=generator))
+            told = within(progress, place, len(solutions))
+            matches.append(matcher(symmetry, solution, solutions[reference], generator=generator, progress=told))
             permutations.append(matches[-1].permutation)
         progress(place + 1, len(solutions), "to the reference")
     converged = all(match.status is Status.CONVERGED for match in matches)

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isthmus.cli import console, inputs, options
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from isthmus.core.symmetry import Symmetry
+
 
 def align(
     checkpoints: options.Checkpoints,
-    model: options.Model,
-    method: Annotated[str, typer.Option(help="weights, or activations (needs --data).")] = "weights",
+    model: Annotated[
+        str | None,
+        typer.Option(help="As elsewhere; by default the configuration in the first checkpoint's folder."),
+    ] = None,
+    symmetry: Annotated[
+        str | None, typer.Option(help="Instead of a model: a file from isthmus symmetry --save.")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="weights, cosine, frank_wolfe or sinkhorn; with --data also activations, straight_through or swaps."
+        ),
+    ] = "weights",
+    together: Annotated[
+        str, typer.Option(help="Three and more: each to the first (reference), mean, universe; with --data simplex.")
+    ] = "reference",
     data: options.MaybeData = None,
     data_dir: options.DataDir = None,
+    examples: options.Examples = None,
     shape: options.Shape = None,
     check: Annotated[bool, typer.Option("--check", help="Evaluate that the function did not change.")] = False,
     seed: options.Seed = 0,
@@ -24,82 +46,113 @@ def align(
     json: options.Json = False,
 ) -> None:
     """Write permuted checkpoints, their permutations as JSON, and a card of what was done."""
+    import dataclasses
+
     from isthmus.core.errors import SettingError
 
-    if method not in ("weights", "activations"):
-        raise SettingError(f"method must be weights or activations, got {method}")
     checkpoints = inputs.expanded(checkpoints)
     if len(checkpoints) < 2:
         raise SettingError(f"an alignment takes a fixed checkpoint and at least one to permute, got {len(checkpoints)}")
-    folder = inputs.output_folder(output)
+    model = model or _configuration(checkpoints[0], symmetry)
+    if check and model is None:
+        raise SettingError("--check runs the network: give --model")
     with console.progress("align") as told:
-        import isthmus.discover as discovery
-        from isthmus.core.checkpoint import save
         from isthmus.core.files import write_text
         from isthmus.core.network import Network
         from isthmus.core.provenance import provenance
-        from isthmus.core.randomness import child
         from isthmus.core.record import to_json
-        from isthmus.core.symmetry_file import save_permutation
-        from isthmus.studies.comparison import matcher
+        from isthmus.core.symmetry_file import load_symmetry
+        from isthmus.studies.alignment import Wish, align_checkpoints, largest_change
 
-        found = inputs.found_data(data, data_dir) if data else None
-        shapes = inputs.shapes(shape)
-        module = inputs.module(model, data=found, shape=shapes[0][1:] if shapes else None)
-        network = Network.of(module)
-        solutions = inputs.found_solutions(checkpoints, network, unsafe_pickle=unsafe_pickle)
-        example = (found.train_inputs[:2],) if found is not None else inputs.example(shape, module, seed=seed)
-        symmetry = discovery.discover(module, example)
-        matching = matcher(method, network, found.train_inputs if found is not None else None)
-        rows = []
-        for place, (path, moving) in enumerate(zip(checkpoints[1:], solutions[1:], strict=True)):
-            told(place, len(checkpoints) - 1, Path(path).name)
-            match = matching(symmetry, moving, solutions[0], generator=child(seed, "alignment", place))
-            aligned = match.permutation.apply(moving)
-            target = folder / target_name(path, [Path(done["file"]).name for done in rows])
-            save(aligned, target, metadata={"made_by": "isthmus align", "aligned_to": str(checkpoints[0])})
-            save_permutation(match.permutation, target.with_suffix(".permutation.json"))
-            rows.append({"source": path, "file": str(target), "match": match.to_dict()})
-            if check:
-                rows[-1]["largest_change"] = _change(network, moving, aligned, example)
-        result = {
-            "kind": "Alignment",
-            "fixed": checkpoints[0],
-            "method": method,
-            "aligned": rows,
-            "provenance": provenance(),
-        }
+        wish = Wish(method=method, together=together, seed=seed)  # type: ignore[arg-type]
+        if wish.needs_data and (data is None or model is None):
+            raise SettingError(f"{method} together={together} looks at a network's answers: give --model and --data")
+        folder = inputs.output_folder(output)
+        found = inputs.found_data(data, data_dir, examples=examples) if data else None
+        module = example = None
+        tied: Mapping[str, str] = {}
+        if model is not None:
+            module, example = _module(model, found, shape, seed)
+            tied = Network.of(module).tied
+        groups = load_symmetry(symmetry) if symmetry else _discovered(module, example)
+        network = Network.of(module) if module is not None and wish.needs_data else None
+        objective = inputs.objective(network, found, split="train") if network is not None and found else None
+        result = align_checkpoints(
+            checkpoints, groups, wish, folder, network=network, tied=tied, objective=objective,
+            unsafe_pickle=unsafe_pickle, progress=told,
+        )  # fmt: skip
+        if check and model is not None:
+            real, example = _module(model, found, shape, seed, numbers=True)
+            keywords = inputs.keywords(real)
+            checked = [
+                dataclasses.replace(
+                    one,
+                    largest_change=largest_change(
+                        real, one.source, one.file, example, unsafe_pickle=unsafe_pickle, keywords=keywords
+                    ),
+                )
+                for one in result.aligned
+            ]
+            result = dataclasses.replace(result, aligned=tuple(checked))
+        result = dataclasses.replace(result, provenance=provenance())
         write_text(folder / "alignment.json", to_json(result))
     if json:
         console.emit_json(result)
-        return
-    columns = ["file", "objective", "before", "bound", "status", *(["change of output"] if check else [])]
-    shown = [
-        [row["file"], *(row["match"][name] for name in ("objective", "identity_objective", "upper_bound", "status"))]
-        + ([row["largest_change"]] if check else [])
-        for row in rows
-    ]
-    console.table(columns, shown, title=f"aligned to {checkpoints[0]} by {method}; {rows[0]['match']['measure']}")
+    else:
+        _show(result.to_dict(), checked=check)
 
 
-def target_name(path: str, taken: list[str]) -> str:
-    """The name of an aligned checkpoint: the source's own, numbered where two sources share it."""
-    source = Path(path)
-    stem, suffix = source.stem, source.suffix if source.suffix in (".safetensors", ".pt", ".pth") else ".safetensors"
-    name, number = f"{stem}{suffix}", 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}{suffix}"
-    return name
+def _configuration(checkpoint: str, symmetry: str | None) -> str | None:
+    """The first checkpoint's own folder, if its architecture is written there."""
+    from isthmus.core.errors import SettingError
+
+    folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
+    if (folder / "config.json").is_file():
+        return str(folder)
+    if symmetry is None:
+        raise SettingError(f"the architecture must be known: give --model or --symmetry; {folder} has no config.json")
+    return None
 
 
-def _change(network: object, before: object, after: object, example: tuple) -> float:
-    """The largest change of the output over the example, relative to the largest output; judged in float32."""
+def _module(
+    model: str, found: Any, shape: str | None, seed: int, *, numbers: bool = False
+) -> tuple[torch.nn.Module, tuple[Any, ...]]:
+    """The network, and an example for it. Configurations without ``numbers``: neither holds any memory."""
+    import contextlib
+
     import torch
 
-    from isthmus.core.weights import to
+    shapes = inputs.shapes(shape)
+    empty = (Path(model) / "config.json").is_file() or Path(model).name == "config.json"
+    with torch.device("meta") if empty and not numbers else contextlib.nullcontext():
+        module = inputs.module(model, data=found, shape=shapes[0][1:] if shapes else None)
+    example = (found.train_inputs[:2],) if found is not None else inputs.example(shape, module, seed=seed)
+    if empty and not numbers:
+        example = tuple(part.to("meta") for part in example)
+    return module, example
 
-    with torch.no_grad():
-        first, second = (network(to(weights, dtype=torch.float32), *example) for weights in (before, after))  # type: ignore
-    first, second = (getattr(output, "logits", output) for output in (first, second))
-    return float((first - second).abs().max() / first.abs().max().clamp_min(1e-30))
+
+def _discovered(module: torch.nn.Module | None, example: Any) -> Symmetry:
+    import isthmus.discover as discovery
+
+    assert module is not None
+    return discovery.discover(module, example, keywords=inputs.keywords(module))
+
+
+def _show(values: dict[str, Any], *, checked: bool) -> None:
+    columns = ["file", "objective", "before", "bound", "status", "stayed", *(["change of output"] if checked else [])]
+    rows = []
+    seconds: dict[str, float] = {}
+    for one in values["aligned"]:
+        match = one["match"] or {}
+        shown = [match.get(name) for name in ("objective", "identity_objective", "upper_bound", "status")]
+        rows.append([one["file"], *shown, f"{one['stayed']:.1%}", *([one["largest_change"]] if checked else [])])
+        for name, spent in match.get("seconds", {}).items():
+            seconds[name] = seconds.get(name, 0.0) + spent
+    console.table(columns, rows, title=f"aligned to {values['fixed']} by {values['method']}; {values['measure']}")
+    if values["together"] != "reference":
+        reached = f"{values['identity_objective']:.4g} → {values['objective']:.4g}"
+        console.say(f"all together ({values['together']}), {values['measure']}: {reached}")
+    longest = sorted(seconds.items(), key=lambda item: -item[1])[:8]
+    if sum(seconds.values()) > 5:
+        console.table(["group", "seconds"], [[name, spent] for name, spent in longest], title="where the time went")

@@ -1,0 +1,342 @@
+"""Checkpoints brought into the first one's order and written as they were: own names, precision, files and shards.
+
+Where a method looks at weights alone and all files are safetensors, tensors are read when they are needed and written
+shard by shard, so that checkpoints larger than memory can be aligned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from isthmus.align import (
+    ActivationMatching,
+    CycleConsistent,
+    FrankWolfe,
+    ManyMatch,
+    Match,
+    Matcher,
+    SimplexStraightThrough,
+    SinkhornMatching,
+    StraightThrough,
+    SwapRefinement,
+    WeightMatching,
+    to_mean,
+    to_reference,
+)
+from isthmus.core.checkpoint import fit, load, save
+from isthmus.core.errors import CheckpointError, SettingError
+from isthmus.core.history import Descent, stamped, write_beside
+from isthmus.core.lazy import Fitted, LazyCheckpoint
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective
+from isthmus.core.progress import Progress, silent
+from isthmus.core.randomness import child
+from isthmus.core.record import Record
+from isthmus.core.symmetry import Permutation, Symmetry
+from isthmus.core.symmetry_file import save_permutation
+from isthmus.core.weights import Weights, check_finite
+from isthmus.merge.carry import carry
+from isthmus.merge.parents import content_of_file, parents_of
+
+Method = Literal["weights", "cosine", "frank_wolfe", "sinkhorn", "activations", "straight_through", "swaps"]
+Together = Literal["reference", "mean", "universe", "simplex"]
+BY_WEIGHTS = ("weights", "cosine")
+"""Methods that read one tensor after the other, so that nothing larger needs to fit in memory."""
+_EXAMPLES = 2000  # correlations of unit outputs settle well before this many
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AlignedCheckpoint(Record):
+    """One checkpoint in the first one's order.
+
+    Attributes:
+        source: where it was read.
+        file: where it was written.
+        permutation: where its permutation was written.
+        match: how it was found; ``None`` where all were matched together.
+        stayed: the share of units that were in place already.
+        largest_change: of the output, relative to the largest output; ``None`` if it was not checked.
+    """
+
+    source: str
+    file: str
+    permutation: str
+    match: Match | None
+    stayed: float
+    largest_change: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Alignment(Record):
+    """Checkpoints brought into the first one's order.
+
+    Attributes:
+        fixed: the first one.
+        method: what was compared.
+        together: how more than two were treated.
+        aligned: the others.
+        measure: what the objective is, in words.
+        objective: what was reached over all.
+        identity_objective: without permuting.
+        log10_size: log10 of the number of permutations there are.
+        provenance: versions, machine, command.
+    """
+
+    fixed: str
+    method: str
+    together: str
+    aligned: tuple[AlignedCheckpoint, ...]
+    measure: str
+    objective: float
+    identity_objective: float
+    log10_size: float
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """How checkpoints are to be aligned.
+
+    Attributes:
+        method: what is compared: ``weights`` (or their ``cosine``), ``activations``, soft permutations by
+            ``frank_wolfe`` or ``sinkhorn``, or the loss in the middle by ``straight_through`` or ``swaps``.
+        together: each to the first (``reference``), to the ``mean`` of the others, all through a ``universe``, or by
+            the loss on the ``simplex``.
+        seed: of what is drawn at random.
+    """
+
+    method: Method = "weights"
+    together: Together = "reference"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in (known := get_args(Method)):
+            raise SettingError(f"method must be one of {', '.join(known)}, got {self.method}")
+        if self.together not in (known := get_args(Together)):
+            raise SettingError(f"together must be one of {', '.join(known)}, got {self.together}")
+        if self.together in ("universe", "simplex") and self.method != "weights":
+            raise SettingError(f"together={self.together} is a method of its own; leave method out, got {self.method}")
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a network has to be run."""
+        return self.method in ("activations", "straight_through", "swaps") or self.together == "simplex"
+
+    @property
+    def streams(self) -> bool:
+        """Whether tensors may be read one at a time."""
+        return self.method in BY_WEIGHTS and self.together == "reference"
+
+
+def align_checkpoints(
+    paths: Sequence[str],
+    symmetry: Symmetry,
+    wish: Wish,
+    folder: Path,
+    *,
+    network: Network | None = None,
+    tied: Mapping[str, str] | None = None,
+    objective: Objective | None = None,
+    unsafe_pickle: bool = False,
+    progress: Progress = silent,
+) -> Alignment:
+    """Permute every checkpoint but the first and write it, its permutation and where it comes from.
+
+    Args:
+        paths: at least two checkpoints.
+        symmetry: of their architecture.
+        wish: how.
+        folder: where to write.
+        network: to run them; needed by methods that look at data.
+        tied: names that share a tensor with an earlier one, and that one's name; they count once.
+        objective: examples and loss, for the same methods.
+        unsafe_pickle: as for :func:`isthmus.core.checkpoint.load`.
+        progress: told of the matching.
+
+    Raises:
+        SettingError: fewer than two checkpoints, or a method lacks its data.
+        CheckpointError: a file does not fit the symmetry.
+        WeightsError: NaN or infinities.
+
+    Cost: with :attr:`Wish.streams` and safetensors files, memory for a few tensors and their similarities; else for
+    all solutions.
+    """
+    if len(paths) < 2:
+        raise SettingError(f"an alignment takes a fixed checkpoint and at least one to permute, got {len(paths)}")
+    if wish.needs_data and (network is None or objective is None):
+        raise SettingError(f"{wish.method} together={wish.together} looks at a network's answers: give data")
+    shared = dict(tied or {})
+    opened = [_opened(path, symmetry, shared, unsafe_pickle=unsafe_pickle) for path in paths]
+    solutions = opened if wish.streams else [dict(weights) for weights in opened]
+    found = _matched(_counting_once(symmetry, shared), solutions, wish, network, objective, progress)
+    first = found.permutations[0].inverse()
+    matches = iter(found.matches)
+    aligned, names = [], []
+    for place, (path, weights) in enumerate(zip(paths[1:], opened[1:], strict=True), start=1):
+        permutation = Permutation(symmetry, first.after(found.permutations[place]).indices)
+        names.append(target_name(path, names))
+        match = next(matches, None)
+        target = _written(path, weights, permutation, folder / names[-1], _descent(paths[0], path, wish, unsafe_pickle))
+        beside = target.with_name(f"{target.name.removesuffix(target.suffix)}.permutation.json")
+        save_permutation(permutation, beside)
+        aligned.append(AlignedCheckpoint(path, str(target), str(beside), match, permutation.fixed_share))
+    return Alignment(
+        fixed=paths[0],
+        method=wish.method,
+        together=wish.together,
+        aligned=tuple(aligned),
+        measure=found.measure,
+        objective=found.objective,
+        identity_objective=found.identity_objective,
+        log10_size=symmetry.log10_size,
+    )
+
+
+def largest_change(
+    module: nn.Module,
+    before: str,
+    after: str,
+    example: tuple[Any, ...],
+    *,
+    keywords: Mapping[str, Any] | None = None,
+    unsafe_pickle: bool = False,
+) -> float:
+    """How much the output of a network moves from one checkpoint to another, relative to the largest output.
+
+    Computed in float32; one checkpoint is loaded after the other.
+    """
+    network = Network.of(module)
+    outputs = []
+    for path in (before, after):
+        loaded = fit(load(path, unsafe_pickle=unsafe_pickle), network.weights, what=path)
+        weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
+        with torch.no_grad():
+            output = network(weights, *example, **dict(keywords or {}))
+        outputs.append(getattr(output, "logits", output).detach())
+    return float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max().clamp_min(1e-30))
+
+
+def target_name(path: str, taken: Sequence[str]) -> str:
+    """The name of an aligned checkpoint: the source's own, numbered where two sources share it."""
+    source = Path(path)
+    stem, suffix = (source.name, "") if _is_sharded(source) else (source.stem, source.suffix)
+    if source.name.endswith(".index.json"):
+        stem = source.resolve().parent.name
+    elif source.is_dir() and not _is_sharded(source):
+        stem, suffix = source.resolve().name, ".safetensors"
+    name, number = f"{stem}{suffix}", 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    return name
+
+
+def _is_sharded(path: Path) -> bool:
+    """Whether a path means a folder of shards, or of one file with a configuration beside it."""
+    if path.name.endswith(".index.json"):
+        return True
+    return path.is_dir() and any((*path.glob("*.safetensors.index.json"), *path.glob("config.json")))
+
+
+def _opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pickle: bool) -> Weights:
+    """A checkpoint under the symmetry's names; read lazily where its format allows it."""
+    file = Path(path)
+    if not file.exists():
+        raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")
+    if file.suffix == ".safetensors" or file.name.endswith(".index.json") or any(file.glob("*.safetensors")):
+        return Fitted(LazyCheckpoint(file), symmetry.tensors, tied=tied, what=path)
+    like = {name: torch.empty(shape, device="meta") for name, shape in symmetry.tensors.items()}
+    like |= {name: torch.zeros((), dtype=torch.int64) for name in like if name.endswith("num_batches_tracked")}
+    like |= {name: like[earlier] for name, earlier in tied.items()}
+    return fit(load(file, unsafe_pickle=unsafe_pickle), like, what=path)
+
+
+def _counting_once(symmetry: Symmetry, tied: Mapping[str, str]) -> Symmetry:
+    """Tensors that have two names count under the first one only."""
+    if not tied:
+        return symmetry
+    groups = tuple(
+        dataclasses.replace(
+            group,
+            sites=tuple(dataclasses.replace(s, role="carry") if s.tensor in tied else s for s in group.sites),
+        )
+        for group in symmetry.groups
+    )
+    return dataclasses.replace(symmetry, groups=groups)
+
+
+def _matched(  # noqa: PLR0917
+    symmetry: Symmetry,
+    solutions: Sequence[Weights],
+    wish: Wish,
+    network: Network | None,
+    objective: Objective | None,
+    progress: Progress,
+) -> ManyMatch:
+    generator = child(wish.seed, "alignment")
+    if wish.together == "universe":
+        return CycleConsistent()(symmetry, solutions, generator=generator, progress=progress)
+    if wish.together == "simplex":
+        assert objective is not None
+        return SimplexStraightThrough(objective)(symmetry, solutions, generator=generator, progress=progress)
+    matching = matcher_of(wish.method, network, objective)
+    if wish.together == "mean":
+        chosen = WeightMatching(start="identity", tolerance=0) if wish.method == "weights" else matching
+        return to_mean(symmetry, solutions, chosen, generator=generator, progress=progress)
+    return to_reference(symmetry, solutions, matching, generator=generator, progress=progress)
+
+
+def matcher_of(method: str, network: Network | None, objective: Objective | None) -> Matcher:
+    """The matcher of two solutions that a method's name means."""
+    if method in ("activations", "straight_through", "swaps"):
+        assert network is not None
+        assert objective is not None
+        if method == "activations":
+            parts = tuple(part[:_EXAMPLES] for part in objective.parts)
+            return ActivationMatching(network, parts)
+        return StraightThrough(objective) if method == "straight_through" else SwapRefinement(objective)
+    if method == "frank_wolfe":
+        return FrankWolfe()
+    return (
+        SinkhornMatching()
+        if method == "sinkhorn"
+        else WeightMatching(kernel="cosine" if method == "cosine" else "linear")
+    )
+
+
+def _descent(fixed: str, moving: str, wish: Wish, unsafe_pickle: bool) -> Descent:
+    parents = (
+        *parents_of([fixed], role="fixed", unsafe_pickle=unsafe_pickle),
+        *parents_of([moving], unsafe_pickle=unsafe_pickle),
+    )
+    return stamped(Descent("isthmus align", parents, dataclasses.asdict(wish)))
+
+
+def _written(path: str, weights: Weights, permutation: Permutation, target: Path, descent: Descent) -> Path:
+    """The permuted checkpoint, in the files that it came in."""
+    if not isinstance(weights, Fitted):
+        moved = permutation.apply(weights)
+        check_finite(moved, what=path)
+        save(moved, target)
+        write_beside(target, dataclasses.replace(descent, content=content_of_file(target)))
+        return target
+    own = {inside: name for name, inside in reversed(weights.names.items())}
+    sharded = _is_sharded(Path(path))
+    for file, names in weights.source.files.items():
+        moved = {inside: permutation.moved(own[inside], weights.source[inside]) for inside in names}
+        check_finite(moved, what=str(file))
+        text = {**weights.source.metadata(file), "made_by": "isthmus align", **descent.header()}
+        save(moved, target / file.name if sharded else target, metadata=text)
+    if sharded:
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        carry(folder, target, precision=None)
+        for index in folder.glob("*.safetensors.index.json"):
+            (target / index.name).write_bytes(index.read_bytes())
+    write_beside(target, dataclasses.replace(descent, content=content_of_file(target)))
+    return target
