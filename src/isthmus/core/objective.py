@@ -7,7 +7,7 @@ an uneven last batch has just its share.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,16 @@ class Scores(Record):
     loss: Float[Tensor, " solutions"]
     metrics: Mapping[str, Float[Tensor, " solutions"]]
     examples: int
+
+    @classmethod
+    def of(cls, scores: Sequence[Score]) -> Scores:
+        """Scores that were taken one after the other, at least one."""
+        losses = torch.tensor([score.loss for score in scores], dtype=torch.float64)
+        metrics = {
+            name: torch.tensor([score.metrics[name] for score in scores], dtype=torch.float64)
+            for name in scores[0].metrics
+        }
+        return cls(losses, metrics, scores[0].examples)
 
     @property
     def error(self) -> Float[Tensor, " solutions"]:
@@ -166,13 +176,7 @@ class Objective:
         if together is None:
             together = next(iter(stacked.values())).device.type != "cpu"
         if not together:
-            scores = [self(pick(stacked, index)) for index in range(solutions)]
-            metrics = {
-                name: torch.tensor([score.metrics[name] for score in scores], dtype=torch.float64)
-                for name in scores[0].metrics
-            }
-            losses = torch.tensor([score.loss for score in scores], dtype=torch.float64)
-            return Scores(losses, metrics, scores[0].examples)
+            return Scores.of([self(pick(stacked, index)) for index in range(solutions)])
         totals, examples = self._sums(
             lambda inputs: self.network.many(stacked, *self._cast(inputs, stacked)), many=True
         )
@@ -215,12 +219,7 @@ class Objective:
             together = next(iter(stacked.values())).device.type != "cpu"
         if not together:
             pairs = [self.gradient(pick(stacked, index)) for index in range(count(stacked))]
-            losses = torch.tensor([score.loss for score, _ in pairs], dtype=torch.float64)
-            metrics = {
-                name: torch.tensor([score.metrics[name] for score, _ in pairs], dtype=torch.float64)
-                for name in pairs[0][0].metrics
-            }
-            return Scores(losses, metrics, pairs[0][0].examples), stack([gradient for _, gradient in pairs])
+            return Scores.of([score for score, _ in pairs]), stack([gradient for _, gradient in pairs])
         leaves = {name: stacked[name].detach().clone().requires_grad_() for name in self.network.parameter_names}
         fixed = {name: tensor.detach() for name, tensor in stacked.items() if name not in leaves}
         gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
