@@ -17,6 +17,7 @@ from isthmus.core.status import Status
 from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights
 from isthmus.walk.ground import Ground
+from isthmus.walk.products import way
 from isthmus.walk.walk import Refresh, Walk, check_walk
 
 
@@ -47,11 +48,11 @@ class Crowd:
     def __len__(self) -> int:
         return len(self.places)
 
-    def normal(self) -> Float[Tensor, "walkers entries"]:
-        """Standard normal numbers, each walker's from its own stream."""
+    def normal(self, deviation: float = 1.0) -> Float[Tensor, "walkers entries"]:
+        """Normal numbers of mean 0, each walker's from its own stream."""
         draws = torch.empty_like(self.places)
         for row, stream in zip(draws, self.streams, strict=True):
-            row.normal_(generator=stream)
+            row.normal_(0.0, deviation, generator=stream)
         return draws
 
     def uniform(self) -> Float[Tensor, " walkers"]:
@@ -152,13 +153,16 @@ class _Seen:
 
 
 def from_start(ground: Ground, places: Float[Tensor, "walkers entries"]) -> tuple[Tensor, Tensor]:
-    """Cosine to the start and Euclidean distance from it, for each walker, in float64; NaN where a length is zero."""
-    home, rows = ground.exact_home, []
-    for place in places:  # row by row: a double copy of one walker at a time
-        row = place.to(torch.float64, copy=True)
-        rows.append((torch.dot(row, home), row.norm(), row.sub_(home).norm()))
-    dot, length, distance = (torch.stack(column) for column in zip(*rows, strict=True))
-    return (dot / (length * ground.radius)).clamp(-1, 1).cpu(), distance.cpu()
+    """Cosine to the start and Euclidean distance from it, for each walker, in float64; NaN where a length is zero.
+
+    Both are made of the way from the start, so that neither loses its digits where the way is short: with δ the way and
+    s the start, |s + δ|² = |s|² + 2s·δ + |δ|².
+    """
+    ways = [way(place, ground.home) for place in places]
+    along, square = (torch.stack(column).cpu() for column in zip(*ways, strict=True))
+    radius = ground.radius
+    length = (radius**2 + 2 * along + square).clamp_min(0).sqrt()
+    return ((radius**2 + along) / (length * radius)).clamp(-1, 1), square.sqrt()
 
 
 def wander(

@@ -98,8 +98,20 @@ class Ground:
         stacked = self.weights(places)
         if self.refresh is not None:
             stacked = stack([self.refresh(pick(stacked, index)) for index in range(len(places))])
-        scores, gradients = self.objective.gradients(stacked, together=together)
-        return scores, torch.cat([gradients[name].flatten(1).to(places.dtype) for name, _, _ in self.spans], dim=1)
+        rows = torch.empty_like(places)
+        if together:
+            scores, gradients = self.objective.gradients(stacked, together=True)
+            for name, first, last in self.spans:
+                rows[:, first:last] = gradients[name].flatten(1)
+            return scores, rows
+        # One after the other straight into the rows: a stack of gradients would be one more copy of all weights.
+        one_by_one = []
+        for index, row in enumerate(rows):
+            score, gradient = self.objective.gradient(pick(stacked, index))
+            one_by_one.append(score)
+            for name, first, last in self.spans:
+                row[first:last] = gradient[name].flatten()
+        return Scores.of(one_by_one), rows
 
     def filters(self, places: Float[Tensor, "walkers entries"]) -> Iterator[Float[Tensor, "walkers filters size"]]:
         """Views of the filters of each tensor: its rows along the first axis; a vector is one filter."""

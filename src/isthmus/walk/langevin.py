@@ -16,6 +16,7 @@ from isthmus.core.progress import Progress, silent
 from isthmus.core.weights import Weights
 from isthmus.walk.crowd import Advance, Crowd, Trip, wander
 from isthmus.walk.ground import Ground
+from isthmus.walk.products import dots
 from isthmus.walk.walk import Refresh, Walk
 
 
@@ -61,19 +62,18 @@ class Langevin:
 
     def _advance(self, ground: Ground) -> Advance:
         def advance(crowd: Crowd) -> Bool[Tensor, " walkers"]:
-            slope, noise = crowd.slopes(), crowd.normal()
-            moves = noise.mul_(math.sqrt(2 * self.rate * self.temperature)).sub_(slope, alpha=self.rate)
-            places = crowd.places + moves
+            slope, kick = crowd.slopes(), crowd.normal(math.sqrt(2 * self.rate * self.temperature))
+            places = torch.add(crowd.places, kick).sub_(slope, alpha=self.rate)
             scores, gradient = ground.gradients(places, together=crowd.together)
             if not self.adjusted:
                 crowd.gradient = gradient
                 return crowd.move(places, scores)
-            # log of the proposal's density there → here over here → there.
-            # |moves − rate·g'|² − |moves + rate·g|² = rate·(g' + g)·(rate·(g' − g) − 2·moves), in one pass.
-            turn = torch.sub(gradient, slope).mul_(self.rate).sub_(moves, alpha=2)
-            longer = turn.mul_(gradient + slope).sum(1, dtype=torch.float64)
-            ratio = (crowd.look().loss - scores.loss).double() / self.temperature
-            ratio = ratio - (longer / (4 * self.temperature)).cpu()
+            # log of the proposal's density there → here over here → there: the kick back is rate·both − kick, with both
+            # the sum of the two slopes, so (|kick|² − |kick back|²) / (4·rate·T) needs two inner products.
+            both = gradient + slope
+            back = self.rate * dots(both, both) - 2 * dots(kick, both)
+            ratio = (crowd.look().loss - scores.loss).double() - back.cpu() / 4
+            ratio = ratio / self.temperature
             takers = (crowd.uniform().log() < ratio) & torch.isfinite(scores.loss)
             if bool(takers.all()):
                 crowd.gradient = gradient
