@@ -1,11 +1,11 @@
 """Inner products of long rows against float64, and what they keep where a walker hardly moved."""
 
 import torch
+from tests.walk.small import classifier
 
 from isthmus.walk.crowd import from_start
 from isthmus.walk.ground import Ground
 from isthmus.walk.products import dots, way
-from tests.walk.small import classifier
 
 
 def test_blocks_add_up_to_the_float64_products():
