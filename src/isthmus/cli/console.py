@@ -130,7 +130,8 @@ def settings(text: str | None, *, what: str) -> Mapping[str, Any]:
         if not equals or not name.strip():
             raise SettingError(f"{what} must be name=value pairs separated by commas, got {part!r}")
         try:
-            found[name.strip()] = json.loads(value)
+            # A fraction without its zero is a number to people, though not to JSON.
+            found[name.strip()] = float(value) if value.lstrip("+-").startswith(".") else json.loads(value)
         except ValueError:
             found[name.strip()] = value
     return found

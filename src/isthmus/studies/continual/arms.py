@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.connect import reestimate
@@ -56,8 +57,17 @@ class Trainings:
         self._device, self._progress = device, progress
         self._done, self._total = 0.0, 1.0
 
-    def run(self, data: Data, tasks: Sequence[Data], *, controls: bool) -> Ends:
+    def run(
+        self, data: Data, tasks: Sequence[Data], *, controls: bool, learned: Callable[[Ends, str], None] | None = None
+    ) -> Ends:
         """Train the base and every end.
+
+        Args:
+            data: of the base.
+            tasks: the first and the second.
+            controls: also train jointly and with replay.
+            learned: called with what there is and the name of a task's first end as soon as that is trained; may
+                refuse, before the rest is paid for.
 
         Raises:
             SettingError: a network diverged; names it.
@@ -69,8 +79,12 @@ class Trainings:
         found["base"] = self._kept("base", self._recipe.replicates(self._count), data, build, 1.0)
         base = found["base"]
         found["first"] = self.continued("first", first, base)
-        found["again"] = self.continued("again", first, base)
+        if learned is not None:
+            learned(Ends(found), "first")
         found["second"] = self.continued("second", second, base)
+        if learned is not None:
+            learned(Ends(found), "second")
+        found["again"] = self.continued("again", first, base)
         found["longer"] = self.continued("longer", second, base, order="second", factor=2, cost=2.0)
         # The order of the second task's examples is that of the parallel arm: only the start differs.
         found["after"] = self.continued("after", second, found["first"], order="second")
@@ -156,10 +170,12 @@ class Bench:
 
     def at(self, networks: Sequence[Weights]) -> dict[tuple[str, str], Tensor]:
         """Probe → accuracy, (replicas, 1)."""
-        return {
-            probe: torch.tensor([[1 - objective(weights).error] for weights in networks], dtype=torch.float64)
-            for probe, objective in self._objectives.items()
-        }
+        return {probe: self.accuracy(networks, probe) for probe in self._objectives}
+
+    def accuracy(self, networks: Sequence[Weights], probe: tuple[str, str]) -> Float[Tensor, "replicas 1"]:
+        """The accuracy on one probe."""
+        objective = self._objectives[probe]
+        return torch.tensor([[1 - objective(weights).error] for weights in networks], dtype=torch.float64)
 
     def mixed(self, start: Weights, end: Weights, t: float = 0.5) -> Weights:
         """The network at t, ready to be used."""

@@ -21,10 +21,19 @@ from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
 from isthmus.merge.prediction import loss_scores
-from isthmus.studies.continual.arms import Bench, Trainings
+from isthmus.studies.continual.arms import Bench, Ends, Trainings
 from isthmus.studies.continual.contrasts import Contrast
 from isthmus.studies.continual.prediction import Forecast, Observed, validated
-from isthmus.studies.continual.retention import ARMS, BASE, Curve, Retention, contrasts, curve_of, retentions
+from isthmus.studies.continual.retention import (
+    ARMS,
+    BASE,
+    Curve,
+    Retention,
+    check_learned,
+    contrasts,
+    curve_of,
+    retentions,
+)
 from isthmus.train import Recipe
 from isthmus.zoo.cues import Cue, cued, in_colour, probes
 from isthmus.zoo.data import Data
@@ -134,7 +143,8 @@ def continual(
 
     Raises:
         DataError: the images are too small for a cue.
-        SettingError: a cue was not learned (the floor test), or a network diverged.
+        SettingError: a cue was not learned (the floor test, made as soon as a task was trained, before the other arms
+            are), or a network diverged.
 
     Cost: five (with controls seven) trainings of a task for each replica, the doubled one counting twice and the joint
     one too; then one pass over the test images for each α, arm, probe and replica.
@@ -153,10 +163,16 @@ def continual(
         notes.append("grey images were repeated over three channels for the colour cue")
     data = data.to(device)
     tasks = [cued(data, [cue], seed=curriculum.seed) for cue in curriculum.cues]
-    trainings = Trainings(curriculum.recipe, curriculum.task, curriculum.replicas, device, _share(progress, 0.0, 0.7))
-    ends = trainings.run(data, tasks, controls=curriculum.controls)
     network = Network.of(build(curriculum.recipe).to(device))
     bench = Bench(network, _objectives(network, data, curriculum), _mixture([data, *tasks]), curriculum.points)
+    trainings = Trainings(curriculum.recipe, curriculum.task, curriculum.replicas, device, _share(progress, 0.0, 0.7))
+
+    def learned(found: Ends, name: str) -> None:
+        cue = curriculum.cues[0 if name == "first" else 1].kind
+        own, floor = (bench.accuracy(found.networks[key], (cue, "cue_only")) for key in (name, "base"))
+        check_learned(f"after the {name} task", cue, own, floor.clamp_min(1 / data.classes), curriculum.margin)
+
+    ends = trainings.run(data, tasks, controls=curriculum.controls, learned=learned)
     told = _share(progress, 0.7, 0.9)
     curves = []
     for place, arm in enumerate(ARMS):

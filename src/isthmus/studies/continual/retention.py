@@ -87,19 +87,41 @@ def retentions(curve: CurveBy, cues: Sequence[str], *, classes: int, margin: flo
         accuracy, floor = curve(arm, cue, "cue_only").accuracy, floors[cue]
         sides = {"start": [0], "end": [-1], "both": [0, -1]}[holder]
         own = accuracy[:, sides].mean(1, keepdim=True)
-        lead = accuracy[:, sides].amin(1, keepdim=True) - floor
-        if float(lead.min()) < margin:
-            worst = int(lead.argmin())
-            raise SettingError(
-                f"the {cue} cue must be learned before its loss can be measured: {arm}, replica {worst} tells "
-                f"{float(own[worst]):.0%} of the classes by it, the floor is {float(floor[worst]):.0%} and the margin "
-                f"{margin:.0%}; train longer, or raise the cue's strength or swapped share"
-            )
+        check_learned(arm, cue, accuracy[:, sides].amin(1, keepdim=True), floor, margin)
         values = (accuracy - floor) / (own - floor)
         mean = intervals(values)
         middle = mean[len(mean) // 2]
         made.append(Retention(arm, cue, holder, values, mean, middle.low > KEPT))
     return made
+
+
+def check_learned(
+    where: str,
+    cue: str,
+    accuracy: Float[Tensor, "replicas 1"],
+    floor: Float[Tensor, "replicas 1"],
+    margin: float,
+) -> None:
+    """The floor test: what was not learned cannot be lost.
+
+    Args:
+        where: the arm or the training.
+        cue: which.
+        accuracy: by the cue alone, of every replica.
+        floor: what the base scores there, at least chance.
+        margin: by how much every replica must lie above its floor.
+
+    Raises:
+        SettingError: one does not.
+    """
+    lead = accuracy - floor
+    if float(lead.min()) < margin:
+        worst = int(lead.argmin())
+        raise SettingError(
+            f"the {cue} cue must be learned before its loss can be measured: {where}, replica {worst} tells "
+            f"{float(accuracy[worst]):.0%} of the classes by it, the floor is {float(floor[worst]):.0%} and the margin "
+            f"{margin:.0%}; train longer, or raise the cue's strength or swapped share"
+        )
 
 
 def contrasts(curve: CurveBy, retention: RetentionBy, cues: Sequence[str], *, middle: int) -> list[Contrast]:

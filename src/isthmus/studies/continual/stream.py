@@ -165,7 +165,7 @@ def merges(
     if stream.disjoint and heads is None:
         raise SettingError(
             "tasks have labels that no other task has, so a merge with one head mixes outputs that were never trained "
-            "together; choose separate heads, or one head to merge them all the same"
+            "together; choose separate heads (--heads separate), or one head to merge them all the same"
         )
     if heads == "separate" and not stream.disjoint:
         raise SettingError("separate heads need tasks with labels of their own; these tasks share labels, use one head")
