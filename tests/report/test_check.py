@@ -10,7 +10,8 @@ import pytest
 from isthmus.report import figures
 from isthmus.report.assemble import page_of_results
 from isthmus.report.check import check_page, item_rows, junit, pair_rows, verdict_line
-from isthmus.report.page import _csv_file, _script, render
+from isthmus.report.page import _scripts, render
+from isthmus.report.saved import csv_file
 from isthmus.report.section import section
 from isthmus.report.words import words_for
 
@@ -71,9 +72,9 @@ def values(**changes):
 @pytest.mark.parametrize("language", ["en", "ja"])
 def test_hostile_names_stay_text_and_every_figure_can_be_saved(language):
     html = render(check_page(values(), language=language), language=language)
-    own = html.replace(_script(), "")
+    own = html.replace(_scripts()[0], "")
     assert "<img" not in own
-    assert len(re.findall(r"<script", html)) == 2
+    assert len(re.findall(r"<script", html)) == 3
     assert own.count("data:image/svg+xml;base64,") == own.count("data:text/csv;") == 3
     for name in re.findall(r'download="([^"]+)"', own):
         assert not set(name) & set('/\\<>:"')
@@ -105,7 +106,7 @@ def test_a_choice_filters_the_picture():
 def test_the_data_of_a_figure_come_back_from_its_csv():
     rows = [{"series": "=1+1", "t": 0.0, "loss": 1.5}, {"series": 'é,"', "t": 1.0, "loss": None}]
     spec = figures.curves(rows, x="t", y="loss", x_title="t", y_title="loss")
-    text = base64.b64decode(_csv_file(spec).split(",", 1)[1]).decode("utf-8-sig")
+    text = base64.b64decode(csv_file(spec).split(",", 1)[1]).decode("utf-8-sig")
     assert list(csv.DictReader(io.StringIO(text))) == [
         {"series": "'=1+1", "t": "0.0", "loss": "1.5"},
         {"series": 'é,"', "t": "1.0", "loss": ""},

@@ -8,8 +8,7 @@ import pytest
 from isthmus.core.errors import SettingError
 from isthmus.report import figures
 from isthmus.report.assemble import page_of, page_of_results
-from isthmus.report.page import Figure, Page, Section, Table, render, write_page
-from isthmus.report.page import _script as drawing_script
+from isthmus.report.page import Figure, Page, Section, Table, _scripts, render, write_page
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
 ROWS = [{"series": HOSTILE, "t": t, "loss": t * (1 - t)} for t in (0.0, 0.5, 1.0)]
@@ -36,12 +35,12 @@ def page(**changes):
 
 def test_hostile_names_stay_text():
     html = render(page())
-    own = html.replace(drawing_script(), "")
+    own = html.replace(_scripts()[0], "")
     assert len(own) < len(html) / 2  # the library is most of the page
     assert "<img" not in own
-    # Every script element is one of ours: the drawing library and the page's own.
-    assert len(re.findall(r"<script", html)) == 2
-    assert len(re.findall(r"</script>", html)) == 2
+    # Every script element is one of ours: the data, the drawing library and the page's own.
+    assert len(re.findall(r"<script", html)) == 3
+    assert len(re.findall(r"</script>", html)) == 3
 
 
 def test_the_page_names_no_other_host():

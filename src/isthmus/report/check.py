@@ -33,6 +33,8 @@ def check_page(values: Mapping[str, Any], *, language: str = "en") -> Page:
             _items(values, words),
         ],
         provenance=_reproduction(values),
+        scale=[words(f"check.scale.{verdict}") for verdict in _MOODS],
+        place=list(_MOODS).index(values["verdict"]),
     )
 
 
@@ -275,12 +277,10 @@ def _capabilities(values: Mapping[str, Any], words: Words) -> Section:
         for kind in kinds
         if found[kind] is not None
     ]
-    spec = figures.bars(
+    spec = figures.dots(
         rows, x="accuracy", y="capability", x_title=words("check.column.accuracy"), series="series",
         order=list(labels.values()),
     )  # fmt: skip
-    # Thin bars: a capability is a group of four.
-    spec = {**spec, "height": {"step": 7, "for": "offset"}}
     if len(named) > 1:
         spec = figures.chosen(spec, field="pair", value=first)
     said = "; ".join(f"{c['name']}: {c['average']:.0%}" for c in retention["capabilities"][:20])

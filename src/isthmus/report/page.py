@@ -7,18 +7,17 @@ data, drawn by a script that the page carries, with a static picture for print a
 from __future__ import annotations
 
 import base64
-import csv
 import dataclasses
 import functools
+import hashlib
 import importlib
-import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from isthmus.core.files import write_text
+from isthmus.report.saved import csv_file, file_name, svg, svg_file
 from isthmus.report.words import Words, words_for
 
 Mood = Literal["good", "mixed", "bad", "neutral"]
@@ -91,6 +90,8 @@ class Page:
         sections: the rest.
         provenance: command, versions, machine, recipe.
         guidance: for readers who do not know the field: what to do next.
+        scale: all answers that the verdict could have been, the best first; empty where there is no such order.
+        place: which of them it is.
     """
 
     title: str
@@ -100,6 +101,8 @@ class Page:
     sections: Sequence[Section] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     guidance: Sequence[str] = ()
+    scale: Sequence[str] = ()
+    place: int = 0
 
 
 def render(page: Page, *, language: str = "en", interactive: bool = True) -> str:
@@ -112,20 +115,28 @@ def render(page: Page, *, language: str = "en", interactive: bool = True) -> str
     """
     words = words_for(language)
     figures = [figure for part in page.sections for figure in part.figures]
-    pictures = {id(figure): _svg(json.dumps(figure.spec)) for figure in figures}
+    pictures = {id(figure): svg(json.dumps(figure.spec)) for figure in figures}
     return _template().render(
         page=page,
         words=words,
         language=language,
         pictures=pictures,
-        svg_of=_svg_file,
-        csv_of=_csv_file,
-        file_name=_file_name,
+        svg_of=svg_file,
+        csv_of=csv_file,
+        file_name=file_name,
         number=number,
         key_of=id,
+        texts=_texts,
         flat=_flat,
-        script=_script() if interactive and figures else "",
-        as_json=_json_for_script,
+        scripts=_scripts() if interactive and figures else (),
+        hashes=_hashes() if interactive and figures else (),
+        charts=_json_for_script(
+            {
+                f"f{outer}-{inner}": figure.spec
+                for outer, part in enumerate(page.sections, start=1)
+                for inner, figure in enumerate(part.figures, start=1)
+            }
+        ),
         tokens=tokens(),
     )
 
@@ -157,72 +168,32 @@ def _template() -> Any:
 
 
 @functools.cache
-def _script() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script, from the wheel that also draws the static pictures."""
+def _scripts() -> tuple[str, str]:
+    """The drawing library, from the wheel that also draws the static pictures, and the page's own script."""
     vl_convert: Any = importlib.import_module("vl_convert")
-    # A closing tag inside a string of the script would end it early.
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    own = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
+    # A closing tag inside a string of a script would end it early.
+    library, own = (text.replace("</script", "<\\/script") for text in (vl_convert.javascript_bundle(), own))
+    return library, own
 
 
-@functools.lru_cache(maxsize=64)
-def _svg(spec: str) -> str:
-    import vl_convert
-
-    return vl_convert.vegalite_to_svg(json.loads(spec))
-
-
-def _svg_file(spec: Mapping[str, Any]) -> str:
-    """A figure's picture as an address that holds it, in black ink, for a link that saves it."""
-    picture = _svg(json.dumps(spec)).replace("currentColor", "black")
-    return f"data:image/svg+xml;base64,{base64.b64encode(picture.encode()).decode()}"
+@functools.cache
+def _hashes() -> tuple[str, ...]:
+    """What the page's policy lets run: these scripts and no other, whatever stands in the data."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in _scripts())
+    return tuple(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
-def _csv_file(spec: Mapping[str, Any]) -> str:
-    """A figure's rows as an address that holds them as CSV, for a link that saves them.
-
-    Text that a spreadsheet would run as a formula gets an apostrophe in front.
-    """
-    rows = _rows(spec)
-    names = list(dict.fromkeys(name for row in rows for name in row if not name.startswith("drawn_")))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(names)
-    writer.writerows([inert(row.get(name)) for name in names] for row in rows)
-    # The mark at the beginning tells spreadsheets that names are written in UTF-8.
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.getvalue().encode('utf-8-sig')).decode()}"
+def _texts(table: Table) -> list[bool]:
+    """Which columns of a table hold sentences or names, which stand left, and which numbers, which stand right."""
+    columns = zip(*table.rows, strict=False) if table.rows else ()
+    found = [any(isinstance(v, str) and not _is_figure(v) for v in column) for column in columns]
+    return found + [False] * (len(table.columns) - len(found))
 
 
-def _rows(part: Any) -> list[Mapping[str, Any]]:
-    """Every row of data in a definition, in its order; equal sets of rows in several layers once."""
-    found: list[Mapping[str, Any]] = []
-    sets: list[Any] = []
-
-    def walk(node: Any) -> None:
-        if isinstance(node, Mapping):
-            data = node.get("data")
-            values = data.get("values") if isinstance(data, Mapping) else None
-            if isinstance(values, list) and values not in sets:
-                sets.append(values)
-                found.extend(row for row in values if isinstance(row, Mapping))
-            for name, value in node.items():
-                if name != "data":
-                    walk(value)
-        elif isinstance(node, list):
-            for value in node:
-                walk(value)
-
-    walk(part)
-    return found
-
-
-def inert(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula, with an apostrophe in front; all else as it is."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def _file_name(title: str) -> str:
-    """A title as the name of a file on any system."""
-    return re.sub(r"[^\w.-]+", "-", title).strip("-.")[:60] or "figure"
+def _is_figure(text: str) -> bool:
+    """Whether a text is a number with its interval or unit, such as ``8.9% [5.8%, 11.9%]`` or ``≈ 1.6 s``."""
+    return not text or text[0] in "0123456789+-−–≈×±<>[" or text in ("✓", "✗")
 
 
 def _json_for_script(value: Any) -> str:
@@ -265,7 +236,6 @@ __all__ = [
     "Section",
     "Table",
     "Words",
-    "inert",
     "number",
     "render",
     "tokens",

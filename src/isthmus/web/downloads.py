@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 
 from isthmus.core.errors import IsthmusError, SettingError
 from isthmus.core.record import to_json
-from isthmus.report.page import inert
+from isthmus.report.saved import inert
 from isthmus.studies.store.export import about, numbers
 from isthmus.studies.store.index import Query
 from isthmus.studies.store.kept import Run

@@ -5,13 +5,13 @@ reads well on light and on dark paper. A chart of a new kind goes into the file 
 ``style`` offers.
 """
 
-from isthmus.report.figures.comparisons import bars, scatter
+from isthmus.report.figures.comparisons import bars, dots, scatter
 from isthmus.report.figures.distributions import histogram, steps
 from isthmus.report.figures.laws import law
 from isthmus.report.figures.lines import curves, trend
 from isthmus.report.figures.maps import matrix, ordered_matrix, plane, strips
 from isthmus.report.figures.pictures import write_picture
-from isthmus.report.figures.style import HEIGHT, PALETTE, WIDTH, Row, altair, chosen, colour, distinct, finished
+from isthmus.report.figures.style import HEIGHT, PALETTE, WIDTH, Row, altair, chosen, colour, distinct, finished, zoom
 from isthmus.report.figures.trees import sharing, tree
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "colour",
     "curves",
     "distinct",
+    "dots",
     "finished",
     "histogram",
     "law",
@@ -38,4 +39,5 @@ __all__ = [
     "tree",
     "trend",
     "write_picture",
+    "zoom",
 ]

@@ -28,6 +28,30 @@ def bars(
     return finished(chart)
 
 
+def dots(
+    rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A line for each ``y`` with a mark for each ``series`` on it: for values so near each other that bars look alike.
+
+    The axis begins where the values do, not at zero: only places are compared, no lengths.
+    """
+    alt = altair()
+    names = list(dict.fromkeys(str(entry[y]) for entry in rows))
+    shapes = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down"]
+    present = list(order or distinct(rows, series))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        y=alt.Y(f"{y}:N", title=None, sort=names, axis=alt.Axis(labelLimit=180, grid=True))
+    )
+    reach = base.mark_rule(color="#8a949e", strokeWidth=1.5, opacity=0.6).encode(x=f"min({x}):Q", x2=f"max({x}):Q")
+    marks = base.mark_point(filled=True, size=60, opacity=0.9).encode(
+        x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False, nice=True)),
+        color=colour(series, present),
+        shape=alt.Shape(f"{series}:N", title=None, sort=present, scale=alt.Scale(domain=present, range=shapes)),
+        tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
+    )
+    return finished((reach + marks).properties(width=WIDTH, height=alt.Step(20)))
+
+
 def scatter(
     rows: Sequence[Row], *, x: str, y: str, y_title: str, panel: str, series: str, name: str, columns: int = 3
 ) -> dict[str, Any]:

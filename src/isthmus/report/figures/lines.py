@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.report.figures.style import HEIGHT, WIDTH, Row, altair, colour, distinct, finished
+from isthmus.report.figures.style import HEIGHT, WIDTH, Row, altair, colour, distinct, finished, zoom
 
 
 def curves(
@@ -35,7 +35,7 @@ def curves(
             ],
         )
         .properties(width=WIDTH, height=HEIGHT)
-        .interactive()
+        .add_params(zoom())
     )
     return finished(chart)
 

@@ -20,6 +20,11 @@ def chosen(spec: Mapping[str, Any], *, field: str, value: str) -> dict[str, Any]
     return {**spec, "params": [*spec.get("params", []), parameter], "transform": [keep, *spec.get("transform", [])]}
 
 
+def zoom() -> Any:
+    """Moving by dragging, zooming by the wheel with Shift held: the wheel alone must go on scrolling the page."""
+    return altair().selection_interval(bind="scales", zoom="wheel![event.shiftKey]", name="zoom")
+
+
 def altair() -> Any:
     """Altair, imported where a chart is drawn; untyped, since its generated signatures refuse plain dictionaries."""
     return importlib.import_module("altair")

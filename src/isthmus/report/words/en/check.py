@@ -1,6 +1,10 @@
 """English: the words of the check before deployment."""
 
 TEXTS = {
+    "check.scale.as_they_are": "as they are",
+    "check.scale.permutation": "after a permutation",
+    "check.scale.repair": "after a permutation and REPAIR",
+    "check.scale.apart": "keep apart",
     "check.title": "Check before deployment: {names}",
     "check.verdict.as_they_are": "These models are interchangeable as they are: they lie in one basin.",
     "check.verdict.permutation": "These models are interchangeable after a permutation of their hidden units.",

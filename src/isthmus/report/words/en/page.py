@@ -12,6 +12,9 @@ TEXTS = {
     "table.convention": "Convention",
     "table.value": "Value",
     "table.interval": "Mean over pairs [interval over networks]",
+    "page.scale": "The possible answers, the best first",
+    "page.enlarge": "Enlarge",
+    "page.hint": "Point at a figure to read its values. Drag to move it; hold Shift and turn the wheel to zoom; double-click to go back.",
     "page.save.svg": "Save as SVG",
     "page.save.csv": "Save the data as CSV",
 }

@@ -1,6 +1,10 @@
 """Japanese: the words of the check before deployment."""
 
 TEXTS = {
+    "check.scale.as_they_are": "そのままで交換可能",
+    "check.scale.permutation": "置換すれば可能",
+    "check.scale.repair": "置換と REPAIR で可能",
+    "check.scale.apart": "別々に保つ",
     "check.title": "デプロイ前の確認：{names}",
     "check.verdict.as_they_are": "これらのモデルはそのままで交換できます。同じ盆地（basin）にあります。",
     "check.verdict.permutation": "これらのモデルは、隠れユニットの置換を行えば交換できます。",

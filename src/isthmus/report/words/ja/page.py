@@ -12,6 +12,9 @@ TEXTS = {
     "table.convention": "定義",
     "table.value": "値",
     "table.interval": "ペア平均［ネットワーク単位の信頼区間］",
+    "page.scale": "ありうる判定（良い順）",
+    "page.enlarge": "拡大",
+    "page.hint": "図に触れると値が表示されます。ドラッグで移動、Shift を押しながらホイールで拡大・縮小、ダブルクリックで元に戻ります。",
     "page.save.svg": "SVG で保存",
     "page.save.csv": "データを CSV で保存",
 }
