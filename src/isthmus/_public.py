@@ -22,6 +22,7 @@ PUBLIC: dict[str, str] = {
     "Symmetry": "isthmus.core.symmetry:Symmetry",
     "UnitGroup": "isthmus.core.symmetry:UnitGroup",
     "discover": "isthmus.discover",
+    "unit_scale": "isthmus.core.canonical:unit_scale",
     "layer_map": "isthmus.discover.picture:layer_map",
     "load": "isthmus.core.checkpoint:load",
     "load_permutation": "isthmus.core.symmetry_file:load_permutation",

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from isthmus.core.canonical import rescaled
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective, squared_error
 from isthmus.core.symmetry import Site, Symmetry, UnitGroup
 from isthmus.core.weights import to
-from isthmus.curvature import adaptive_worst_case, random_sharpness, rescaled, worst_case
+from isthmus.curvature import adaptive_worst_case, random_sharpness, worst_case
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def relu():
     symmetry = Symmetry((group,), {name: tuple(t.shape) for name, t in network.weights.items()})
     objective = Objective(network, torch.randn(20, 4).double(), torch.randint(3, (20,)), batch_size=7)
     factors = {"h": torch.tensor([0.1, 0.5, 1.0, 2.0, 5.0, 20.0])}
-    return objective, network.weights, rescaled(network.weights, symmetry, factors)
+    return objective, network.weights, rescaled(symmetry, network.weights, factors)
 
 
 def test_adaptive_sharpness_does_not_see_the_scale_and_plain_does(relu):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import lap
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
 
-from isthmus.cluster import distribution, hierarchy, overlaps, recovery, unit_scale
+from isthmus.cluster import distribution, hierarchy, overlaps, recovery
+from isthmus.core.canonical import unit_scale
 from isthmus.core.randomness import child
 from isthmus.core.symmetry import Permutation, Site, Symmetry, UnitGroup
 from isthmus.core.weights import unstack
@@ -70,7 +73,7 @@ def families() -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("alignment", ["raw", "reference", "pairwise"])
-@pytest.mark.parametrize("normalise", [None, unit_scale(SCALES)], ids=["", "unit scale"])
+@pytest.mark.parametrize("normalise", [None, functools.partial(unit_scale, SCALES)], ids=["", "unit scale"])
 def test_plain_seeds_are_no_hierarchy_and_families_are(seeds, families, alignment, normalise):
     found = {
         name: overlaps(solutions, alignment=alignment, align=_align, normalise=normalise)

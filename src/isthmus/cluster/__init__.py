@@ -4,7 +4,6 @@ from isthmus.cluster.disconnectivity import Disconnectivity, disconnectivity, mi
 from isthmus.cluster.distribution import FiniteSize, OverlapDistribution, distribution, finite_size
 from isthmus.cluster.hierarchy import NullTest, Verdict, hierarchy
 from isthmus.cluster.overlap import Overlaps, distances, function_overlaps, overlaps
-from isthmus.cluster.scale import unit_scale
 from isthmus.cluster.solutions import LeftOut
 from isthmus.cluster.states import Recovery, States, recovery, states
 from isthmus.cluster.surrogates import Planted, gaussian_solutions, planted_tree
@@ -35,5 +34,4 @@ __all__ = [
     "recovery",
     "states",
     "ultrametric_gap",
-    "unit_scale",
 ]

@@ -109,7 +109,8 @@ def overlaps(
             the earlier.
         align: (moving, fixed) → a permutation, a result that holds one as ``permutation``, or the moved weights.
         reference: number or label of the solution that the others are aligned to.
-        normalise: applied to every solution first, such as :func:`~isthmus.cluster.scale.unit_scale` for ReLU networks.
+        normalise: applied to every solution first; for networks whose units have a free scale
+            ``functools.partial(isthmus.core.canonical.unit_scale, symmetry)``.
         threads: alignments at once; by default as many as PyTorch may use.
         progress: hears of every alignment.
 

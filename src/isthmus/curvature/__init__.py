@@ -5,7 +5,6 @@ from isthmus.curvature.density import Density, density
 from isthmus.curvature.eigen import EigenPairs, eigenpairs
 from isthmus.curvature.hessian import gauss_newton, hessian
 from isthmus.curvature.places import PathCurvature, PlaneCurvature, Probe, along_path, by_layer, layers, over_plane
-from isthmus.curvature.scale import normalised, rescaled
 from isthmus.curvature.sharpness import Sharpness, adaptive_worst_case, random_sharpness, worst_case
 from isthmus.curvature.trace import Diagonal, Trace, diagonal, trace
 
@@ -29,10 +28,8 @@ __all__ = [
     "gauss_newton",
     "hessian",
     "layers",
-    "normalised",
     "over_plane",
     "random_sharpness",
-    "rescaled",
     "trace",
     "worst_case",
 ]

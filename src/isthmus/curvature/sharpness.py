@@ -57,7 +57,7 @@ def random_sharpness(
 
     Every row along the first axis of a tensor with two or more axes is a filter; vectors (biases, normalisation) stay.
     So the measure does not change when ReLU units are rescaled without biases; with biases take the scale out first
-    (``normalised``), for they stay where they are while their unit's length changes.
+    (:func:`isthmus.core.canonical.unit_scale`), for they stay where they are while their unit's length changes.
 
     Args:
         objective: network, data and loss, in evaluation mode.

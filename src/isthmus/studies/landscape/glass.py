@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,9 @@ from isthmus.cluster import (
     planted_tree,
     recovery,
     states,
-    unit_scale,
 )
 from isthmus.connect import PairBarriers, barriers
+from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
@@ -114,7 +115,7 @@ def glass(
     if not permutable and set(alignments) != {"raw"}:
         raise SettingError("aligning must have a symmetry with permutations; give a model, or ask for raw alone")
     scaled = symmetry is not None and any(group.kind == "scale" for group in symmetry.groups)
-    normalise = unit_scale(symmetry) if scaled and symmetry is not None else None
+    normalise = functools.partial(unit_scale, symmetry) if scaled and symmetry is not None else None
     phases = len(alignments) + (objective is not None)
     found = []
     for place, alignment in enumerate(alignments):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from isthmus.connect import Line, barrier, reestimate
+from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective, Score
@@ -30,7 +31,6 @@ from isthmus.curvature import (
     eigenpairs,
     gauss_newton,
     hessian,
-    normalised,
     random_sharpness,
     trace,
     worst_case,
@@ -105,7 +105,7 @@ def flatness_of(
         name: [] for name in ("scores", "eigenvalues", "trace", "random", "worst", "adaptive")
     }
     for place, weights in enumerate(solutions):
-        start = normalised(weights, symmetry) if scaled and symmetry is not None else weights
+        start = unit_scale(symmetry, weights) if symmetry is not None else weights
         operator = hessian(objective, start)
         jobs = {
             "scores": lambda w=weights: objective(w),
