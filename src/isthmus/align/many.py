@@ -89,10 +89,10 @@ def to_reference(
         if place == reference:
             permutations.append(symmetry.identity())
         else:
-            told = within(progress, place, len(solutions))
+            told = within(progress, len(matches), len(solutions) - 1)
             matches.append(matcher(symmetry, solution, solutions[reference], generator=generator, progress=told))
             permutations.append(matches[-1].permutation)
-        progress(place + 1, len(solutions), "to the reference")
+            progress(len(matches), len(solutions) - 1, "to the reference")
     converged = all(match.status is Status.CONVERGED for match in matches)
     return ManyMatch(
         permutations=tuple(permutations),
