@@ -17,7 +17,10 @@ def redundancy(
         str, typer.Argument(help="module:function, file.py:function, torchvision:NAME, timm:NAME, a zoo name.")
     ],
     checkpoints: Annotated[
-        list[str] | None, typer.Argument(help="Trained weights: how many copies do they still tell apart?")
+        list[str] | None,
+        typer.Argument(
+            help="Trained weights: how many copies do they still tell apart? With --data, which units are dead?"
+        ),
     ] = None,
     shape: options.Shape = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="The input is token numbers, not real numbers.")] = False,
@@ -34,6 +37,9 @@ def redundancy(
         float | None,
         typer.Option(help="Deviation of a weight; by default that between aligned checkpoints, or exact equality."),
     ] = None,
+    data: options.MaybeData = None,
+    data_dir: options.DataDir = None,
+    examples: options.Examples = 1000,
     seed: options.Seed = 0,
     unsafe_pickle: options.UnsafePickle = False,
     report: options.Report = None,
@@ -46,17 +52,24 @@ def redundancy(
         from isthmus.studies.redundancy.counting import count
 
         shapes = inputs.shapes(shape)
+        found = inputs.found_data(data, data_dir, examples=examples) if data else None
         settings: dict[str, Any] = {"inputs": tuple(shapes[0][1:])} if shapes else {}
+        if found is not None:
+            settings = {"inputs": found.shape, "classes": found.classes}
         family = _family(model, settings, widths, depths)
-        module = inputs.module(model, shape=shapes[0][1:] if shapes else None)
+        module = inputs.module(model, data=found, shape=shapes[0][1:] if shapes else None)
         example = inputs.example(shape, module, tokens=tokens, seed=seed)
-        solutions = inputs.found_solutions(checkpoints or [], Network.of(module), unsafe_pickle=unsafe_pickle)
+        if found is not None and shape is None:
+            example = (found.train_inputs[:2],)
+        paths = inputs.expanded(checkpoints or [])
+        solutions = inputs.found_solutions(paths, Network.of(module), unsafe_pickle=unsafe_pickle)
         result = count(
             module,
             example,
             name=model,
             family=family,
-            solutions=dict(zip(inputs.shortened(checkpoints or []), solutions, strict=True)),
+            solutions=dict(zip(inputs.shortened(paths), solutions, strict=True)),
+            inputs=None if found is None else found.train_inputs,
             factors=factors,
             noise=noise,
             seed=seed,

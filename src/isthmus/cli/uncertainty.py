@@ -55,7 +55,7 @@ def uncertainty(
         network = Network.of(build(recipe).to(where))
         solutions: list[Any] = []
         if checkpoints:
-            solutions = inputs.found_solutions(checkpoints, network, unsafe_pickle=unsafe_pickle)
+            solutions = inputs.found_solutions(inputs.expanded(checkpoints), network, unsafe_pickle=unsafe_pickle)
         elif not before:
             replicas = trained(recipe.replicates(2), data=found, module=build, device=where)
             solutions = [replica.weights for replica in replicas]

@@ -1,5 +1,6 @@
 """How uncertain the objective itself is: redundant copies, noisy gradients and labels, and where SGD settles."""
 
+from isthmus.noise.activity import silent_units, writing_axes
 from isthmus.noise.gradient_noise import GradientNoise, InEigenbasis, LayerSignal, gradient_noise
 from isthmus.noise.gradient_spread import (
     gradient_under_augmentation,
@@ -61,9 +62,11 @@ __all__ = [
     "predicted_variance",
     "redundancy",
     "settled",
+    "silent_units",
     "stationary",
     "teaching",
     "under_augmentation",
     "under_label_noise",
     "under_resampling",
+    "writing_axes",
 ]

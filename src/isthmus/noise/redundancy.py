@@ -57,7 +57,8 @@ class GroupIdentity(Record):
     Attributes:
         name: the group.
         size: its units.
-        dead: units that hear nothing or are heard by nobody.
+        dead: units that hear nothing, are heard by nobody or are silent on the data.
+        silent: those that are silent on the data; 0 if none were given.
         duplicates: units beyond the first of every set that cannot be told apart; dead ones count as one such set.
         log10_copies: log10(size!).
         log10_distinct: log10 of the copies that differ: size! over the product of the sets' own factorials.
@@ -66,6 +67,7 @@ class GroupIdentity(Record):
     name: str
     size: int
     dead: int
+    silent: int
     duplicates: int
     log10_copies: float
     log10_distinct: float
@@ -115,6 +117,7 @@ def effective_redundancy(
     *,
     noise: float | Mapping[str, float] = 0.0,
     silent: Mapping[str, Bool[Tensor, " units"]] | None = None,
+    writes: Mapping[str, int | None] | None = None,
 ) -> EffectiveRedundancy:
     """Count the copies that these weights can tell apart.
 
@@ -123,8 +126,9 @@ def effective_redundancy(
     over twice the noise variance stays below the mean of its χ² law plus three standard deviations. Sets are joined
     step by step.
 
-    A unit is dead if everything that writes it (sites along a tensor's first axis with two or more axes) is within the
-    noise of zero, or everything that reads it (sites along later axes), or if ``silent`` says so. Nested groups are
+    A unit is dead if everything that writes it is within the noise of zero, or everything that reads it, or if
+    ``silent`` says so. Of tensors of two or more axes one axis writes and the others read; where ``writes`` cannot
+    tell, the tensor counts as both, and a unit is not called dead before it is zero there, too. Nested groups are
     counted one by one, as they stand inside their parents.
 
     Args:
@@ -132,7 +136,10 @@ def effective_redundancy(
         weights: of its architecture.
         noise: standard deviation of a weight, one number or one for each tensor, such as that of SGD's stationary law
             or of replicas after alignment. With 0 only exact equality counts.
-        silent: group → units that are known to be dead from data, such as ReLUs that never fire.
+        silent: group → units that are known to be dead from data (:func:`isthmus.noise.silent_units`).
+        writes: tensor → the axis along which it makes units, None where that is unknown
+            (:func:`isthmus.noise.writing_axes`); axis 0 for tensors that are not named, as in linear layers and
+            convolutions.
 
     Raises:
         SymmetryError: weights of another architecture, or a group that is not there.
@@ -146,7 +153,7 @@ def effective_redundancy(
     if unknown := [name for name in silent or {} if name not in symmetry.by_name]:
         raise SymmetryError(f"silent units must be of groups of the symmetry; unknown: {listed(unknown)}")
     groups = tuple(
-        _identity(group, weights, noise, None if silent is None else silent.get(group.name))
+        _identity(group, weights, noise, None if silent is None else silent.get(group.name), writes or {})
         for group in symmetry.permutable
     )
     copies, distinct = (sum(getattr(group, field) for group in groups) for field in ("log10_copies", "log10_distinct"))
@@ -162,19 +169,25 @@ def _log10_factorial(count: int) -> float:
 
 
 def _identity(
-    group: UnitGroup, weights: Weights, noise: float | Mapping[str, float], silent: Tensor | None
+    group: UnitGroup,
+    weights: Weights,
+    noise: float | Mapping[str, float],
+    silent: Tensor | None,
+    writes: Mapping[str, int | None],
 ) -> GroupIdentity:
     from scipy.sparse.csgraph import connected_components
 
-    sites = [(site.dim, *_scaled(site, weights, noise)) for site in group.matched]
-    written = [rows for dim, rows, axes in sites if dim == 0 and axes >= 2]
-    read = [rows for dim, rows, axes in sites if dim >= 1]
-    dead = torch.zeros(group.size, dtype=torch.bool) if silent is None else silent.cpu().bool()
+    sites = [(site, writes.get(site.tensor, 0), *_scaled(site, weights, noise)) for site in group.matched]
+    # Vectors (biases, gains) only go with what a tensor of more axes makes.
+    written = [rows for site, axis, rows, axes in sites if axes >= 2 and axis in (site.dim, None)]
+    read = [rows for site, axis, rows, axes in sites if axes >= 2 and axis != site.dim]
+    quiet = torch.zeros(group.size, dtype=torch.bool) if silent is None else silent.cpu().bool()
+    dead = quiet
     for rows in (written, read):
         if rows:
             joined = torch.cat(rows, 1)
             dead = dead | (joined.square().sum(1) <= _reach(joined.shape[1]))
-    features = torch.cat([rows for _, rows, _ in sites], 1)
+    features = torch.cat([rows for _, _, rows, _ in sites], 1)
     # A difference of two noisy entries has twice the variance of one.
     same = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
     equal = same <= _reach(features.shape[1])
@@ -183,7 +196,9 @@ def _identity(
     sizes = torch.bincount(torch.from_numpy(sets).long()).tolist()
     copies = _log10_factorial(group.size)
     distinct = copies - sum(_log10_factorial(size) for size in sizes)
-    return GroupIdentity(group.name, group.size, int(dead.sum()), group.size - len(sizes), copies, distinct)
+    return GroupIdentity(
+        group.name, group.size, int(dead.sum()), int(quiet.sum()), group.size - len(sizes), copies, distinct
+    )
 
 
 def _scaled(site, weights: Weights, noise: float | Mapping[str, float]) -> tuple[Float[Tensor, "units entries"], int]:

@@ -53,16 +53,21 @@ def counting_tables(values: Mapping[str, Any], words: Words) -> list[Table]:
         ]
         tables.append(Table(words("counting.sizes"), [words(f"counting.column.{name}") for name in names], rows))
     if values["effective"]:
-        names = ("checkpoint", "dead", "duplicates", "distinct", "share")
+        names = ("checkpoint", "dead", "silent", "duplicates", "distinct", "share")
         rows = [
-            [name, sum(g["dead"] for g in found["groups"]), sum(g["duplicates"] for g in found["groups"]),
+            [name, *(sum(g[field] for g in found["groups"]) for field in ("dead", "silent", "duplicates")),
              f"{found['log10_distinct']:.1f}", f"{found['share']:.1%}"]
             for name, found in values["effective"].items()
         ]  # fmt: skip
         title = words(
             "counting.effective", noise=f"{values['noise']:.3g}", source=words(_SOURCES[values["noise_from"]])
         )
-        tables.append(Table(title, [words(f"counting.column.{name}") for name in names], rows))
+        note = words("counting.silent", examples=values["examples"]) if values["examples"] else words("counting.unseen")
+        tables.append(Table(title, [words(f"counting.column.{name}") for name in names], rows, note=note))
+    rows = [[one["name"], one["counted"], one["published"]] for one in values["references"]]
+    rows.append([values["model"], sum(layer["floored"] for layer in values["layers"]), "–"])
+    names = ("network", "floored", "published")
+    tables.append(Table(words("counting.references"), [words(f"counting.column.{name}") for name in names], rows))
     return tables
 
 

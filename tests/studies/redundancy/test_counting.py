@@ -9,7 +9,7 @@ from torch import nn
 from isthmus.discover import discover
 from isthmus.noise import redundancy
 from isthmus.report.section import section
-from isthmus.studies.redundancy.counting import PUBLISHED, count
+from isthmus.studies.redundancy.counting import count, references
 from isthmus.zoo.networks import network
 
 EXAMPLE = torch.zeros(2, 1, 8, 8)
@@ -21,7 +21,7 @@ def mlp(width, depth=2, activation="relu"):
 
 def test_the_published_count_of_an_mlp():
     found = count(mlp(512, 3), EXAMPLE, factors=False)
-    assert found.total.log10_floored == PUBLISHED["MLP, 3 × 512"]
+    assert found.total.log10_floored == 3498
     assert [layer.floored for layer in found.layers] == [1166] * 3
     assert not found.factors
 
@@ -42,7 +42,7 @@ def test_the_published_count_of_vgg16():
     with torch.device("meta"):
         module = vgg16()
     found = discover(module, torch.zeros(1, 3, 32, 32, device="meta"), verify=False)
-    assert redundancy(found).log10_floored == PUBLISHED["VGG16"]
+    assert redundancy(found).log10_floored == 35160
 
 
 @pytest.mark.parametrize(("activation", "signs", "scales"), [("relu", 0, 12), ("tanh", 12, 0), ("gelu", 0, 0)])
@@ -60,7 +60,26 @@ def test_against_width_and_depth():
     assert [size.log10_copies for size in found.sizes] == pytest.approx(expected)
     drawn = section(found)
     assert len(drawn.figures) == 1
-    assert len(drawn.tables) == 2
+    assert len(drawn.tables) == 3
+    assert drawn.tables[-1].rows[-1] == ["own", 8, "–"]  # floor(log10 8!) twice
+
+
+def test_our_counts_of_the_published_networks_are_theirs():
+    assert {one.name: one.counted for one in references()} == {"MLP, 3 × 512": 3498, "VGG16": 35160}
+    assert all(one.counted == one.published for one in references())
+
+
+def test_units_that_never_fire_are_found_on_data():
+    module = mlp(6, depth=2)
+    weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    weights["1.bias"][2] = -1e3
+    inputs = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    blind = count(module, EXAMPLE, solutions={"a": weights}).effective["a"]
+    assert [group.dead for group in blind.groups] == [0, 0]
+    seeing = count(module, EXAMPLE, solutions={"a": weights}, inputs=inputs)
+    assert next((group.dead, group.silent) for group in seeing.effective["a"].groups) == (1, 1)
+    assert seeing.examples == 50
+    assert "never fire" not in section(seeing).tables[1].note
 
 
 def test_what_training_leaves():

@@ -11,24 +11,29 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import isthmus.discover as discovery
 from isthmus.align.weight_matching import WeightMatching
+from isthmus.core.network import Network
 from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
-from isthmus.noise import redundancy
+from isthmus.noise import redundancy, silent_units, writing_axes
 from isthmus.noise.redundancy import EffectiveRedundancy, Redundancy, effective_redundancy
 from isthmus.zoo.remedies import free_parameters
 
 _FACTORS_UP_TO = 2_000_000  # parameters: signs and scales cost some network calls in float64 for every group
 
-# Ainsworth et al., "Git Re-Basin", arXiv 2209.04836: log10 of the permutations, floored for each layer.
-PUBLISHED = {"MLP, 3 × 512": 3498, "VGG16": 35160}
+# Ainsworth et al., "Git Re-Basin", arXiv 2209.04836: log10 of the permutations, floored for each layer. VGG16 is
+# configuration D of Simonyan & Zisserman with its wide classifier.
+PUBLISHED: Mapping[str, tuple[tuple[int, ...], int]] = {
+    "MLP, 3 × 512": ((512,) * 3, 3498),
+    "VGG16": ((64,) * 2 + (128,) * 2 + (256,) * 3 + (512,) * 6 + (4096,) * 2, 35160),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,21 @@ class Size(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class Reference(Record):
+    """A published count beside ours.
+
+    Attributes:
+        name: of the network.
+        published: log10 of its permutations, floored for each layer.
+        counted: ours from its widths, in the same way.
+    """
+
+    name: str
+    published: int
+    counted: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Redundancies(Record):
     """Everything that was counted.
 
@@ -79,6 +99,8 @@ class Redundancies(Record):
         effective: by checkpoint: what its weights tell apart.
         noise: deviation of a weight that counted as indistinguishable, largest over the tensors; 0 is exact equality.
         noise_from: ``given``, ``aligned checkpoints`` or ``exact equality``.
+        examples: so many were shown to find silent units; 0 if none.
+        references: published counts, for the order of magnitude.
         obstacles: how many operations pinned units.
         provenance: versions and machine.
     """
@@ -92,6 +114,8 @@ class Redundancies(Record):
     effective: Mapping[str, EffectiveRedundancy]
     noise: float
     noise_from: str
+    examples: int
+    references: tuple[Reference, ...]
     obstacles: int
     provenance: Mapping[str, Any]
 
@@ -103,6 +127,7 @@ def count(
     name: str = "own",
     family: Mapping[tuple[int, int], Callable[[], nn.Module]] | None = None,
     solutions: Mapping[str, Weights] | None = None,
+    inputs: Tensor | tuple[Tensor, ...] | None = None,
     factors: bool | None = None,
     noise: float | None = None,
     seed: int = 0,
@@ -116,6 +141,7 @@ def count(
         name: of the model.
         family: (width, depth) → a function that builds that member; it must take the same example.
         solutions: weights by name, for the effective count.
+        inputs: data on which units that never do anything are found; without them only equal and unheard units are.
         factors: whether to look for signs and scales; by default up to two million parameters.
         noise: standard deviation of a weight; by default, with two solutions or more, the deviation between the first
             and each other one after aligning (over √2), by tensor, else exact equality.
@@ -140,13 +166,48 @@ def count(
         sizes.append(Size(width, depth, free_parameters(member), found.log10_copies, found.scale_dimensions))
         progress(place + 2, jobs, f"{width} × {depth}")
     spread, source = _noise(symmetry, solutions, noise, seed)
-    effective = {label: effective_redundancy(symmetry, one, noise=spread) for label, one in solutions.items()}
+    effective = _effective(module, symmetry, solutions, inputs, example, spread, seed)
     largest = max(spread.values(), default=0.0) if isinstance(spread, dict) else float(spread)
     total = redundancy(symmetry)
     return Redundancies(
         name, free_parameters(module), _layers(total), total, factors, tuple(sizes), effective, largest, source,
-        len(symmetry.obstacles), provenance(),
+        _examples(inputs), references(), len(symmetry.obstacles), provenance(),
     )  # fmt: skip
+
+
+def references() -> tuple[Reference, ...]:
+    """Published counts, and ours from the same widths."""
+    return tuple(
+        Reference(name, published, sum(math.floor(math.lgamma(width + 1) / math.log(10)) for width in widths))
+        for name, (widths, published) in PUBLISHED.items()
+    )
+
+
+def _effective(  # noqa: PLR0917
+    module: nn.Module,
+    symmetry: Symmetry,
+    solutions: Mapping[str, Weights],
+    inputs: Tensor | tuple[Tensor, ...] | None,
+    example: Any,
+    spread: float | Mapping[str, float],
+    seed: int,
+) -> dict[str, EffectiveRedundancy]:
+    """What every solution's weights tell apart, with its silent units where there are data."""
+    if not solutions:
+        return {}
+    network = Network.of(module)
+    writes = writing_axes(module, example if isinstance(example, tuple) else (example,))
+    found = {}
+    for label, weights in solutions.items():
+        quiet = None
+        if inputs is not None:
+            quiet = silent_units(network, symmetry, weights, inputs, generator=child(seed, "silent", label))
+        found[label] = effective_redundancy(symmetry, weights, noise=spread, silent=quiet, writes=writes)
+    return found
+
+
+def _examples(inputs: Tensor | tuple[Tensor, ...] | None) -> int:
+    return 0 if inputs is None else len(inputs[0] if isinstance(inputs, tuple) else inputs)
 
 
 def _layers(total: Redundancy) -> tuple[LayerCount, ...]:
