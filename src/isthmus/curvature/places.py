@@ -24,6 +24,7 @@ from isthmus.curvature.trace import trace
 
 Measured = TypeVar("Measured")
 Matrix = Callable[..., Operator]
+_EVEN = tuple(i / 24 for i in range(25))  # the grid of a barrier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +164,7 @@ def along_path(
     objective: Objective,
     path: Callable[[float], Weights],
     *,
-    positions: Sequence[float] | Tensor = tuple(i / 24 for i in range(25)),
+    positions: Sequence[float] | Tensor = _EVEN,
     probe: Probe = Probe(),
     progress: Progress = silent,
 ) -> PathCurvature:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from isthmus.merge.configuration import Configuration as Configuration
     from isthmus.merge.evaluate import Appraisal as Appraisal
     from isthmus.merge.evaluate import appraise as appraise
-    from isthmus.merge.families import families as families
-    from isthmus.merge.families import layerwise as layerwise
+    from isthmus.merge.family import families as families
+    from isthmus.merge.family import layerwise as layerwise
     from isthmus.merge.findings import Finding as Finding
     from isthmus.merge.findings import Findings as Findings
     from isthmus.merge.findings import examine as examine
@@ -56,7 +56,7 @@ _PLACES = {
     "average": ("SLERP", "GreedySoup", "Mean", "UniformSoup", "Weighted"),
     "configuration": ("Configuration",),
     "evaluate": ("Appraisal", "appraise"),
-    "families": ("families", "layerwise"),
+    "family": ("families", "layerwise"),
     "findings": ("Finding", "Findings", "examine"),
     "fisher": ("Fisher", "diagonal_fisher"),
     "front": ("Aim", "Family", "Front", "Trial", "search"),

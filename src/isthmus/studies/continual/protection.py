@@ -20,7 +20,7 @@ from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
-from isthmus.merge.families import families, layerwise
+from isthmus.merge.family import families, layerwise
 from isthmus.merge.fisher import diagonal_fisher
 from isthmus.merge.front import Family, Front, Trial, search
 from isthmus.studies.continual.halves import Capability, Kept, Wish, capabilities
