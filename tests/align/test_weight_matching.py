@@ -135,9 +135,8 @@ def test_two_hidden_layers_stay_between_the_identity_and_the_optimum(seed: int) 
     assert match.objective >= 0.8 * best  # restarts: far better than chance, which is around 0
 
 
-def test_the_published_counterexample() -> None:
-    """No permutation connects these two networks of width 2 and depth 2, both of which are always right."""
-    symmetry = mlp(2, 2, 2, 1)
+def _counterexample() -> tuple[Symmetry, dict[str, Tensor], dict[str, Tensor]]:
+    """Two 2-2-2-1 networks that are right everywhere on [−1, 1]²: positive where x₁ < 0 and x₂ > 0."""
     first = {
         "0.weight": torch.tensor([[-1.0, 0], [0, -1]]),
         "0.bias": torch.tensor([1.0, 0]),
@@ -154,25 +153,68 @@ def test_the_published_counterexample() -> None:
         "2.weight": torch.tensor([[-1.0, -1]]),
         "2.bias": torch.tensor([0.0]),
     }
-    axis = (torch.arange(1000, dtype=torch.float64) + 0.5) / 500 - 1
-    points = torch.cartesian_prod(axis, axis)
-    label = (points[:, 0] < 0) & (points[:, 1] > 0)
+    double = [{name: tensor.double() for name, tensor in weights.items()} for weights in (first, second)]
+    return mlp(2, 2, 2, 1), double[0], double[1]
 
-    def accuracy(weights: dict[str, Tensor]) -> float:
-        value = points
-        for layer in range(3):
-            value = value @ weights[f"{layer}.weight"].double().T + weights[f"{layer}.bias"].double()
-            value = value.relu() if layer < 2 else value
-        return float(((value[:, 0] >= 0) == label).double().mean())
 
-    assert accuracy(first) == accuracy(second) == 1.0
-    middle = sorted(accuracy(lerp(first, p.apply(second), 0.5)) for p in _everything(symmetry))
-    # By area every midpoint is wrong on one quadrant of four; on a sample of points that reads .746 and
-    # .754. The ends are right everywhere, so no permutation connects them.
-    assert middle == pytest.approx([0.75] * 4, abs=1e-3)  # points on the edge between classes, which has no area
-    assert [abs(a - b) < 0.005 for a, b in zip(middle, [0.746, 0.746, 0.754, 0.754], strict=True)] == [True] * 4
+def _right(weights: dict[str, Tensor], points: Tensor) -> Tensor:
+    """Where a network of width 2 and depth 2 says the right class: positive iff its output is ≥ 0."""
+    value = points
+    for layer in range(3):
+        value = value @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
+        value = value.relu() if layer < 2 else value
+    return (value[:, 0] >= 0) == ((points[:, 0] < 0) & (points[:, 1] > 0))
+
+
+def test_the_published_counterexample_exactly() -> None:
+    """No permutation connects the two networks: every midpoint has an accuracy of exactly 3/4.
+
+    The first network's output is −relu(1 − relu(1 − x₁)) − relu(relu(−x₂)): it reaches 0 iff x₁ ≤ 0 and x₂ ≥ 0; the
+    second's likewise. Their midpoints, by the permutation of the second network's hidden layers:
+
+    - (identity, identity): the first matrices cancel, the hidden units are the constants ½ and ½, the second matrices
+      cancel, the output is −½ − ½ = −1: negative everywhere, wrong on the positive quadrant, right on 3/4.
+    - (swap, identity) and its like: with d = x₂ − x₁ the hidden units are 1 + d/2 ≥ 0 and relu(−d/2), and the output
+      is −2 relu(½(1 − (1 + d/2) + relu(−d/2))): 0 for d ≥ 0, below 0 for d < 0. Positive iff x₂ ≥ x₁: half of the
+      square, of which the positive quadrant is only half; wrong on 1/4, right on 3/4.
+
+    So each is exactly .75 by area. All decisions change only across the lines x₁ = 0, x₂ = 0 and x₁ = ±x₂, which cut
+    the square into eight equal triangles; each triangle is all right or all wrong, and six of eight are right.
+    """
+    symmetry, first, second = _counterexample()
+    points = 2 * torch.rand(20_000, 2, dtype=torch.float64, generator=child(0, "points")) - 1
+    triangle = ((torch.atan2(points[:, 1], points[:, 0]) / (torch.pi / 4)).floor().long() + 8) % 8
+    assert all(bool(_right(weights, points).all()) for weights in (first, second))
+    accuracies = []
+    for permutation in _everything(symmetry):
+        right = _right(lerp(first, permutation.apply(second), 0.5), points)
+        by_triangle = [right[triangle == place] for place in range(8)]
+        assert all(bool(part.all()) or not bool(part.any()) for part in by_triangle)
+        accuracies.append(sum(bool(part.all()) for part in by_triangle) / 8)
+    assert accuracies == [0.75] * 4
     match = WeightMatching()(symmetry, second, first, generator=child(0, "match"))
     assert match.objective == pytest.approx(_best(symmetry, second, first))
+
+
+def test_the_published_counterexample_as_it_was_sampled() -> None:
+    """The paper's .746, .746, .754, .754 are .75 seen through a sample: two pairs of midpoints that decide alike.
+
+    A share of 10,000 points has a standard error of .0043, so that two samples of three show at most the paper's .004.
+    """
+    symmetry, first, second = _counterexample()
+    middles = [lerp(first, permutation.apply(second), 0.5) for permutation in _everything(symmetry)]
+    within = fell_apart = as_printed = 0
+    for seed in range(60):
+        points = 2 * torch.rand(10_000, 2, dtype=torch.float64, generator=child(seed, "sample")) - 1
+        low, also_low, high, also_high = sorted(float(_right(m, points).double().mean()) for m in middles)
+        assert (low, high) == (also_low, also_high)
+        assert 0.75 - 4 * 0.0043 < low <= high < 0.75 + 4 * 0.0043
+        within += 0.7455 <= low <= high < 0.7545
+        fell_apart += low < high
+        as_printed += abs(low - 0.746) < 0.0015 and abs(high - 0.754) < 0.0015
+    assert within >= 20  # .5 to .7 of the samples, by the binomial law of two shares that exclude each other
+    assert fell_apart >= 50
+    assert as_printed >= 1
 
 
 @settings(max_examples=25, deadline=None)
