@@ -58,8 +58,8 @@ def test_silenced_units_are_found_and_others_are_not(place):
     module, symmetry, weights, tokens = place
     weights["tokens.weight"][:, 2] = -1.0  # a rectifier that never fires
     weights["head.weight"][:, 3] = 0.0  # heard by nobody
-    for name in ("square.bias", "depthwise.bias"):
-        weights[name].fill_(20.0)  # everything else fires
+    weights["depthwise.bias"].fill_(2.0)  # everything else fires
+    weights["square.bias"].fill_(50.0)
     weights["square.bias"][1] = -1e3
     found = silent_units(Network.of(module), symmetry, weights, tokens, generator=torch.Generator(), batch_size=16)
     embedded, square = group_of(symmetry, "tokens.weight", 1), group_of(symmetry, "square.weight", 0)
