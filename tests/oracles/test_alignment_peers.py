@@ -1,4 +1,4 @@
-"""Alignment of trained networks beside the published algorithm and beside rebasin: at least as alike, no higher between.
+"""Alignment of trained networks beside the published algorithm and rebasin: at least as alike, no higher between.
 
 The published algorithm stands here once more, in its plainest form: every group in every sweep, in random order, one
 product a site and SciPy's assignment, until none gains.
@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from isthmus.align import WeightMatching
-from isthmus.connect import Line, barrier
+from isthmus.connect import Line, barrier, reestimate
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
@@ -50,7 +50,14 @@ class Pair:
         return dot(aligned, self.fixed, names=[name for name, _ in self.modules[0].named_parameters()])
 
     def height(self, aligned: dict[str, Tensor]) -> float:
-        """The loss barrier; statistics of batch normalisation are estimated anew on the way."""
+        """The loss barrier; statistics of batch normalisation are estimated anew on the way and at the aligned end.
+
+        The peer leaves running statistics where they were: its network would be broken, and a broken end hides any
+        barrier.
+        """
+        network = self.objective.network
+        if network.has_batch_statistics:
+            aligned = reestimate(network, aligned, self.inputs)
         return barrier(Line(self.fixed, aligned), self.objective, points=7, data=self.inputs).loss_barrier
 
 
