@@ -33,7 +33,8 @@ def continual(
     mergers: Annotated[
         str,
         typer.Option(
-            help="With --stream: some of last, mean, ema, fisher, task_arithmetic, ties, dare, magnitude_max."
+            help="With --stream: some of last, mean, ema, fisher, task_arithmetic, ties, dare, magnitude_max, "
+            "orthogonal_projection."
         ),
     ] = "last,mean,ema,ties,magnitude_max",
     start: Annotated[

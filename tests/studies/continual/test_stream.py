@@ -12,7 +12,9 @@ from isthmus.core.objective import Objective
 from isthmus.core.record import to_json
 from isthmus.core.weights import mean
 from isthmus.report.section import section
-from isthmus.studies.continual.stream import MERGERS, head_names, merges, summaries
+from isthmus.studies.continual.course import head_names, summaries
+from isthmus.studies.continual.mergers import MERGERS
+from isthmus.studies.continual.stream import merges
 from isthmus.train import Recipe, train
 from isthmus.zoo import build, load_data, network
 from isthmus.zoo.streams import permuted, split

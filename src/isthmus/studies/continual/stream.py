@@ -3,81 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.connect import Line, barrier, reestimate
-from isthmus.core.errors import SettingError, listed
+from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, cross_entropy, error
 from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval, over_networks
-from isthmus.core.weights import Weights
-from isthmus.merge import (
-    DARE,
-    EMA,
-    TIES,
-    BatchStatisticsWarning,
-    Fisher,
-    MagnitudeMax,
-    Mean,
-    TaskArithmetic,
-)
-from isthmus.studies.continual.arms import Trainings, joined
+from isthmus.studies.continual.arms import Trainings
+from isthmus.studies.continual.course import Counted, Course, Heads, Outcome, Start
+from isthmus.studies.continual.mergers import Merge, mergers_of
 from isthmus.train import Recipe
 from isthmus.zoo.models import build
 from isthmus.zoo.streams import Stream
-
-Start = Literal["base", "previous", "merged"]
-Heads = Literal["one", "separate"]
-# Ends in their order, the base, the objective of each end's own training data → merged weights.
-Merge = Callable[[Sequence[Weights], Weights, Sequence[Objective]], Mapping[str, Tensor]]
-
-MERGERS: Mapping[str, Merge] = {
-    "last": lambda ends, _, __: ends[-1],
-    "mean": lambda ends, _, __: Mean()(ends),
-    "ema": lambda ends, _, __: EMA(decay=0.5)(ends),
-    "fisher": lambda ends, _, objectives: Fisher(objectives, examples=256)(ends),
-    # The base is the first end: its own task vector is zero and must not take part in an election or a mean.
-    # Ilharco et al. tune the factor and find .3 to .5 best; 1 / ends would be the mean.
-    "task_arithmetic": lambda ends, base, _: TaskArithmetic(scale=0.4)(ends[1:], base=base),
-    "ties": lambda ends, base, _: TIES()(ends[1:], base=base),
-    "dare": lambda ends, base, _: DARE(scale=0.4)(ends[1:], base=base),
-    "magnitude_max": lambda ends, base, _: MagnitudeMax()(ends[1:], base=base),
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Outcome(Record):
-    """One merger over the whole stream.
-
-    With A[k, j] the accuracy on task j after the merge that follows task k, of K tasks:
-
-    Attributes:
-        merger: by name.
-        accuracy: A of every replica.
-        final: mean over j of A[K, j].
-        forgetting: mean over j < K of max over k < K of A[k, j], minus A[K, j] (Chaudhry et al., arXiv 1801.10112).
-        backward: mean over j < K of A[K, j] − A[j, j] (Lopez-Paz and Ranzato, arXiv 1706.08840).
-        forward: mean over j > 1 of A[j − 1, j] − the accuracy of the fresh initialisation on j (the same paper).
-        barriers: from the newest end to the ``previous`` merge, the new ``merged`` one and the ``joint`` solution:
-            error barriers over the tasks seen so far, (replicas, tasks − 1).
-    """
-
-    merger: str
-    accuracy: Float[Tensor, "replicas tasks tasks"]
-    final: Interval
-    forgetting: Interval
-    backward: Interval
-    forward: Interval
-    barriers: Mapping[str, Float[Tensor, "replicas steps"]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,7 +100,7 @@ def merges(
         >>> [outcome.merger for outcome in found.outcomes]
         ['last', 'mean', 'ties']
     """
-    chosen = _mergers(mergers)
+    chosen = mergers_of(mergers)
     if start not in ("base", "previous", "merged"):
         raise SettingError(f"start must be base, previous or merged, got {start}")
     if heads not in (None, "one", "separate"):
@@ -170,9 +113,9 @@ def merges(
     if heads == "separate" and not stream.disjoint:
         raise SettingError("separate heads need tasks with labels of their own; these tasks share labels, use one head")
     trained = 1 + (len(stream.tasks) - 1) * ((len(chosen) if start == "merged" else 1) + joint)
-    counted = _Counted(progress, trained + len(chosen))
+    counted = Counted(progress, trained + len(chosen))
     trainings = Trainings(recipe, task or {}, replicas, device, counted.inside)
-    course = _Course(
+    course = Course(
         stream=stream.to(device), trainings=trainings, mergers=chosen, start=start, heads=heads or "one", points=points,
         network=Network.of(build(recipe).to(device)), counted=counted,
     )  # fmt: skip
@@ -185,172 +128,3 @@ def merges(
         {"base": recipe.to_dict(), "task": trainings.task_recipe(0, "task 1").to_dict()},
         tuple({"name": part.name, "fingerprint": part.fingerprint} for part in stream.tasks), provenance(),
     )  # fmt: skip
-
-
-class _Course:
-    """One stream on its way through all mergers."""
-
-    def __init__(
-        self, *, stream: Stream, trainings: Trainings, mergers: Mapping[str, Merge], start: Start, heads: Heads,
-        points: int, network: Network, counted: _Counted,
-    ) -> None:  # fmt: skip
-        self.stream, self.trainings, self.mergers = stream, trainings, mergers
-        self.start, self.heads, self.points = start, heads, points
-        self.network, self.counted = network, counted
-        self.objectives = [self._objective([place]) for place in range(len(stream.tasks))]
-        self.own = [Objective(network, part.train_inputs, part.train_targets, batch_size=500) for part in stream.tasks]
-        self.head = head_names(network, stream.tasks[0].classes) if heads == "separate" else ()
-        self.shared: list[list[Weights]] | None = None
-
-    def first(self) -> tuple[list[Weights], Tensor]:
-        """The base, trained on the first task, and the accuracy of its initialisation on every task."""
-        base, initial = self.trainings.fresh(self.stream.tasks[0])
-        self.counted.step("first task")
-        return base, self.accuracies(initial, len(self.stream.tasks) - 1)
-
-    def joint(self, base: Sequence[Weights]) -> list[list[Weights]]:
-        """After every later task, networks that were trained on all tasks up to it at once."""
-        found = []
-        for place in range(1, len(self.stream.tasks)):
-            data = joined(self.stream.tasks[: place + 1])
-            found.append(self.trainings.continued(f"joint {place}", data, base))
-            self.counted.step(f"joint {place + 1}")
-        return found
-
-    def outcome(
-        self, name: str, base: Sequence[Weights], united: Sequence[Sequence[Weights]], fresh: Tensor
-    ) -> Outcome:
-        """Everything about one merger."""
-        merged: list[Sequence[Weights]] = [base]
-        ends: list[Sequence[Weights]] = [base]
-        heights: dict[str, list[Tensor]] = {}
-        for place in range(1, len(self.stream.tasks)):
-            ends.append(self._end(place, ends, merged))
-            merged.append(self._merged(name, ends))
-            others = {"previous": merged[-2], "merged": merged[-1]} | ({"joint": united[place - 1]} if united else {})
-            for other, solutions in others.items():
-                heights.setdefault(other, []).append(self._heights(ends[-1], solutions, place))
-        if self.start != "merged":
-            self.shared = [list(end) for end in ends]
-        self.counted.step(f"measuring {name}")
-        accuracy = torch.stack([self.accuracies(row, len(merged) - 1) for row in merged], 1)
-        barriers = {other: torch.stack(columns, 1) for other, columns in heights.items()}
-        return Outcome(name, accuracy, **summaries(accuracy, fresh), barriers=barriers)
-
-    def accuracies(self, networks: Sequence[Weights], last: int) -> Tensor:
-        """(replicas, tasks up to ``last``)."""
-        return torch.tensor(
-            [[1 - self.objectives[j](weights).error for j in range(last + 1)] for weights in networks],
-            dtype=torch.float64,
-        )
-
-    def _end(self, place: int, ends: Sequence[Sequence[Weights]], merged: Sequence[Sequence[Weights]]) -> Any:
-        if self.shared is not None:
-            return self.shared[place]
-        starts = {"base": ends[0], "previous": ends[-1], "merged": merged[-1]}[self.start]
-        made = self.trainings.continued(f"task {place}", self.stream.tasks[place], starts)
-        self.counted.step(f"task {place + 1}")
-        return made
-
-    def _merged(self, name: str, ends: Sequence[Sequence[Weights]]) -> list[Weights]:
-        made: list[Weights] = []
-        for replica in range(len(ends[0])):
-            own = [end[replica] for end in ends]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", BatchStatisticsWarning)  # they are estimated anew below
-                weights = dict(self.mergers[name](own, own[0], self.own[: len(own)]))
-            for head in self.head:
-                rows = weights[head].clone()
-                for end, labels in zip(own, self.stream.labels, strict=False):
-                    rows[list(labels)] = end[head][list(labels)]
-                weights[head] = rows
-            if self.network.has_batch_statistics and name != "last":
-                weights = reestimate(self.network, weights, self._mixture(len(own)))
-            made.append(weights)
-        return made
-
-    def _heights(self, starts: Sequence[Weights], ends: Sequence[Weights], place: int) -> Tensor:
-        objective = self._objective(range(place + 1))
-        lines = [
-            barrier(Line(a, b), objective, points=self.points, data=self._mixture(place + 1)).error_barrier
-            for a, b in zip(starts, ends, strict=True)
-        ]
-        return torch.tensor(lines, dtype=torch.float64)
-
-    def _mixture(self, tasks: int, *, examples: int = 2000) -> Tensor:
-        return torch.cat([part.train_inputs[: max(1, examples // tasks)] for part in self.stream.tasks[:tasks]])
-
-    def _objective(self, places: Sequence[int]) -> Objective:
-        """The test examples of some tasks; with separate heads only a task's own outputs compete."""
-        parts = [self.stream.tasks[place] for place in places]
-        inputs, targets = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("test_inputs", "test_targets")
-        )
-        if self.heads == "one":
-            return Objective(self.network, inputs, targets, batch_size=500)
-        owner = torch.full((parts[0].classes,), -1, device=targets.device)
-        for place, labels in enumerate(self.stream.labels):
-            owner[list(labels)] = place
-
-        def closed(outputs: Any, labels: Tensor) -> Tensor:
-            logits = getattr(outputs, "logits", outputs)
-            return logits.masked_fill(owner.to(labels.device) != owner.to(labels.device)[labels][:, None], -1e9)
-
-        return Objective(
-            self.network, inputs, targets, loss=lambda outputs, labels: cross_entropy(closed(outputs, labels), labels),
-            metrics={"error": lambda outputs, labels: error(closed(outputs, labels), labels)}, batch_size=500,
-        )  # fmt: skip
-
-
-class _Counted:
-    """Progress in whole trainings and measurements; what a training says of itself is a share of one."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def step(self, label: str) -> None:
-        self._done += 1
-        self._progress(min(self._done, self._total), self._total, label)
-
-    def inside(self, done: float, total: float, label: str = "") -> None:
-        share = done / max(total, 1e-9) % 1.0
-        self._progress(min(self._done + share, self._total), self._total, label)
-
-
-def summaries(
-    accuracy: Float[Tensor, "replicas tasks tasks"], fresh: Float[Tensor, "replicas tasks"]
-) -> dict[str, Interval]:
-    """Final accuracy, forgetting, backward and forward transfer, each as a mean over replicas with an interval."""
-    tasks = accuracy.shape[1]
-    last = accuracy[:, -1]
-    own = torch.diagonal(accuracy, dim1=1, dim2=2)
-    best = accuracy[:, : tasks - 1, : tasks - 1].amax(1)
-    ahead = torch.stack([accuracy[:, j - 1, j] - fresh[:, j] for j in range(1, tasks)], 1)
-    return {
-        "final": over_networks(last.mean(1)),
-        "forgetting": over_networks((best - last[:, : tasks - 1]).mean(1)),
-        "backward": over_networks((last - own)[:, : tasks - 1].mean(1)),
-        "forward": over_networks(ahead.mean(1)),
-    }
-
-
-def head_names(network: Network, classes: int) -> tuple[str, ...]:
-    """The tensors of the output layer: the last matrix with one row for each class, and its bias.
-
-    Raises:
-        SettingError: there is none.
-    """
-    shapes = {name: tuple(network.weights[name].shape) for name in network.parameter_names}
-    matrices = [name for name, shape in shapes.items() if len(shape) >= 2 and shape[0] == classes]
-    if not matrices:
-        raise SettingError(f"separate heads need an output layer with {classes} rows, but the network has none")
-    bias = f"{matrices[-1].rpartition('.')[0]}.bias".lstrip(".")
-    return (matrices[-1], bias) if shapes.get(bias) == (classes,) else (matrices[-1],)
-
-
-def _mergers(wanted: Mapping[str, Merge] | Sequence[str]) -> dict[str, Merge]:
-    if isinstance(wanted, Mapping):
-        return dict(wanted)
-    if unknown := [name for name in wanted if name not in MERGERS]:
-        raise SettingError(f"mergers must be some of {listed(MERGERS, 20)}, got {unknown[0]}")
-    return {name: MERGERS[name] for name in wanted}

@@ -35,4 +35,5 @@ TEXTS = {
     "merges.merger.ties": "TIES",
     "merges.merger.dare": "DARE",
     "merges.merger.magnitude_max": "largest magnitude",
+    "merges.merger.orthogonal_projection": "orthogonal projection",
 }

@@ -35,4 +35,5 @@ TEXTS = {
     "merges.merger.ties": "TIES",
     "merges.merger.dare": "DARE",
     "merges.merger.magnitude_max": "最大の大きさ",
+    "merges.merger.orthogonal_projection": "直交射影",
 }
