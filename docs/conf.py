@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import isthmus
+from isthmus.cli.main import COMMANDS
 
 project = "isthmus"
 author = "The isthmus developers"
@@ -13,7 +17,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
-    "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
@@ -21,8 +24,13 @@ html_title = f"isthmus {release}"
 html_static_path: list[str] = []
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}
 
-myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "substitution"]
 myst_heading_anchors = 3
+myst_substitutions = {
+    "commands": "\n".join(
+        ["| command | |", "| --- | --- |", *(f"| `isthmus {name}` | {line} |" for name, (_, line) in COMMANDS.items())]
+    )
+}
 
 # Shapes such as Float[Tensor, "solutions solutions"] read best as they are written.
 autodoc_typehints = "signature"
@@ -32,8 +40,63 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # else a field is described twice, as an attribute and as a member
 napoleon_custom_sections = [("Cost", "notes_style"), ("Reference", "notes_style")]
 
-# Types of other libraries, of private names and of shapes have no page here; every other reference must lead somewhere.
+# Types of other libraries and shapes such as "solutions solutions" have no page here.
 nitpicky = True
-nitpick_ignore_regex = [("py:(class|obj|data|exc|meth|attr|func)", r"(?!isthmus\.)[\w.:|\[\] ]+.*")]
+nitpick_ignore_regex = [("py:.*", r"(?!isthmus\.).*")]
+
+
+def lead(app: Any, environment: Any, node: Any, content: Any) -> Any:
+    """A reference to ``isthmus.package.module.Name`` leads to where the package shows the name.
+
+    What exists but is not public (type variables, parts of results) stays plain text; what does not exist is a warning.
+    """
+    target = str(node.get("reftarget", ""))
+    if not target.startswith("isthmus."):
+        return None
+    parts = target.split(".")
+    domain = environment.get_domain("py")
+    for place in (".".join([*parts[:2], parts[-1]]), f"isthmus.{parts[-1]}"):
+        if place in domain.objects:
+            entry = domain.objects[place]
+            from sphinx.util.nodes import make_refnode
+
+            return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, place)
+    return content if exists(target) else None
+
+
+def exists(dotted: str) -> bool:
+    """Whether a module, or something in a module or class, has this name."""
+    for cut in range(len(dotted.split(".")), 0, -1):
+        module, rest = dotted.split(".")[:cut], dotted.split(".")[cut:]
+        try:
+            found: Any = importlib.import_module(".".join(module))
+        except ImportError:
+            continue
+        for name in rest:
+            if not hasattr(found, name) and name not in getattr(found, "__annotations__", {}):
+                return False
+            found = getattr(found, name, None)
+        return True
+    return False
+
+
+def escaped(app: Any, kind: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Absolute values are bars in docstrings; to Sphinx they would be substitutions."""
+    for place, line in enumerate(lines):
+        parts = line.split("``")
+        lines[place] = "``".join(part if odd % 2 else part.replace("|", r"\|") for odd, part in enumerate(parts))
+
+
+def shortened(app: Any, kind: str, name: str, value: Any, *further: Any) -> tuple[str, str] | None:
+    """The fields of a file's schema stand in its docstring; their validators are no signature to read."""
+    return ("", "") if kind == "class" and (hasattr(value, "model_fields") or hasattr(value, "__pydantic_fields__")) else None
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("missing-reference", lead)
+    app.connect("autodoc-process-docstring", escaped)
+    app.connect("autodoc-process-signature", shortened)

@@ -84,7 +84,7 @@ PUBLIC: dict[str, str] = {
     "Store": "isthmus.studies.store.store:Store",
     "Study": "isthmus.studies.factors.study:Study",
     "check": "isthmus.studies.check:check",
-    "read_design": "isthmus.studies.factors.design:read_design",
+    "read_design": "isthmus.studies.factors.reading:read_design",
     "run_study": "isthmus.studies.factors.run:run_study",
     "Cue": "isthmus.zoo.cues:Cue",
     "continual": "isthmus.studies.continual:continual",
