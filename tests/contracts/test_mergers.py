@@ -32,6 +32,8 @@ from isthmus.merge import (
     MagnitudeMax,
     Mean,
     ModelBreadcrumbs,
+    OrthogonalProjection,
+    ProtectSpecific,
     RegMean,
     TaskArithmetic,
     UniformSoup,
@@ -74,6 +76,9 @@ ROWS = [
     Row("fisher, empirical", lambda objective: Fisher(objective, labels="data")),
     Row("regmean", lambda objective: RegMean(objective)),
     Row("knots", lambda _: KnOTS(), base=True),
+    Row("orthogonal projection", lambda _: OrthogonalProjection(), base=True, symmetric=False),
+    Row("protect what is specific", lambda _: ProtectSpecific(0.2), base=True),
+    Row("protect what is specific, from the mean", lambda _: ProtectSpecific(0.2)),
     Row("knots, trimmed", lambda _: KnOTS(0.5), base=True, identical=False),
     Row(
         "coefficients learned without labels",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.core.weights import Weights
 from isthmus.merge.fitting import running_statistic
-from isthmus.merge.merger import check_share, check_solutions, merge_tensors, working_precision
+from isthmus.merge.merger import check_share, check_solutions, merge_tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class OrthogonalProjection:
         )
 
     def change(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
-        """The merged task vector before ``scale``, in working precision."""
+        """The merged task vector before ``scale``, in float64 where the device has it."""
         check_solutions(solutions, base=base)
         names = [n for n, tensor in base.items() if tensor.is_floating_point() and not running_statistic(n)]
         vectors = [{name: _difference(weights[name], base[name]) for name in names} for weights in solutions]
@@ -96,7 +96,8 @@ def _rank(values: Tensor, share: float) -> int:
 
 
 def _difference(tensor: Tensor, origin: Tensor) -> Tensor:
-    kind = working_precision(tensor)
+    # Singular vectors of what is nearly zero are noise in single precision.
+    kind = torch.float32 if tensor.device.type == "mps" else torch.float64
     return tensor.detach().to(kind) - origin.detach().to(device=tensor.device, dtype=kind)
 
 
