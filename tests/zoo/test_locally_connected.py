@@ -1,4 +1,4 @@
-"""Five connectivities: each against the dense matrix that it stands for."""
+"""Six connectivities: each against the dense matrix that it stands for."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_reads_and_weights_are_what_the_table_says(kind):
         assert int(reads[0, inner]) == 2 * 9
     if kind == "convolutional":
         assert values[inner] == pytest.approx(values[positions - 1])
-    elif kind == "tied_dense":
+    elif kind in ("tied_dense", "tied_sparse"):
         assert all(row == pytest.approx(values[0]) for row in values)
         assert not torch.allclose(rows[0, 0], rows[0, 1])
     else:
@@ -43,7 +43,7 @@ def test_reads_and_weights_are_what_the_table_says(kind):
     if kind in ("convolutional", "locally_connected"):
         support = (rows[0, inner] != 0).view(SIZE)[0].nonzero()
         assert bool((support.max(0).values - support.min(0).values == 2).all())
-    if kind == "sparse_dense":
+    if kind in ("sparse_dense", "tied_sparse"):
         assert bool(((rows != 0) == (rows[:1] != 0)).all())  # channels of a position read the same places
 
 

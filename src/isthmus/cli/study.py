@@ -9,7 +9,7 @@ import typer
 from isthmus.cli import console, inputs
 
 if TYPE_CHECKING:
-    from isthmus.studies import Engine, Outlook, Study, StudyResult
+    from isthmus.studies import Engine, Outlook, Study, StudyResult, TwoWay
 
 
 def study(
@@ -106,6 +106,22 @@ def _say_outlook(found: Outlook, made: Study) -> None:
         console.say(f"estimated time: {describe(found.seconds)} (from {found.basis})")
 
 
+def _say_two_way(found: TwoWay) -> None:
+    """Means of one measure by two factors, their margins, and what does not add up."""
+    rows = [
+        [f"{found.rows}={level}", *map(str, means), str(margin)]
+        for level, means, margin in zip(found.row_levels, found.means, found.row_means, strict=True)
+    ]
+    rows.append([f"all {found.rows}", *map(str, found.column_means), ""])
+    head = [f"{found.columns}={level}" for level in found.column_levels]
+    console.table(["", *head, f"all {found.columns}"], rows, title=f"{found.measure}: {found.rows} × {found.columns}")
+    for one in (one for row in found.interactions for one in row):
+        console.say(
+            f"interaction: ({one.second} − {one.first}) at {one.there} less that at {one.here}: {one.difference}, "
+            f"p = {one.p_corrected:.2g}"
+        )
+
+
 def _say_result(result: StudyResult) -> None:
     found = result.effects
     measures = list(dict.fromkeys(cell.measure for cell in found.cells))
@@ -115,6 +131,10 @@ def _say_result(result: StudyResult) -> None:
         cells.setdefault(name, {})[entry.measure] = entry.interval
     rows = [[name, *(str(means[measure]) for measure in measures)] for name, means in cells.items()]
     console.table(["cell", *measures], rows, title=f"{result.study}: means with 95 % intervals over networks")
+    claimed = [measure for measure in measures if any(v.measure == measure for v in result.verdicts)]
+    for found_table in found.two_way:
+        if found_table.measure in (claimed or measures):
+            _say_two_way(found_table)
     if found.matching and not found.matching.matched:
         m = found.matching
         console.say(
@@ -123,5 +143,13 @@ def _say_result(result: StudyResult) -> None:
         )
     if found.diverged:
         console.say(f"{found.diverged} of {found.networks} networks diverged; they are kept and left out of the means")
+    measured = [c for c in found.contrasts if c.measure in (claimed or measures)] if found.two_way else []
+    for one in measured:
+        console.say(
+            f"main effect on {one.measure}: {one.factor}, {one.second} − {one.first}: {one.difference}, "
+            f"p = {one.p_corrected:.2g}"
+        )
+    if measured:
+        console.say(f"p after {found.correction}")
     for verdict in result.verdicts:
         console.say(f"{verdict.outcome}: {verdict.words} ({verdict.evidence})")

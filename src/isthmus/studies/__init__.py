@@ -1,11 +1,13 @@
 """Many recipes to one table: study files, a store that loses nothing, engines, and what the factors do."""
 
 from isthmus.studies.factors.cells import Cell, Comparison, Place
-from isthmus.studies.factors.design import Claim, Design, Factor, StudyError, parse_design, read_design
+from isthmus.studies.factors.contrasts import Contrast, Interaction, TwoWay
+from isthmus.studies.factors.design import Claim, Combination, Design, Factor, StudyError
 from isthmus.studies.factors.effects import Effects, MatchingError, effects
 from isthmus.studies.factors.engines import Engine, Here
 from isthmus.studies.factors.local import Local
 from isthmus.studies.factors.outlook import Outlook, describe, outlook, probe_seconds
+from isthmus.studies.factors.reading import parse_design, read_design
 from isthmus.studies.factors.run import run_study
 from isthmus.studies.factors.study import Study
 from isthmus.studies.factors.table import Observation, Table
@@ -20,12 +22,15 @@ __all__ = [
     "Cell",
     "Claim",
     "Collected",
+    "Combination",
     "Comparison",
+    "Contrast",
     "Design",
     "Effects",
     "Engine",
     "Factor",
     "Here",
+    "Interaction",
     "Local",
     "MatchingError",
     "Observation",
@@ -41,6 +46,7 @@ __all__ = [
     "Table",
     "Trained",
     "Trend",
+    "TwoWay",
     "Verdict",
     "Verification",
     "collect",

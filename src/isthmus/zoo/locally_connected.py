@@ -1,4 +1,4 @@
-"""One architecture in five connectivities, to tell weight sharing from locality at a matched number of parameters.
+"""One architecture in six connectivities, to tell weight sharing from locality at a matched number of parameters.
 
 Every layer has ``width`` channels at each position of a grid half as fine as the one before. A unit's inputs are
 
@@ -10,6 +10,8 @@ kind                      reads                           weights
 ``tied_dense``            everything, in an order drawn   shared by all positions
                           for its position
 ``sparse_dense``          as many entries as a patch,     its own
+                          at random places
+``tied_sparse``           as many entries as a patch,     shared by all positions
                           at random places
 ``dense``                 everything                      its own
 ========================  ==============================  ==========================================
@@ -32,7 +34,9 @@ from torch.nn import functional
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.randomness import child
 
-KINDS = ("convolutional", "locally_connected", "tied_dense", "sparse_dense", "dense")
+KINDS = ("convolutional", "locally_connected", "tied_dense", "sparse_dense", "tied_sparse", "dense")
+_SHARED = ("convolutional", "tied_dense", "tied_sparse")
+_DRAWN = ("tied_dense", "sparse_dense", "tied_sparse")
 
 
 class Field(nn.Module):
@@ -55,20 +59,20 @@ class Field(nn.Module):
         positions, everything = math.prod(self.grid), math.prod(inputs)
         patch = inputs[0] * kernel * kernel
         fan_in = everything if kind in ("dense", "tied_dense") else min(patch, everything)
-        shared = kind in ("convolutional", "tied_dense")
+        shared = kind in _SHARED
         shape = (width,) if shared else (positions, width)
         self.weight = nn.Parameter(torch.empty(*shape, patch if kind == "convolutional" else fan_in))
         if kind == "locally_connected":
             self.weight = nn.Parameter(torch.empty(positions, width, patch))
         self.bias = nn.Parameter(torch.empty(width, *(() if shared else (positions,))))
-        if kind in ("tied_dense", "sparse_dense"):
+        if kind in _DRAWN:
             self.register_buffer("places", torch.empty(positions, fan_in, dtype=torch.int64))
 
     def draw(self, generator: torch.Generator) -> None:
         """Draw the weights from the generator and the places from the architecture's own seed."""
         self.weight.normal_(0.0, math.sqrt(2 / self.weight.shape[-1]), generator=generator)
         self.bias.zero_()
-        if self.kind in ("tied_dense", "sparse_dense"):
+        if self.kind in _DRAWN:
             order = child(self.connectivity[0], "connectivity", self.connectivity[1])
             everything = math.prod(self.inputs)
             rows = [torch.randperm(everything, generator=order) for _ in range(len(self.places))]
@@ -79,10 +83,10 @@ class Field(nn.Module):
         examples = len(inputs)
         if self.kind == "dense":
             outputs = torch.einsum("pwf,nf->nwp", self.weight, inputs.flatten(1)) + self.bias
-        elif self.kind in ("tied_dense", "sparse_dense"):
+        elif self.kind in _DRAWN:
             read = inputs.flatten(1)[:, self.places]
-            rule = "wf,npf->nwp" if self.kind == "tied_dense" else "pwf,npf->nwp"
-            bias = self.bias[:, None] if self.kind == "tied_dense" else self.bias
+            rule = "wf,npf->nwp" if self.kind in _SHARED else "pwf,npf->nwp"
+            bias = self.bias[:, None] if self.kind in _SHARED else self.bias
             outputs = torch.einsum(rule, self.weight, read) + bias
         else:
             patches = functional.unfold(inputs, self.kernel, padding=self.kernel // 2, stride=2)
@@ -96,7 +100,7 @@ class Fields(nn.Module):
     """Layers of one connectivity, a rectifier after each, then all positions to the classes.
 
     Args:
-        kind: one of the five.
+        kind: one of the six.
         inputs: channels, height and width of the images.
         classes: how many.
         width: channels of every layer.

@@ -79,6 +79,94 @@ def test_an_impossible_cell_is_refused_before_anything_runs(content, words):
     assert "\n" not in str(caught.value)
 
 
+TWO_WAY = {
+    "name": "two",
+    "recipe": {"steps": 4},
+    "factors": {"sharing": ["shared", "separate"], "locality": ["local", "everywhere"]},
+    "combinations": [
+        {"of": {"sharing": "shared", "locality": "local"}, "set": {"network": "convolutional"}},
+        {"of": {"sharing": "separate", "locality": "local"}, "set": {"network": "locally_connected"}},
+        {"of": {"sharing": "shared", "locality": "everywhere"}, "set": {"network": "tied_dense"}},
+        {
+            "of": {"sharing": "separate", "locality": "everywhere"},
+            "set": {"network": "dense", "settings": {"width": 4}},
+        },
+    ],
+}
+
+
+def test_levels_of_two_factors_together_name_the_network_of_each_cell():
+    found = cells(parse_design(TWO_WAY))
+    networks = {(cell.levels["sharing"], cell.levels["locality"]): cell.places[0].recipe for cell in found}
+    assert {levels: recipe.network for levels, recipe in networks.items()} == {
+        ("shared", "local"): "convolutional",
+        ("shared", "everywhere"): "tied_dense",
+        ("separate", "local"): "locally_connected",
+        ("separate", "everywhere"): "dense",
+    }
+    assert networks["separate", "everywhere"].settings["width"] == 4
+    # A factor of combinations may still set fields of its own, and a third factor crosses them.
+    more = {
+        **TWO_WAY["factors"],
+        "sharing": {"levels": {"shared": {"rate": 0.2}, "separate": {"rate": 0.3}}},
+        "epochs": [1, 2],
+    }
+    crossed = cells(parse_design({**TWO_WAY, "recipe": {}, "factors": more}))
+    assert len(crossed) == 8
+    assert {(c.levels["sharing"], c.places[0].recipe.rate) for c in crossed} == {("shared", 0.2), ("separate", 0.3)}
+
+
+def without(index=None, **entry):
+    kept = [one for place, one in enumerate(TWO_WAY["combinations"]) if place != index]
+    return {**TWO_WAY, "combinations": [*kept, *([entry] if entry else [])]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (without(2),
+         "sharing and locality must name each cell once, but for sharing=shared, locality=everywhere it is missing"),
+        (without(None, of={"sharing": "shared", "locality": "local"}, set={"network": "dense"}),
+         "but for sharing=shared, locality=local it is there 2 times"),
+        (without(2, of={"sharing": "shared", "locality": "everywere"}, set={}),
+         "combinations.of must name levels of locality, got 'everywere'; did you mean 'everywhere'?"),
+        (without(2, of={"shaing": "shared", "locality": "local"}, set={}),
+         "combinations.of must name factors of the study, got 'shaing'; did you mean 'sharing'?"),
+        (without(None, of={"sharing": "shared"}, set={"rate": 1.0}), "of two factors or more, got sharing=shared"),
+        (without(3, of={"sharing": "separate", "locality": "everywhere"}, set={"netwok": "dense"}),
+         "combinations must set a field of a recipe, got 'netwok'; did you mean 'network'?"),
+        ({**TWO_WAY, "factors": {**TWO_WAY["factors"], "network": ["mlp-8x1", "mlp-4x1"]}},
+         "network and sharing and locality together both set network"),
+        (without(3, of={"sharing": "separate", "locality": "everywhere"}, set={"network": "tied_dense"}),
+         "sharing=shared, locality=everywhere and sharing=separate, locality=everywhere are the same"),
+        (without(3, of={"sharing": "separate", "locality": "everywhere"}, sets={}),
+         "combinations.3.sets is unknown; did you mean 'set'?"),
+        ({**TWO_WAY, "combinations": []}, "factors.sharing must set a field of a recipe, got 'sharing'"),
+    ],
+)  # fmt: skip
+def test_a_table_with_a_hole_or_a_contradiction_is_refused(content, words):
+    with pytest.raises(StudyError) as caught:
+        cells(parse_design(content))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({"factor": "sharing", "at": {"localty": "local"}}, "claims.at must name factors of the study, got 'localty'"),
+        ({"factor": "sharing", "at": {"locality": "lokal"}}, "got 'lokal'; did you mean 'local'?"),
+        ({"factor": "sharing", "at": {"sharing": "shared"}}, "cannot hold it at a level or depend on it"),
+        ({"factor": "sharing", "depends_on": "localty"}, "got 'localty'; did you mean 'locality'?"),
+        ({"factor": "sharing", "depends_on": "locality", "where": ["local", "no"]}, "levels of locality, got 'no'"),
+    ],
+)
+def test_a_claim_about_what_the_study_does_not_vary_is_refused(claim, words):
+    with pytest.raises(StudyError) as caught:
+        parse_design({**TWO_WAY, "claims": [{"words": "w", "measure": "overlap", **claim}]})
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from isthmus.core.statistics import over_networks, over_pairs
-from isthmus.studies import MatchingError, Observation, Table, effects, parse_design
+from isthmus.studies import MatchingError, Observation, Table, effects, holm, judge, parse_design
 from isthmus.studies.factors.table import sample
-from isthmus.studies.factors.verdicts import _outcome, _verdict
+from isthmus.studies.factors.verdicts import _outcome
 
 
 def table(values, *, loss=None, diverged=(), factors=None, ordered=("rate",)):
@@ -65,9 +65,27 @@ def test_the_p_value_is_the_paired_t_test_s(planted):
 def test_the_interaction_is_found_where_it_was_put(planted):
     (two,) = (t for t in effects(table(planted)).two_way if t.measure == "barrier")
     assert (two.rows, two.columns) == ("rate", "width")
-    assert [line[0].estimate for line in two.interactions] == pytest.approx([0, 5], abs=0.05)
-    assert two.interactions[0][0].low < 0 < two.interactions[0][0].high
+    (none,), (some,) = two.interactions
+    assert (some.factor, some.first, some.second, some.depends_on, some.here, some.there) == (
+        "rate", 0.1, 0.3, "width", "a", "b",
+    )  # fmt: skip
+    assert [none.difference.estimate, some.difference.estimate] == pytest.approx([0, 5], abs=0.05)
+    assert none.difference.low < 0 < none.difference.high
+    assert some.p_corrected == pytest.approx(2 * some.p)  # Holm over the two
+    assert some.p_corrected < 1e-6 < none.p == none.p_corrected
     assert two.means[2][1].estimate == pytest.approx(planted[2, 1].mean())
+    assert [mean.estimate for mean in two.row_means] == pytest.approx(planted.mean((1, 2)).tolist())
+    assert [mean.estimate for mean in two.column_means] == pytest.approx(planted.mean((0, 2)).tolist())
+
+
+def test_the_interaction_s_p_value_is_the_t_test_s_of_differences_of_differences(planted):
+    from scipy import stats
+
+    noisy = planted + np.random.default_rng(2).normal(size=planted.shape) * 4
+    (two,) = (t for t in effects(table(noisy)).two_way if t.measure == "barrier")
+    for row, (one,) in enumerate(two.interactions, start=1):
+        oracle = stats.ttest_1samp((noisy[row, 1] - noisy[0, 1]) - (noisy[row, 0] - noisy[0, 0]), 0)
+        assert one.p == pytest.approx(oracle.pvalue, rel=1e-6)
 
 
 def test_the_trend_is_the_matched_one_and_only_for_ordered_factors(planted):
@@ -165,6 +183,17 @@ def test_a_claim_is_decided_by_its_direction(direction, sign, p, outcome):
     assert _outcome(direction, sign, p) == outcome
 
 
+def verdicts_of(found, *claims):
+    design = parse_design(
+        {
+            "name": "planted",
+            "factors": {"rate": [0.1, 0.2, 0.3], "width": {"levels": {"a": {}, "b": {"epochs": 2}}}},
+            "claims": [{"words": "w", "measure": "barrier", **claim} for claim in claims],
+        }
+    )
+    return judge(design, found).verdicts
+
+
 @pytest.mark.parametrize(
     ("claim", "outcome"),
     [
@@ -173,14 +202,30 @@ def test_a_claim_is_decided_by_its_direction(direction, sign, p, outcome):
         ({"factor": "rate", "direction": "falls", "between": [0.3, 0.1]}, "supported"),
         ({"factor": "width", "direction": "falls", "between": ["b", "a"]}, "supported"),
         ({"factor": "width", "direction": "falls", "between": ["a", "b"]}, "contradicted"),
+        ({"factor": "width", "direction": "rises", "at": {"rate": 0.1}}, "supported"),
+        ({"factor": "rate", "direction": "falls", "between": [0.1, 0.3], "at": {"width": "a"}}, "contradicted"),
+        ({"factor": "rate", "between": [0.1, 0.3], "depends_on": "width", "direction": "rises"}, "supported"),
+        ({"factor": "rate", "between": [0.3, 0.1], "depends_on": "width", "direction": "rises"}, "contradicted"),
+        ({"factor": "rate", "between": [0.1, 0.2], "depends_on": "width"}, "undecided"),
+        ({"factor": "width", "depends_on": "rate", "where": [0.3, 0.1], "direction": "falls"}, "supported"),
     ],
 )
 def test_verdicts_follow_the_order_that_the_claim_names(planted, claim, outcome):
-    design = parse_design(
-        {
-            "name": "planted",
-            "factors": {"rate": [0.1, 0.2, 0.3], "width": {"levels": {"a": {}, "b": {"epochs": 2}}}},
-            "claims": [{"words": "w", "measure": "barrier", **claim}],
-        }
+    (verdict,) = verdicts_of(table(planted), claim)
+    assert (verdict.outcome, verdict.measure) == (outcome, "barrier")
+
+
+def test_what_is_asked_beside_main_effects_is_corrected_with_its_own_kind(planted):
+    from scipy import stats
+
+    noisy = planted + np.random.default_rng(3).normal(size=planted.shape) * 2
+    asked = [{"factor": "width", "at": {"rate": rate}} for rate in (0.1, 0.2, 0.3)]
+    found = verdicts_of(
+        table(noisy), *asked, {"factor": "width"}, {"factor": "width", "depends_on": "rate", "where": [0.1, 0.3]}
     )
-    assert _verdict(design.claims[0], design, effects(table(planted))).outcome == outcome
+    single = [stats.ttest_rel(noisy[row, 1], noisy[row, 0]).pvalue for row in range(3)]
+    assert [v.p_corrected for v in found[:3]] == pytest.approx(holm(single))
+    alone = stats.ttest_1samp((noisy[2, 1] - noisy[2, 0]) - (noisy[0, 1] - noisy[0, 0]), 0).pvalue
+    assert found[4].p_corrected == pytest.approx(alone)
+    assert found[0].evidence.startswith("b minus a at rate=0.1: ")
+    assert found[4].evidence.startswith("(b minus a) at 0.3 minus the same at 0.1: ")

@@ -81,6 +81,7 @@ def cells(design: Design, *, shapes: Mapping[str, Shape] | None = None) -> tuple
     """
     _refuse_unknown(design)
     _refuse_overlap(design)
+    _refuse_holes(design)
     made = [_cell(design, combination, shapes or {}) for combination in _combinations(design)]
     owner: dict[frozenset[str], str] = {}
     for cell in made:
@@ -155,8 +156,10 @@ def _merged(design: Design, levels: Mapping[str, Level]) -> tuple[dict[str, Any]
     """The recipe fields of a cell, and what differs between members there."""
     fields: dict[str, Any] = {**design.recipe, "settings": dict(design.recipe.get("settings", {}))}
     differ = tuple(design.replicates.differ)
-    for name, level in levels.items():
-        for field, value in design.factors[name].settings(name, level).items():
+    parts = [_set_at(design, name, level) for name, level in levels.items()]
+    parts += [one.set for one in design.combinations if all(levels[name] == level for name, level in one.of.items())]
+    for part in parts:
+        for field, value in part.items():
             if field == "differ":
                 differ = tuple(value)
             elif field == "settings":
@@ -168,6 +171,15 @@ def _merged(design: Design, levels: Mapping[str, Level]) -> tuple[dict[str, Any]
     return fields, differ
 
 
+def _set_at(design: Design, name: str, level: Level) -> Mapping[str, Any]:
+    """The recipe fields that a level sets by itself; the levels of a combined factor may be plain words."""
+    factor = design.factors[name]
+    combined = any(name in one.of for one in design.combinations)
+    if combined and not isinstance(factor.levels, dict) and name.partition(".")[0] not in _FIELDS:
+        return {}
+    return factor.settings(name, level)
+
+
 def _refuse_unknown(design: Design) -> None:
     """Name the field that no recipe has, and the one that was probably meant."""
     if design.engine not in ENGINES:
@@ -175,19 +187,38 @@ def _refuse_unknown(design: Design) -> None:
             f"engine must be one of {listed(ENGINES, 9)}, got {design.engine!r}{near(design.engine, ENGINES)}"
         )
     known = [name for name in _FIELDS if name not in _SEED_FIELDS]
-    for where, names in [("recipe", list(design.recipe)), *((f"factors.{n}", s) for n, s in _set_by(design).items())]:
+    places = [(f"factors.{n}" if n in design.factors else "combinations", s) for n, s in _set_by(design).items()]
+    for where, names in [("recipe", list(design.recipe)), *places]:
         for name in names:
             if name in _SEED_FIELDS:
                 raise StudyError(f"{where} must leave seeds to the study (seed, replicates.differ), got {name}")
             if name.split(".")[0] not in (*known, "differ"):
                 raise StudyError(f"{where} must set a field of a recipe, got {name!r}{near(name, known)}")
     for name, factor in design.factors.items():
-        for level in factor.levels.values() if isinstance(factor.levels, dict) else ():
+        combined = [one.set for one in design.combinations if name in one.of]
+        for level in [*(factor.levels.values() if isinstance(factor.levels, dict) else ()), *combined]:
             given = level.get("differ", [])
             if wrong := [seed for seed in given if seed not in SEEDS]:
                 raise StudyError(
                     f"factors.{name}: differ must be some of {listed(SEEDS, 9)}, got {wrong[0]!r}"
                     f"{near(wrong[0], SEEDS)}"
+                )
+
+
+def _refuse_holes(design: Design) -> None:
+    """A table over several factors must say what each of its cells is, once."""
+    tables: dict[tuple[str, ...], list[dict[str, Level]]] = {}
+    for one in design.combinations:
+        if len(one.of) < 2:
+            raise StudyError(f"combinations must be of two factors or more, got {label(one.of)}; use factors.levels")
+        tables.setdefault(tuple(name for name in design.factors if name in one.of), []).append(one.of)
+    for names, given in tables.items():
+        for levels in itertools.product(*(design.factors[name].names for name in names)):
+            wanted = dict(zip(names, levels, strict=True))
+            if (times := given.count(wanted)) != 1:
+                found = "it is missing" if not times else f"it is there {times} times"
+                raise StudyError(
+                    f"combinations of {' and '.join(names)} must name each cell once, but for {label(wanted)} {found}"
                 )
 
 
@@ -201,11 +232,15 @@ def _refuse_overlap(design: Design) -> None:
 
 
 def _set_by(design: Design) -> dict[str, list[str]]:
-    """Factor → the fields that any of its levels sets."""
-    return {
-        name: list(dict.fromkeys(f for level in factor.names for f in _flat(factor.settings(name, level))))
+    """Factor, or factors that are combined → the fields that any of their levels sets."""
+    found = {
+        name: list(dict.fromkeys(f for level in factor.names for f in _flat(_set_at(design, name, level))))
         for name, factor in design.factors.items()
     }
+    for one in design.combinations:
+        name = " and ".join(name for name in design.factors if name in one.of) + " together"
+        found[name] = list(dict.fromkeys([*found.get(name, []), *_flat(one.set)]))
+    return found
 
 
 def _flat(fields: Mapping[str, Any]) -> list[str]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pydantic
@@ -31,7 +29,8 @@ class Factor(_Strict):
 
     Attributes:
         levels: values of the recipe field that the factor is named after; or named levels, each a table of the recipe
-            fields that it sets (and ``differ``, to set what differs between the members of a replicate).
+            fields that it sets (and ``differ``, to set what differs between the members of a replicate). A factor that
+            :class:`Combination` s speak of may have any name: its levels are then plain words.
         ordered: whether the levels have an order, so that a trend can be asked for; numbers have one.
     """
 
@@ -53,6 +52,18 @@ class Factor(_Strict):
     def settings(self, name: str, level: Level) -> Mapping[str, Any]:
         """The recipe fields that a level sets."""
         return self.levels[str(level)] if isinstance(self.levels, dict) else {name: level}
+
+
+class Combination(_Strict):
+    """What levels of several factors set only together, such as the network of one cell of a two-way table.
+
+    Attributes:
+        of: factor → level. All combinations over the same factors together must name each cell once.
+        set: the recipe fields.
+    """
+
+    of: dict[str, Level]
+    set: dict[str, Any]
 
 
 class Replicates(_Strict):
@@ -107,6 +118,10 @@ class Claim(_Strict):
         direction: ``rises`` or ``falls`` along the factor's levels (or from the first of ``between`` to the second),
             ``differs`` where no direction is claimed.
         between: two levels to compare; needed where the factor has no order and more than two levels.
+        at: levels of other factors at which they are compared; averaged over the others' levels by default.
+        depends_on: the claim is about the interaction: the difference between the two levels of ``factor`` is itself
+            higher (``rises``), lower or other at the second of ``where`` than at the first.
+        where: the two levels of ``depends_on``; needed where it has more than two.
     """
 
     words: str
@@ -114,6 +129,9 @@ class Claim(_Strict):
     factor: str
     direction: Literal["rises", "falls", "differs"] = "differs"
     between: tuple[Level, Level] | None = None
+    at: dict[str, Level] = {}
+    depends_on: str | None = None
+    where: tuple[Level, Level] | None = None
 
 
 class Design(_Strict):
@@ -125,6 +143,7 @@ class Design(_Strict):
         recipe: fields of :class:`isthmus.train.Recipe` that all cells share; the network's ``inputs`` and ``classes``
             follow from the data.
         factors: what is varied; every combination of levels is a cell.
+        combinations: what levels of several factors set together.
         seed: of the study; all other seeds are derived from it.
         together: how many networks of a cell are trained as one group; part of the design because sums of another
             grouping round differently.
@@ -135,6 +154,7 @@ class Design(_Strict):
     question: str = ""
     recipe: dict[str, Any] = {}
     factors: dict[str, Factor]
+    combinations: list[Combination] = []
     replicates: Replicates = Replicates()
     measures: Measures = Measures()
     matching: MatchingRule = MatchingRule()
@@ -157,115 +177,7 @@ class Design(_Strict):
         return {"columns": value} if isinstance(value, list) else value
 
 
-def read_design(path: str | Path) -> Design:
-    """Read a study from a TOML or YAML file.
-
-    Raises:
-        StudyError: the file is missing, cannot be parsed, or holds something unknown or impossible; says where, and
-            what was probably meant.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        reason = problem.strerror.lower() if isinstance(problem, OSError) and problem.strerror else "not UTF-8 text"
-        raise StudyError(f"a study must be a TOML or YAML file, but {file} cannot be read: {reason}") from problem
-    return parse_design(_parsed(text, file), where=str(file))
-
-
-def parse_design(content: Any, *, where: str = "the study") -> Design:
-    """A design from plain values.
-
-    Raises:
-        StudyError: see :func:`read_design`.
-    """
-    try:
-        design = Design.model_validate(content)
-    except pydantic.ValidationError as problem:
-        raise StudyError(f"{where}: {_first_complaint(problem)}") from None
-    _check(design, where)
-    return design
-
-
-def _parsed(text: str, file: Path) -> Any:
-    if file.suffix == ".toml":
-        try:
-            return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as problem:
-            raise StudyError(f"{file} must be TOML, but: {problem}") from problem
-    if file.suffix in (".yaml", ".yml"):
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as problem:
-            raise StudyError(f"{file} must be YAML, but: {' '.join(str(problem).split())}") from problem
-    raise StudyError(f"a study must be a .toml, .yaml or .yml file, got {file}")
-
-
-def _check(design: Design, where: str) -> None:
-    """What the types cannot say."""
-    if not design.factors:
-        raise StudyError(f"{where}: a study needs at least one factor, got none")
-    for name, factor in design.factors.items():
-        if not factor.levels:
-            raise StudyError(f"{where}: factors.{name} needs at least one level, got none")
-        if len(set(map(str, factor.names))) < len(factor.names):
-            raise StudyError(f"{where}: factors.{name} must have different levels, got {list(factor.names)}")
-    replicates = design.replicates
-    if replicates.pairs == "across" and replicates.count < 2:
-        raise StudyError(
-            f"{where}: pairs across replicates need replicates.count of at least 2, got {replicates.count}"
-        )
-    for claim in design.claims:
-        if claim.factor not in design.factors:
-            raise StudyError(
-                f"{where}: claims must name a factor of the study, got {claim.factor!r}"
-                f"{near(claim.factor, design.factors)}"
-            )
-        names = design.factors[claim.factor].names
-        if claim.between is not None:
-            if wrong := [level for level in claim.between if level not in names]:
-                raise StudyError(f"{where}: claims.between must name levels of {claim.factor}, got {wrong[0]!r}")
-        elif len(names) != 2 and not design.factors[claim.factor].has_order:
-            raise StudyError(
-                f"{where}: a claim about {claim.factor} must say between which two levels, "
-                "or the factor must be ordered"
-            )
-
-
 def near(word: str, known: Any) -> str:
     """A suggestion for an unknown word, or nothing."""
     close = difflib.get_close_matches(str(word), [str(entry) for entry in known], n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _first_complaint(problem: pydantic.ValidationError) -> str:
-    """The first thing that is wrong, where it is, and how many more there are."""
-    errors = problem.errors(include_url=False)
-    first = min(errors, key=lambda error: error["type"] != "extra_forbidden")
-    location = [str(part) for part in first["loc"] if not str(part).startswith(("list[", "dict["))]
-    place = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(location[:-1])
-        text = f"{place} is unknown{near(location[-1], known)}" + (f" (known: {', '.join(known)})" if known else "")
-    elif first["type"] == "missing":
-        text = f"{place} is required"
-    else:
-        message = first["msg"][0].lower() + first["msg"][1:]
-        text = f"{place or 'a study'} must fit: {message}, got {str(first['input'])[:80]!r}"
-    more = len(errors) - 1
-    return text + (f" (and {more} more problems)" if more else "")
-
-
-def _fields_at(location: list[str]) -> list[str]:
-    """The keys that are known at a place in a study file."""
-    tables: dict[str, type[BaseModel]] = {
-        "factors": Factor,
-        "replicates": Replicates,
-        "measures": Measures,
-        "matching": MatchingRule,
-        "claims": Claim,
-    }
-    model = tables.get(location[0]) if location else Design
-    return list(model.model_fields) if model else []

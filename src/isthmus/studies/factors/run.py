@@ -209,7 +209,13 @@ class _Runner:
 
 def _engine_word(name: str) -> str | None:
     """The word by which an engine is asked for again, from the name under which it reports."""
-    kinds = {"each replica": "graphs", "one captured graph": "graph", "vectorised": "", "sequential": "sequential"}
+    kinds = {
+        "each replica": "graphs",
+        "one captured graph": "graph",
+        "in chunks": "chunks",
+        "vectorised": "",
+        "sequential": "sequential",
+    }
     kind = next((word for part, word in kinds.items() if part in name), None)
     if kind is None or kind == "sequential":
         return kind
