@@ -1,4 +1,4 @@
-"""Sparse mixtures of experts: each expert has channels of its own, the experts stay and are named."""
+"""Sparse mixtures of experts: experts are units, each has channels of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from isthmus.discover.labels import Labels
 from isthmus.discover.ledger import Ledger
 
 EXPERTS, INNER, STREAM = 3, 6, 8
+ROUTER = "model.layers.0.mlp.gate.weight"
 
 
 def mixtral(inner: int = INNER) -> torch.nn.Module:
@@ -42,10 +43,13 @@ def test_each_expert_has_its_own_channels_and_the_stream_is_free(found: Symmetry
     assert found.proof.error < 1e-12
 
 
-def test_experts_are_pinned_and_named(found: Symmetry) -> None:
-    reasons = {name: obstacle.reason for obstacle in found.obstacles for name in obstacle.tensors}
-    assert "expert" in reasons["model.layers.0.mlp.experts.gate_up_proj"]
-    assert "model.layers.0.mlp.gate.weight" in reasons
+def test_whole_experts_are_units_with_their_rows_of_the_router(found: Symmetry) -> None:
+    (group,) = [group for group in found.groups if any(s.tensor == ROUTER and s.dim == 0 for s in group.sites)]
+    assert group.size == EXPERTS
+    sites = {(site.tensor.rpartition("mlp.")[2], site.dim) for site in group.sites}
+    assert sites == {("gate.weight", 0), ("experts.gate_up_proj", 0), ("experts.down_proj", 0)}
+    assert len(found.children(group.name)) == EXPERTS
+    assert not any("experts" in name for obstacle in found.obstacles for name in obstacle.tensors)
 
 
 def test_one_experts_channels_leave_the_others_as_they_are(found: Symmetry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,16 @@ def silent(rule: Rule) -> Rule:
     return forgetting
 
 
+def unsaid(rule: Rule) -> Rule:
+    """The same rule, its result without the layer that says which units an input chose."""
+
+    def forgetting(ledger: Any, *arguments: Any, **keywords: Any) -> Any:
+        result = rule(ledger, *arguments, **keywords)
+        return dataclasses.replace(result, layers=tuple(layer for layer in result.layers if layer.pinned))
+
+    return forgetting
+
+
 MUTANTS: dict[str, tuple[str, str, Callable[[], Rule]]] = {
     "a sum that ties nothing": ("residual", "aten.add", lambda: first_only),
     "a linear layer that ties nothing": ("residual", "aten.linear", lambda: silent(RULES["aten.linear"])),
@@ -50,6 +61,16 @@ MUTANTS: dict[str, tuple[str, str, Callable[[], Rule]]] = {
     "a running sum taken for elementwise": ("running sum over channels", "aten.cumsum", lambda: first_only),
     "a recurrence that ties nothing": ("lstm", "aten.lstm", lambda: silent(RULES["aten.lstm"])),
     "a roll taken for nothing": ("rolled", "aten.roll", lambda: first_only),
+    "experts picked without their router": (
+        "experts picked by number",
+        "aten.index",
+        lambda: silent(RULES["aten.index"]),
+    ),
+    "gates scattered to nobody": (
+        "experts under scattered gates",
+        "aten.scatter",
+        lambda: unsaid(RULES["aten.scatter"]),
+    ),
     "an embedding whose rows are free": ("embedding", "aten.embedding", lambda: free_rows),
 }
 

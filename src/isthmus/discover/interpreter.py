@@ -16,10 +16,11 @@ from torch.export.graph_signature import InputKind
 from isthmus.core.errors import SymmetryError
 from isthmus.discover.exporting import functional, place_of
 from isthmus.discover.labels import Labels, constant, fixed
-from isthmus.discover.ledger import Ledger, Split
-from isthmus.discover.rules import RULES, Rule
+from isthmus.discover.ledger import Ledger, Split, chosen_units
+from isthmus.discover.rules import CHOOSING, RULES, Rule
 from isthmus.discover.rules.elementwise import elementwise
 
+_SOME = 5  # stands for a number of places that depends on values
 _LARGEST_CONSTANT = 1 << 24  # entries; larger tables are pinned without being computed
 
 
@@ -95,6 +96,8 @@ class Interpreter:
         keywords = fx.map_arg(node.kwargs, lambda n: self.values[n])
         if node.target is operator.getitem:
             return arguments[0][arguments[1]]
+        if isinstance(size := node.meta.get("val"), torch.SymInt):
+            return number(size)
         name = _name(node)
         if (inner := nested_graph(node, arguments)) is not None:
             return self._nested(*inner)
@@ -102,18 +105,30 @@ class Interpreter:
         ledger.operation, ledger.where, ledger.word = name, place_of(node), ""
         ledger.shapes = _shapes(node)
         ledger.readers = _readers(node)
-        if (folded := self._folded(node, arguments, keywords)) is not None:
-            return folded
+        chosen = [value for value in _labels_in([*arguments, *keywords.values()]) if value.refers is not None]
+        if not (chosen and name in CHOOSING) and (folded := self._folded(node, arguments, keywords)) is not None:
+            return self._still_chosen(folded, chosen)
         if not ledger.shapes:
             return None
-        if not _static(ledger.shapes):
-            given = _labels_in([*arguments, *keywords.values()])
-            raise _dynamic(name, ledger.where, given)
+        if name not in CHOOSING:
+            for value in chosen:
+                ledger.pin(chosen_units(value), "takes units that an input chose by their numbers")
         result = self._apply(node, name, arguments, keywords)
-        result = _fitted(result, ledger.shapes)
         if _mutates(node) and node.args and isinstance(node.args[0], fx.Node):
             self.values[node.args[0]] = result
         return result
+
+    def _still_chosen(self, folded: Any, chosen: Sequence[Labels]) -> Any:
+        """What is computed from the numbers of chosen units still depends on which units they are."""
+        if not chosen:
+            return folded
+        if any(not torch.equal(value.refers, chosen[0].refers) for value in chosen[1:]):  # type: ignore[arg-type]
+            for value in chosen:
+                self.ledger.pin(chosen_units(value), "takes units that an input chose by their numbers")
+            return folded
+        parts = folded if isinstance(folded, (tuple, list)) else (folded,)
+        made = tuple(dataclasses.replace(part, refers=chosen[0].refers) for part in parts)
+        return made if isinstance(folded, (tuple, list)) else made[0]
 
     def _nested(self, module: fx.GraphModule, given: Sequence[Any]) -> Any:
         """A graph inside the graph (a part that runs under another gradient or precision mode)."""
@@ -139,7 +154,7 @@ class Interpreter:
         if rule is None:
             return self._unknown(given, "has no rule; give one in rules=")
         try:
-            return rule(ledger, *arguments, **keywords)
+            return _fitted(rule(ledger, *arguments, **keywords), ledger.shapes)
         except SymmetryError:
             raise
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError) as problem:
@@ -159,7 +174,7 @@ class Interpreter:
         given = _labels_in([*arguments, *keywords.values()])
         if any(value.constant is None for value in given) or not isinstance(node.target, torch._ops.OpOverload):
             return None
-        if torch.Tag.nondeterministic_seeded in node.target.tags or not _static(self.ledger.shapes):
+        if torch.Tag.nondeterministic_seeded in node.target.tags or _measured(node):
             return None
         if any(math.prod(shape) > _LARGEST_CONSTANT for shape in self.ledger.shapes) or not self.ledger.shapes:
             return None
@@ -247,18 +262,25 @@ def _alive(graph: fx.Graph) -> dict[fx.Node, fx.Node | None]:
 def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
     value = node.meta.get("val")
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [tuple(part.shape) for part in values if isinstance(part, Tensor)]
+    return [tuple(number(size) for size in part.shape) for part in values if isinstance(part, Tensor)]
 
 
-def _static(shapes: Sequence[tuple[int, ...]]) -> bool:
-    return all(isinstance(size, int) for shape in shapes for size in shape)
+def number(size: Any) -> int:
+    """A size; one that depends on values (how many tokens came to an expert) is taken to be the same small number.
+
+    Labels along such an axis only tell places apart, and how many places there are changes nothing about units.
+    """
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, _SOME)))
 
 
-def _dynamic(name: str, where: str, given: Sequence[Labels]) -> SymmetryError:
-    return SymmetryError(
-        f"sizes must not depend on values, but those of {name} at {where or 'an unknown place'} do; "
-        "write that part with fixed sizes (masks instead of selections)"
-    )
+def _measured(node: fx.Node) -> bool:
+    """Whether a size of a node's output depends on values."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return any(not isinstance(size, int) for part in values if isinstance(part, Tensor) for size in part.shape)
 
 
 def _readers(node: fx.Node) -> frozenset[int] | None:

@@ -50,12 +50,15 @@ class Labels:
         layers: what tells its entries apart; entries alike in all layers hold the same number.
         constant: the tensor itself where it depends on no input and no weight.
         source: the state-dict name, if the value is a whole tensor of the network.
+        refers: for integers that say which units an input chose (the experts of a router): the labels of these units,
+            by number. ``constant`` then holds one choice that stands for all.
     """
 
     shape: tuple[int, ...]
     layers: tuple[Layer, ...] = ()
     constant: Tensor | None = None
     source: str | None = None
+    refers: Tensor | None = None
 
     @property
     def rank(self) -> int:

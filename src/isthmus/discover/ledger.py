@@ -64,6 +64,8 @@ class Ledger:
         obstacles: what was pinned, and why.
         splits: axes whose positions must be units of their own in each slice of another axis; known before a run.
         wanted: splits that this run found to be needed.
+        routed: starts of families whose units an input chose.
+        around: for a family of positions in each slice, by its start: the labels of the slices.
     """
 
     def __init__(self, splits: frozenset[Split] = frozenset()) -> None:
@@ -75,6 +77,8 @@ class Ledger:
         self.obstacles: list[Obstacle] = []
         self.splits = splits
         self.wanted: set[Split] = set()
+        self.routed: set[int] = set()
+        self.around: dict[int, Tensor] = {}
         self.relation = 0
         self.operation = ""
         self.where = ""
@@ -128,6 +132,8 @@ class Ledger:
     def atoms(self, tensor: str, shape: Sequence[int]) -> Labels:
         """One label for each position of each axis of a tensor (for each slice, where the axis is split)."""
         layers = []
+        inside: dict[int, int] = {}
+        whole: dict[int, Tensor] = {}
         for dim, size in enumerate(shape):
             if size < 2:
                 continue
@@ -135,7 +141,7 @@ class Ledger:
             layout = [1] * len(shape)
             layout[dim] = size
             if split is None:
-                ids = self._new(size, tensor=tensor, dim=dim, positions=np.arange(size))
+                whole[dim] = ids = self._new(size, tensor=tensor, dim=dim, positions=np.arange(size))
                 layers.append(Layer(ids.reshape(layout), distinct=True))
                 continue
             each = shape[split.axis] // split.parts
@@ -146,9 +152,12 @@ class Ledger:
                 positions=np.tile(np.arange(size), split.parts),
                 slices=(split.axis, np.repeat(np.arange(split.parts), size) * each),
             )
+            if each == 1:
+                inside[int(ids[0])] = split.axis
             layout[split.axis] = shape[split.axis]
             table = ids.reshape(split.parts, size).repeat_interleave(each, dim=0)
             layers.append(Layer((table if split.axis < dim else table.T).reshape(layout)))
+        self.around.update({start: whole[axis] for start, axis in inside.items() if axis in whole})
         labels = Labels(tuple(shape), tuple(layers), source=tensor)
         if any(s.tensor == tensor for s in self.splits):
             labels = dataclasses.replace(labels, layers=self.settle(labels.layers, labels.shape))
@@ -222,8 +231,10 @@ class Ledger:
         """Labels of an elementwise function of several values: entries brought together must move together."""
         shape = torch.broadcast_shapes(*[value.shape for value in values])
         layers: tuple[Layer, ...] = ()
-        for value in values:
-            layers = self._join(layers, aligned(value, shape).layers)
+        spread = [aligned(value, shape) for value in values]
+        self._want_splits_as(spread)
+        for value in spread:
+            layers = self._join(layers, value.layers)
         return Labels(tuple(shape), layers)
 
     def settle(self, layers: Sequence[Layer], shape: Sequence[int]) -> tuple[Layer, ...]:
@@ -266,11 +277,16 @@ class Ledger:
         """Labels that lie at different places differ; return whether they still say more than their places."""
         alone = sorted(place.axes - moving.axes)
         content = place.ids if not alone else mixed(place.ids).sum(dim=alone, keepdim=True)
+        if (slots := self.slots(moving)) is not None:
+            # Which unit the input brought to which slot says nothing about the units; only places inside them do.
+            content = mixed(content).sum(dim=[axis for axis in slots if content.shape[axis] > 1], keepdim=True)
         left, right, names, places = _pairs(moving, Layer(content, pinned=True))
         if len(left) == len(names) * len(places):
             return True
         keys = torch.zeros(len(names), dtype=torch.int64).index_add_(0, left, mixed(right + 1))
         self.mark(names, keys)
+        if slots is not None:
+            return True
         determined = moving.axes <= place.axes and (place.distinct or len(left) == len(places))
         return not determined or len(keys.unique()) < len(keys)
 
@@ -344,6 +360,8 @@ class Ledger:
             return layer
         if not kept:
             return None
+        if (slots := self.slots(layer)) is not None:
+            return self._reduce_routed(layer, gone, slots)
         layout = [1 if axis in gone else size for axis, size in enumerate(layer.ids.shape)]
         if layer.pinned and layer.distinct:
             return positional(layout)
@@ -365,6 +383,59 @@ class Ledger:
         blocks = self.blocks(number)
         self.nest(names, blocks[owner])
         return squeezed(blocks[block])
+
+    # -- units that the input chooses --------------------------------------------------------------------------------
+
+    def route(self, table: Labels, axis: int, chosen: Labels) -> bool:
+        """A table is read along an axis at the units that an input chose: its positions there are these units.
+
+        Return whether the positions may be exchanged; otherwise they are pinned.
+        """
+        assert chosen.refers is not None
+        assert chosen.constant is not None
+        seen = len(chosen.constant.unique())
+        for layer in table.movable:
+            if layer.ids.shape[axis] == 1:
+                continue
+            family = self.family(int(layer.ids.min()))
+            whole = int(layer.ids.max()) < family.stop and table.shape[axis] == len(chosen.refers) == seen
+            if not whole and axis in (self.slots(layer) or ()):
+                continue  # slots that units were brought to before, in another order
+            if whole and layer.axes == {axis}:
+                self.tie(layer.ids.reshape(-1), chosen.refers)
+            elif whole and family.start in self.around:
+                self.tie(self.around[family.start], chosen.refers)
+            else:
+                self.pin(chosen_units(chosen), "says which units are read, of which some are never read")
+                return False
+            self.routed.add(family.start)
+        return True
+
+    def slots(self, layer: Layer) -> list[int] | None:
+        """The axes along which a layer's labels differ only by what an input chose; None if it chose none of them."""
+        if not self.routed or layer.pinned:
+            return None
+        family = self.family(int(layer.ids.min()))
+        if family.start not in self.routed or int(layer.ids.max()) >= family.stop:
+            return None
+        if family.slices is None:
+            return sorted(layer.axes)
+        assert family.positions is not None
+        inside = torch.from_numpy(family.positions)[layer.ids - family.start]
+        return [axis for axis in sorted(layer.axes) if squeezed(inside, axes=[axis]).ids.shape[axis] == 1] or None
+
+    def _reduce_routed(self, layer: Layer, gone: Sequence[int], slots: Sequence[int]) -> Layer | None:
+        if layer.axes == set(slots):
+            return None if self.family(int(layer.ids.min())).slices is None else self._mixed_up(layer, gone)
+        if layer.axes - set(slots) <= set(gone) and not set(gone) & set(slots):
+            return None  # the units around these are said by a layer of their own
+        return self._mixed_up(layer, gone)
+
+    def _mixed_up(self, layer: Layer, gone: Sequence[int]) -> Layer:
+        names = layer.ids.unique()
+        self.mark(names, names)
+        self._obstacle(names, "sums over units of different experts")
+        return positional([1 if axis in gone else size for axis, size in enumerate(layer.ids.shape)])
 
     def normalise(self, value: Labels, axes: Sequence[int]) -> Labels:
         """Labels of a function that treats all entries along some axes alike and keeps the shape (softmax, norms)."""
@@ -391,8 +462,12 @@ class Ledger:
     def chosen(self, before: Labels, after: Labels) -> Labels:
         """Labels after entries were taken from a value: those taken more often, or not at all, are marked."""
         for old, new in zip(_movable_in_order(before), _movable_in_order(after), strict=False):
-            names = old.ids.unique()
+            names, occurring = torch.unique(old.ids, return_counts=True)
             found, counts = torch.unique(new.ids, return_counts=True)
+            if self.slots(old) is not None:
+                # An input brings some units to more slots than others; only the share that was taken counts.
+                shares = counts / occurring[torch.searchsorted(names, found)]
+                counts = torch.unique(shares, return_inverse=True)[1] + 1
             times = torch.zeros(len(names), dtype=torch.int64)
             times[torch.searchsorted(names, found)] = counts
             if len(times.unique()) > 1:
@@ -422,15 +497,36 @@ class Ledger:
             for axis in range(value.rank):
                 if not value.varies(axis):
                     continue
-                batch = axis < kept and any(other.varies(axis) for other in others)
+                batch = axis < kept and any(other.varies(axis) for other in others) and not self._routes([value], axis)
                 for layer in value.movable:
                     if layer.ids.shape[axis] > 1:
                         continue
                     finer = any(
                         axis in there.axes and layer.axes <= there.axes for other in others for there in other.movable
                     )
-                    if batch or finer:
-                        self._want_split(value, layer, axis, inner_only=not batch)
+                    routed = layer.axes - set(range(kept)) and axis < kept and self._routes(others, axis)
+                    if batch or finer or routed:
+                        self._want_split(value, layer, axis, inner_only=not (batch or routed))
+
+    def _want_splits_as(self, values: Sequence[Labels]) -> None:
+        """What meets units of slices (the biases of all experts in one matrix) must say which slice is meant too."""
+        if not self.splits:
+            return
+        for value in values:
+            for there in value.movable:
+                if len(there.axes) < 2 or self.family(int(there.ids.min())).slices is None:
+                    continue
+                for other in values:
+                    for layer in other.movable:
+                        if layer.axes < there.axes:
+                            for axis in there.axes - layer.axes:
+                                self._want_split(other, layer, axis, inner_only=True)
+
+    def _routes(self, values: Sequence[Labels], axis: int) -> bool:
+        """Whether an axis of some value holds units that an input chose."""
+        return any(
+            axis in (self.slots(layer) or ()) for value in values for layer in value.movable if axis in layer.axes
+        )
 
     def want_slices(self, table: Labels, axis: int, dim: int) -> None:
         """The positions of a table along ``dim`` are units of their own in each of its slices along ``axis``."""
@@ -458,8 +554,15 @@ class Ledger:
             # Of two axes that could each be split by the other, the later one is: heads come before their channels.
             if inner_only and owner.dim > family.dim:
                 continue
-            if owner.slices is None and owner.stop - owner.start >= value.shape[axis]:
-                self.wanted.add(Split(family.tensor, family.dim, owner.dim, value.shape[axis]))
+            parts = owner.stop - owner.start if owner.start in self.routed else value.shape[axis]
+            if owner.slices is None and owner.stop - owner.start >= parts:
+                self.wanted.add(Split(family.tensor, family.dim, owner.dim, parts))
+
+
+def chosen_units(chosen: Labels) -> Labels:
+    """The units that an input may choose, as a value of their own."""
+    assert chosen.refers is not None
+    return Labels(tuple(chosen.refers.shape), (Layer(chosen.refers),))
 
 
 def mixed(values: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ from isthmus.discover.rules import (
     reduction,
     sampling,
 )
-from isthmus.discover.rules.registry import RULES, Rule
+from isthmus.discover.rules.registry import CHOOSING, RULES, Rule
 
 __all__ = [
+    "CHOOSING",
     "RULES",
     "Rule",
     "attention",

@@ -25,7 +25,6 @@ def elementwise(ledger: Ledger, *arguments: Any, **keywords: Any) -> Labels:
     "clamp_min",
     "clamp_max",
     "masked_fill",
-    "where",
     "addcmul",
     "addcdiv",
     "lerp",
@@ -51,6 +50,14 @@ def elementwise(ledger: Ledger, *arguments: Any, **keywords: Any) -> Labels:
 def pointwise(ledger: Ledger, *arguments: Any, **keywords: Any) -> Labels:
     """Elementwise operations that are not tagged as such everywhere."""
     return elementwise(ledger, *arguments, **keywords)
+
+
+@rule("where")
+def where(ledger: Ledger, condition: Labels, *arguments: Any) -> Any:
+    """One of two values; or, of a condition alone, the places where it holds."""
+    from isthmus.discover.rules.lookup import places_of
+
+    return elementwise(ledger, condition, *arguments) if arguments else places_of(ledger, condition)
 
 
 @rule("prelu")

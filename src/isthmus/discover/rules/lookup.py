@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from isthmus.discover.labels import Labels, Layer, aligned, constant, permuted, positional
-from isthmus.discover.ledger import Ledger
+from isthmus.discover.labels import Labels, Layer, aligned, constant, fixed, permuted, positional
+from isthmus.discover.ledger import Ledger, chosen_units
 from isthmus.discover.rules.movement import literal
 from isthmus.discover.rules.registry import rule
 
 _ROWS = "is read at positions that depend on the input"
+_WRITTEN = "is written at positions that depend on the input"
 _EXPERTS = "is an expert's matrix, chosen by the input"
 
 
-@rule("embedding")
+@rule("embedding", choosing=True)
 def embedding(ledger: Ledger, table: Labels, index: Labels, *_: Any, **__: Any) -> Labels:
     """Rows of a table: which row is asked for is given from outside, so rows stay, and columns are handed on."""
+    if index.refers is not None and ledger.route(table, 0, index):
+        return _picked(ledger, table, 0, index)
     return _rows(ledger, table, 0, index)
 
 
@@ -55,29 +59,48 @@ def _opened(layer: Layer, dim: int, rank: int) -> Layer:
     return Layer(layer.ids.reshape(*shape[:dim], *(1,) * rank, *shape[dim + 1 :]), layer.pinned, layer.distinct)
 
 
-@rule("index_select")
+def _picked(ledger: Ledger, table: Labels, dim: int, index: Labels) -> Labels:
+    """``table`` read along ``dim`` at units that the input chose."""
+    picked = index.constant
+    assert picked is not None
+    at = (slice(None),) * dim + (picked.long(),)
+    return literal(ledger, table, lambda ids: ids[at], choose=False)
+
+
+@rule("index_select", choosing=True)
 def index_select(ledger: Ledger, value: Labels, dim: int, index: Labels) -> Labels:
     """Positions along an axis."""
+    dim %= value.rank
+    if index.refers is not None and ledger.route(value, dim, index):
+        return _picked(ledger, value, dim, index)
     if index.constant is not None:
         return literal(ledger, value, lambda ids: ids.index_select(dim, index.constant))
     return _rows(ledger, value, dim % value.rank, index)
 
 
-@rule("index", "_unsafe_index")
+@rule("index", "_unsafe_index", choosing=True)
 def index(ledger: Ledger, value: Labels, indices: Sequence[Labels | None]) -> Labels:
     """x[i, j, …]."""
     given = [i for i in indices if i is not None]
+    if len(given) == 1 and given[0].refers is not None and given[0].constant.dtype != torch.bool:  # type: ignore[union-attr]
+        axis = next(axis for axis, i in enumerate(indices) if i is not None)
+        if ledger.route(value, axis, given[0]):
+            return _picked(ledger, value, axis, given[0])
+    for i in given:
+        if i.refers is not None:
+            ledger.pin(chosen_units(i), _ROWS)
     if all(i.constant is not None for i in given) and not (len(given) == 1 and _uneven(given[0])):
         real = tuple(slice(None) if i is None else i.constant for i in indices)
         return literal(ledger, value, lambda ids: ids[real])
-    if any(i.constant is not None and i.constant.dtype == torch.bool for i in given):
-        return ledger.opaque([value, *given], ledger.shape, _ROWS)
     axes = [axis for axis, i in enumerate(indices) if i is not None]
-    if len(axes) == 1:
-        return _rows(ledger, value, axes[0], given[0])
     if axes != list(range(axes[0], axes[-1] + 1)):
         return ledger.opaque([value, *given], ledger.shape, _ROWS)
-    return _joint_rows(ledger, value, axes, given)
+    first = given[0]
+    if len(axes) == 1 and ledger.shape == (*value.shape[: axes[0]], *first.shape, *value.shape[axes[0] + 1 :]):
+        return _rows(ledger, value, axes[0], first)
+    if len(axes) == 1 and len(ledger.shape) == value.rank - first.rank + 1:  # a mask: all its axes become one
+        return _joint_rows(ledger, value, list(range(axes[0], axes[0] + first.rank)), given, 1)
+    return _joint_rows(ledger, value, axes, given, max(i.rank for i in given))
 
 
 def _uneven(index: Labels) -> bool:
@@ -88,29 +111,33 @@ def _uneven(index: Labels) -> bool:
     return len(picked.unique(return_counts=True)[1].unique()) > 1
 
 
-def _joint_rows(ledger: Ledger, value: Labels, axes: list[int], given: list[Labels]) -> Labels:
+def _joint_rows(
+    ledger: Ledger, value: Labels, axes: list[int], given: list[Labels], new: int
+) -> Labels:
+    """Entries read along several axes at once, which ``new`` axes take the place of."""
     for i in given:
         ledger.pin(i, "chooses which entries are read")
     for axis in axes:
         value = ledger.order(value, axis, _ROWS)
     rest = ledger.reduce(value, axes)
-    common = torch.broadcast_shapes(*[i.shape for i in given])
     shape = ledger.shape
     layers = [
         Layer(
-            layer.ids.reshape(*layer.ids.shape[: axes[0]], *(1,) * len(common), *layer.ids.shape[axes[0] :]),
+            layer.ids.reshape(*layer.ids.shape[: axes[0]], *(1,) * new, *layer.ids.shape[axes[0] :]),
             layer.pinned,
             layer.distinct,
         )
         for layer in rest.layers
     ]
-    layers.append(positional(shape, [axes[0] + k for k in range(len(common))]))
+    layers.append(positional(shape, [axes[0] + k for k in range(new)]))
     return Labels(shape, ledger.settle(layers, shape))
 
 
-@rule("gather", "take_along_dim")
+@rule("gather", "take_along_dim", choosing=True)
 def gather(ledger: Ledger, value: Labels, dim: int, index: Labels, **_: Any) -> Labels:
     """Entries along an axis at an index that varies over all axes."""
+    if index.refers is not None:
+        return _gathered(ledger, value, dim % value.rank, index)
     if index.constant is not None and index.constant.shape == torch.Size(ledger.shape):
         picked = index.constant
         return literal(ledger, value, lambda ids: ids.contiguous().gather(dim, picked))
@@ -122,13 +149,26 @@ def gather(ledger: Ledger, value: Labels, dim: int, index: Labels, **_: Any) -> 
     return ledger.order(met, dim)
 
 
+def _gathered(ledger: Ledger, value: Labels, dim: int, index: Labels) -> Labels:
+    """Entries at units that the input chose: those of the same units for whoever reads the same choice."""
+    assert index.refers is not None
+    along = [layer for layer in value.layers if layer.ids.shape[dim] > 1]
+    if len(along) == 1 and along[0].axes == {dim} and not along[0].pinned and value.shape[dim] == len(index.refers):
+        ledger.tie(along[0].ids.reshape(-1), index.refers)
+    else:
+        ledger.pin(chosen_units(index), _ROWS)
+        value = ledger.order(value, dim, _ROWS)
+    rest = ledger.reduce(value, [dim], keepdim=True)
+    return ledger.order(Labels(tuple(ledger.shape), rest.layers), dim)
+
+
 @rule("take")
 def take(ledger: Ledger, value: Labels, index: Labels) -> Labels:
     """Entries of a flattened value."""
     return ledger.opaque([value, index], ledger.shape, _ROWS)
 
 
-@rule("transformers.grouped_mm_fallback", "_grouped_mm")
+@rule("transformers.grouped_mm_fallback", "_grouped_mm", choosing=True)
 def grouped_mm(
     ledger: Ledger,
     rows: Labels,
@@ -140,26 +180,39 @@ def grouped_mm(
 ) -> Labels:
     """Rows sorted by expert, each times its own expert's matrix; ``ends`` says where each expert's rows end.
 
-    Which row meets which expert is up to the input. Labels stand for one assignment, in turn, in which rows of one
-    number always meet one expert; the experts themselves stay.
+    Which row meets which expert is up to the input. Labels stand for one assignment in which every expert has rows.
     """
     number = tables.shape[0] if tables.rank == 3 else 0
     if rows.rank != 2 or tables.rank != 3 or ends is None or bias is not None or rows.shape[0] < number:
         why = "has more experts than rows: a longer example frees them" if rows.shape[0] < number else _EXPERTS
-        return ledger.opaque([v for v in (rows, tables, ends, bias) if v is not None], ledger.shape, why)
-    ledger.pin(ends, "says which rows go to which expert")
+        given = [v for v in (rows, tables, ends, bias) if v is not None]
+        return ledger.opaque([*given, *(chosen_units(v) for v in given if v.refers is not None)], ledger.shape, why)
     ledger.want_slices(tables, 0, 1 if ledger.sliced(rows, 1) else 2)
-    tables = ledger.order(tables, 0, _EXPERTS)
     turn = torch.arange(rows.shape[0]) % number
-    met = literal(ledger, tables, lambda ids: ids.index_select(0, turn))
+    if ends.refers is not None:
+        assert ends.constant is not None
+        turn = torch.searchsorted(ends.constant.long().contiguous(), torch.arange(rows.shape[0]), right=True)
+        free = ledger.route(tables, 0, dataclasses.replace(ends, constant=turn.clamp(max=number - 1)))
+        turn = turn.clamp(max=number - 1)
+    else:
+        free = False
+        ledger.pin(ends, "says which rows go to which expert")
+    tables = tables if free else ledger.order(tables, 0, _EXPERTS)
+    met = literal(ledger, tables, lambda ids: ids.index_select(0, turn), choose=not free)
     return ledger.contract("az,azb->ab", rows, met)
 
 
-@rule("one_hot")
+@rule("one_hot", choosing=True)
 def one_hot(ledger: Ledger, value: Labels, *_: Any) -> Labels:
-    """Integers as unit vectors: the new axis is in order."""
+    """Integers as unit vectors: the new axis is in order, or that of the units that the input chose."""
+    shape = tuple(ledger.shape)
+    if value.refers is not None and shape[-1] == len(value.refers):
+        places = positional(shape, range(len(shape) - 1))
+        return Labels(shape, (places, Layer(value.refers.reshape(*(1,) * value.rank, -1), distinct=True)))
+    if value.refers is not None:
+        ledger.pin(chosen_units(value), "chooses a class")
     ledger.pin(value, "chooses a class")
-    return Labels(tuple(ledger.shape), (positional(ledger.shape),))
+    return Labels(shape, (positional(shape),))
 
 
 @rule("bucketize", "searchsorted")
@@ -174,25 +227,101 @@ def constant_of(ledger: Ledger, value: torch.Tensor) -> Labels:
     return constant(value)
 
 
-@rule(
-    "select_scatter",
-    "slice_scatter",
-    "scatter",
-    "scatter_add",
-    "index_add",
-    "index_put",
-    "index_copy",
-    "scatter_reduce",
-)
-def scattered(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> Labels:
-    """Entries written into a value along axes whose places matter; units along other axes meet as they lie."""
-    others = [a for a in [*arguments, *keywords.values()] if isinstance(a, Labels)]
-    nested = [
-        a for argument in arguments if isinstance(argument, (list, tuple)) for a in argument if isinstance(a, Labels)
-    ]
-    if ledger.operation.startswith(("aten.slice_scatter", "aten.select_scatter")):
-        return _written_over(ledger, value, *arguments, **keywords)
-    return ledger.opaque([value, *others, *nested], ledger.shape, "writes entries at given positions")
+@rule("select_scatter", "slice_scatter")
+def written_over(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> Labels:
+    """A slice of a value replaced."""
+    return _written_over(ledger, value, *arguments, **keywords)
+
+
+@rule("index_add", "index_copy", "index_reduce", choosing=True)
+def added_at(ledger: Ledger, value: Labels, dim: int, index: Labels, source: Labels, *_: Any, **__: Any) -> Labels:
+    """Rows of a source put in or added at places along an axis that matter; units along other axes meet as they lie.
+
+    Where the places come from what an input chose (rows sorted by expert), each row still goes back to its own place.
+    """
+    ledger.pin(index, "says where entries are written")
+    dim %= value.rank
+    parts = [ledger.reduce(ledger.order(part, dim, _WRITTEN), [dim], keepdim=True) for part in (value, source)]
+    shape = tuple(ledger.shape)
+    rest = ledger.meet(*[Labels((*shape[:dim], 1, *shape[dim + 1 :]), part.layers) for part in parts])
+    return ledger.meet(Labels(shape, rest.layers), Labels(shape, (positional(shape, [dim]),)))
+
+
+@rule("scatter", "scatter_add", "scatter_reduce", choosing=True)
+def scattered(
+    ledger: Ledger, value: Labels, dim: int, index: Labels, source: Any = None, *_: Any, **named: Any
+) -> Labels:
+    """Entries written at places along an axis; those along other axes meet as they lie."""
+    dim %= value.rank
+    shape = tuple(ledger.shape)
+    source = source if isinstance(source, Labels) else named.get("src", named.get("value"))
+    given = [part for part in (value, source) if isinstance(part, Labels)]
+    whole = all(index.shape[axis] == shape[axis] for axis in range(len(shape)) if axis != dim)
+    if not whole:
+        if index.refers is not None:
+            ledger.pin(chosen_units(index), _WRITTEN)
+        return ledger.opaque([*given, index], shape, _WRITTEN)
+    if index.refers is not None and shape[dim] == len(index.refers) and not value.varies(dim):
+        layout = [1] * len(shape)
+        layout[dim] = -1
+        axis = Layer(index.refers.reshape(layout), distinct=True)
+    else:
+        if index.refers is not None:
+            ledger.pin(chosen_units(index), _WRITTEN)
+        axis = positional(shape, [dim])
+    narrow = (*shape[:dim], 1, *shape[dim + 1 :])
+    parts = [ledger.reduce(ledger.order(part, dim, _WRITTEN), [dim], keepdim=True) for part in [*given, index]]
+    rest = ledger.meet(*[Labels(narrow, part.layers) for part in parts])
+    return ledger.meet(Labels(shape, rest.layers), Labels(shape, (axis,)))
+
+
+@rule("nonzero", "nonzero_numpy", "argwhere", "nonzero_static")
+def places_of(ledger: Ledger, value: Labels, *_: Any, **__: Any) -> Any:
+    """The places where something holds: given from outside, as far as units go."""
+    ledger.pin(value, "tells at which places something holds")
+    made = [fixed(shape) for shape in ledger.shapes]
+    return made if ledger.several else made[0]
+
+
+@rule("masked_select")
+def masked_select(ledger: Ledger, value: Labels, mask: Labels) -> Labels:
+    """Entries where a mask holds, in one row."""
+    return ledger.opaque([value, mask], ledger.shape, _ROWS)
+
+
+@rule("index_put")
+def put(
+    ledger: Ledger, value: Labels, indices: Sequence[Labels | None], source: Labels, *_: Any, **__: Any
+) -> Labels:
+    """Entries written at given positions along the first axes; units along other axes meet as they lie."""
+    given = [i for i in indices if i is not None]
+    shape = value.shape
+    axes = _first_axes(indices, shape, source)
+    if axes is None:
+        return ledger.opaque([value, source, *given], ledger.shape, _WRITTEN)
+    for i in given:
+        ledger.pin(i, "says where entries are written")
+    for axis in range(axes):
+        value = ledger.order(value, axis, _WRITTEN)
+    rest = [ledger.reduce(value, range(axes))]
+    left = source.rank - (len(shape) - axes)
+    for axis in range(max(0, left)):
+        source = ledger.order(source, axis, _WRITTEN)
+    rest.append(ledger.reduce(source, range(left)) if left > 0 else source)
+    met = ledger.meet(*[aligned(part, shape[axes:]) for part in rest])
+    layers = tuple(dataclasses.replace(layer, ids=layer.ids[(None,) * axes]) for layer in met.layers)
+    return ledger.meet(Labels(shape, layers), Labels(shape, (positional(shape, range(axes)),)))
+
+
+def _first_axes(indices: Sequence[Labels | None], shape: Sequence[int], source: Labels) -> int | None:
+    """How many of the first axes an index takes up, if it is one kind of index on these only."""
+    given = [i for i in indices if i is not None]
+    if any(i is None for i in indices[: len(given)]):
+        return None
+    if len(given) > 1 or given[0].rank < 2:
+        return len(given)
+    # A mask takes up as many axes as it has; integers take up one.
+    return given[0].rank if given[0].shape == tuple(shape[: given[0].rank]) and source.rank < len(shape) else None
 
 
 def _written_over(ledger: Ledger, value: Labels, source: Labels, dim: int = 0, *place: Any, **named: Any) -> Labels:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Any
 
-from isthmus.discover.labels import Labels, fixed
+import torch
+
+from isthmus.discover.labels import Labels, constant, fixed
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
@@ -34,13 +39,36 @@ def sorting(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> 
         integers = [a for a in arguments if isinstance(a, int) and not isinstance(a, bool)]
         start = 1 if ledger.operation.startswith("aten.topk") else 0
         dim = integers[start] if len(integers) > start else -1
+    choice = None
     if ledger.used(1):
+        choice = choice_of(value, dim, ledger.shape) if ledger.operation.startswith("aten.topk") else None
+    if ledger.used(1) and choice is None:
         value = ledger.order(value, dim, "tells positions along the axis on which these units lie")
     reduced = ledger.reduce(value, [dim], keepdim=True)
     shape = list(value.shape)
     shape[dim] = ledger.shape[dim]
     places = ledger.order(Labels(tuple(shape), reduced.layers), dim)
-    return places, places
+    return places, places if choice is None else choice
+
+
+def choice_of(value: Labels, dim: int, shape: Sequence[int]) -> Labels | None:
+    """The numbers of units that an input chooses along an axis, if these could be any: one choice stands for all.
+
+    Units are chosen in turn, so that neighbours are different and all are chosen; a shorter example than there are
+    units cannot show all of them.
+    """
+    dim %= value.rank
+    along = [layer for layer in value.layers if layer.ids.shape[dim] > 1]
+    if len(along) != 1 or along[0].pinned or len(along[0].axes) != 1:
+        return None
+    units = along[0].ids.reshape(-1)
+    if len(units.unique()) != len(units) or math.prod(shape) < len(units):
+        return None
+    last = [size for axis, size in enumerate(shape) if axis != dim] if len(shape) == value.rank else list(shape)
+    count = shape[dim] if len(shape) == value.rank else 1
+    turn = (torch.arange(math.prod(shape)) % len(units)).reshape(*last, count)
+    picked = turn.movedim(-1, dim) if len(shape) == value.rank else turn.reshape(tuple(shape))
+    return dataclasses.replace(constant(picked.contiguous()), refers=units)
 
 
 @rule("argsort")

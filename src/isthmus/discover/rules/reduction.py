@@ -7,7 +7,10 @@ from typing import Any
 
 from isthmus.discover.labels import Labels
 from isthmus.discover.ledger import Ledger
+from isthmus.discover.rules.ordering import choice_of
 from isthmus.discover.rules.registry import rule
+
+_TOLD = "tells positions along the axis on which these units lie"
 
 
 def _axes(value: Labels, dim: Any) -> list[int]:
@@ -59,19 +62,21 @@ def extreme(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = Fals
         return ledger.meet(value, dim)
     if dim is None:
         return ledger.reduce(value, range(value.rank))
-    ordered = (
-        ledger.order(value, dim, "tells positions along the axis on which these units lie")
-        if (ledger.used(1))
-        else value
+    choice = (
+        choice_of(value, dim, ledger.shapes[1]) if ledger.used(1) and ledger.operation.startswith("aten.max") else None
     )
-    result = ledger.reduce(ordered, [dim], keepdim=bool(keepdim))
-    return result, result
+    if ledger.used(1) and choice is None:
+        value = ledger.order(value, dim, _TOLD)
+    result = ledger.reduce(value, [dim], keepdim=bool(keepdim))
+    return result, result if choice is None else choice
 
 
 @rule("argmax", "argmin")
 def position(ledger: Ledger, value: Labels, dim: int | None = None, keepdim: bool = False) -> Labels:
     """Positions are told: order matters."""
+    if dim is not None and (choice := choice_of(value, dim, ledger.shape)) is not None:
+        return choice
     axes = range(value.rank) if dim is None else [dim]
     for axis in axes:
-        value = ledger.order(value, axis, "tells positions along the axis on which these units lie")
+        value = ledger.order(value, axis, _TOLD)
     return ledger.reduce(value, axes, keepdim=keepdim)
