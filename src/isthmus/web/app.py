@@ -129,7 +129,7 @@ async def _enter(request: Request) -> Response:
         if hmac.compare_digest(given.encode(), token.encode()):
             return entered(request.scope, token, to="/")
         return page(request, "enter", status=401, wrong=True)
-    return page(request, "enter", status=401, wrong=False)
+    return page(request, "enter", wrong=False)
 
 
 def _help(request: Request) -> Response:

@@ -34,7 +34,8 @@ _HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # With "no-referrer" browsers would name no origin for our own forms, and they would look like foreign ones.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
@@ -85,7 +86,12 @@ class Guard:
             return None
         if self._is_token(connection.query_params.get("token", "")) and scope["method"] in _READING:
             return entered(scope, self.token)
-        return None if scope["path"] == "/enter" else RedirectResponse("/enter", 303)
+        if scope["path"] == "/enter":
+            return None
+        # People get the form, programs the plain answer.
+        if "text/html" in headers.get("accept", ""):
+            return RedirectResponse("/enter", 303)
+        return PlainTextResponse("This site asks for its token: Authorization: Bearer TOKEN\n", 401)
 
     def _is_token(self, given: str) -> bool:
         """Compared in a time that does not tell how much of it is right."""
