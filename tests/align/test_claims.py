@@ -94,6 +94,27 @@ def test_copies_meet_the_strong_claim(world: World) -> None:
     assert claim.random.connected == 0.0
     assert len(claim.simplex) == len(claim.naive_simplex) == 4
     assert claim.simplex[-1] < 0.05 < 0.3 < claim.naive_simplex[-1]
+    assert len(claim.simplex_highest) == 4
+    assert all(mean <= highest < 0.15 for mean, highest in zip(claim.simplex, claim.simplex_highest, strict=True))
+
+
+def test_the_highest_loss_on_a_simplex_is_looked_for_inside(world: World) -> None:
+    """A loss that is low at the corners and at every mean, and high between: only points inside show it."""
+    copies = world.copies(3)
+
+    def bump(weights: Weights) -> float:
+        """How far a point is from the corners and from the plain means, all measured after alignment."""
+        share = sum(float((weights["0.bias"] - mean).abs().mean() < 1e-6) for mean in means)
+        return 0.0 if share else 1.0
+
+    match = [WeightMatching()(world.symmetry, c, copies[0], generator=child(0)).aligned(c) for c in copies[1:]]
+    framed = [copies[0]["0.bias"], *(aligned["0.bias"] for aligned in match)]
+    means = [torch.stack(framed[:k]).mean(0) for k in (1, 2, 3)]
+    claim = claims.strong(
+        world.symmetry, copies, WeightMatching(), lambda a, b: 0.0, loss=bump, inside=3, generator=child(0)
+    )
+    assert claim.simplex == (0.0, 0.0, 0.0)
+    assert claim.simplex_highest == (0.0, 1.0, 1.0)
 
 
 def test_one_permutation_serves_all_times_of_copies(world: World) -> None:

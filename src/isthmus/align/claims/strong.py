@@ -15,7 +15,7 @@ from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry
-from isthmus.core.weights import Weights, mean
+from isthmus.core.weights import Weights, combine, mean
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class StrongClaim(Record):
         indirect: both matched to the reference; pairs with the reference are left out.
         random: a random permutation for each network (negative control).
         simplex: loss at the mean of the first k aligned networks, from k = 1 on; empty without a loss.
-        naive_simplex: the same without permuting.
+        simplex_highest: the highest loss found at the mean and at random points of the simplex of the first k.
+        naive_simplex: loss at the means without permuting.
     """
 
     method: str
@@ -40,6 +41,7 @@ class StrongClaim(Record):
     indirect: Heights
     random: Heights
     simplex: tuple[float, ...]
+    simplex_highest: tuple[float, ...]
     naive_simplex: tuple[float, ...]
 
     @property
@@ -56,6 +58,7 @@ def strong(
     *,
     loss: Callable[[Weights], float] | None = None,
     reference: int = 0,
+    inside: int = 5,
     threshold: float = EPSILON,
     generator: torch.Generator,
     progress: Progress = silent,
@@ -67,13 +70,14 @@ def strong(
         solutions: at least three, trained apart.
         matcher: finds the permutations.
         height: measures the barriers.
-        loss: of one solution, for the means of aligned networks.
+        loss: of one solution, for the simplex of aligned networks.
         reference: which network stays.
+        inside: random points, uniform in the simplex of the first k networks, at which the loss is looked at, too.
         threshold: heights up to this count as connected.
         generator: for the matcher and the control.
         progress: called after each pair.
 
-    Cost: for n networks, n(n−1)/2 + n matches and 3(n−1)(n−2)/2 barriers.
+    Cost: for n networks, n(n−1)/2 + n matches, 3(n−1)(n−2)/2 barriers and n·(inside + 2) losses.
     """
     if len(solutions) < 3:
         raise SettingError(f"an indirect barrier needs at least three solutions, got {len(solutions)}")
@@ -89,6 +93,12 @@ def strong(
         indirect[i, j] = indirect[j, i] = height(framed[i], framed[j])
         random[i, j] = random[j, i] = height(shuffled[i], shuffled[j])
         progress(done + 1, len(pairs), "pairs")
+    means = tuple(loss(mean(framed[:k])) for k in range(1, n + 1)) if loss else ()
+    highest = tuple(
+        max([middle, *(loss(_random_point(framed[:k], generator)) for _ in range(inside if k > 1 else 0))])
+        for k, middle in enumerate(means, start=1)
+        if loss
+    )
     return StrongClaim(
         method=found.matches[0].method,
         threshold=threshold,
@@ -96,6 +106,13 @@ def strong(
         direct=heights_of(direct, threshold),
         indirect=heights_of(indirect, threshold),
         random=heights_of(random, threshold),
-        simplex=tuple(loss(mean(framed[:k])) for k in range(1, n + 1)) if loss else (),
+        simplex=means,
+        simplex_highest=highest,
         naive_simplex=tuple(loss(mean(solutions[:k])) for k in range(1, n + 1)) if loss else (),
     )
+
+
+def _random_point(solutions: Sequence[Weights], generator: torch.Generator) -> Weights:
+    """A point drawn uniformly from the simplex that solutions span."""
+    draws = -torch.rand(len(solutions), generator=generator).clamp_min(1e-12).log()
+    return combine(solutions, (draws / draws.sum()).tolist())
