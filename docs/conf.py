@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 import isthmus
@@ -83,16 +84,21 @@ def exists(dotted: str) -> bool:
     return False
 
 
-def escaped(app: Any, kind: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Absolute values are bars in docstrings; to Sphinx they would be substitutions."""
+def escaped(*about: Any) -> None:
+    """Bars are absolute values here, and underscores belong to names; to Sphinx they would be markup."""
+    lines: list[str] = about[-1]
     for place, line in enumerate(lines):
-        parts = line.split("``")
+        parts = (re.sub(r"_(?!\w)", r"\_", line) if line.startswith(":vartype") else line).split("``")
         lines[place] = "``".join(part if odd % 2 else part.replace("|", r"\|") for odd, part in enumerate(parts))
 
 
-def shortened(app: Any, kind: str, name: str, value: Any, *further: Any) -> tuple[str, str] | None:
+def shortened(app: Any, kind: str, name: str, value: Any, *_: Any) -> tuple[str, str] | None:
     """The fields of a file's schema stand in its docstring; their validators are no signature to read."""
-    return ("", "") if kind == "class" and (hasattr(value, "model_fields") or hasattr(value, "__pydantic_fields__")) else None
+    return (
+        ("", "")
+        if kind == "class" and (hasattr(value, "model_fields") or hasattr(value, "__pydantic_fields__"))
+        else None
+    )
 
 
 def setup(app: Any) -> None:

@@ -8,7 +8,9 @@ import isthmus
 from isthmus.train import Recipe, train
 
 data = isthmus.load_data("digits")
-recipe = Recipe(network="mlp-48x3", settings={"inputs": [1, 8, 8], "norm": "batch"}, epochs=6, spawn=40, batch_size=64, rate=0.05)
+recipe = Recipe(
+    network="mlp-48x3", settings={"inputs": [1, 8, 8], "norm": "batch"}, epochs=6, spawn=40, batch_size=64, rate=0.05
+)
 replicas = train(
     recipe.replicates(2, vary=("spawn",)), data=data, module=isthmus.build, engine="sequential", scores="never"
 )

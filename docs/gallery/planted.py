@@ -1,7 +1,7 @@
 """A permutation that was planted comes back whole, in a transformer as well.
 
-A small encoder is permuted at random: heads, channels inside the heads, and the residual stream. Weight matching must undo
-it exactly, and the function never changes.
+A small encoder is permuted at random: heads, channels inside the heads, and the residual stream. Weight matching must
+undo it exactly, and the function never changes.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Two skills in one model: add what each fine-tuning learned to their common base.
 
-One network learns all digits badly; two copies are tuned, one on the even and one on the odd digits. Their task vectors,
-added to the base, give a model that is better on all digits than either.
+One network learns all digits badly; two copies are tuned, one on the even and one on the odd digits. Their task
+vectors, added to the base, give a model that is better on all digits than either.
 """
 
 import torch
