@@ -226,3 +226,68 @@ def test_no_store_is_one_line(shell, tmp_path):
     code, _, error = shell("runs", "list", "--store", tmp_path / "none")
     assert code == 2
     assert "there is none" in error
+
+
+def test_whoever_stops_a_study_reads_what_is_kept_and_how_it_goes_on(shell, done, tmp_path, monkeypatch):
+    import shutil
+
+    from isthmus.studies import Local
+
+    shutil.copytree(done / "store", tmp_path / "store")
+    shutil.rmtree(next(iter((tmp_path / "store").glob("runs/*"))))
+
+    def stop(self, timeout):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Local, "next", stop)
+    code, output, error = shell("study", done / "tiny.toml", "--store", tmp_path / "store", "--workers", 1)
+    assert (code, output) == (130, "")
+    assert f"isthmus: interrupted; {tmp_path / 'store'} holds 7 of 8 networks" in error.splitlines()[-1]
+    assert "the same command goes on from there" in error
+
+
+def test_whoever_stops_a_training_reads_that_nothing_was_written(shell, tmp_path, monkeypatch):
+    import isthmus.train
+
+    def stop(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(isthmus.train, "train", stop)
+    code, output, error = shell("train", "--model", "mlp-4x1", "-o", tmp_path / "replicas")
+    assert (code, output) == (130, "")
+    assert "interrupted; " in error.splitlines()[-1]
+    assert not list((tmp_path / "replicas").glob("*")) if (tmp_path / "replicas").exists() else True
+
+
+@pytest.mark.slow
+def test_a_study_that_was_stopped_goes_on_to_the_same_table(shell, done, tmp_path):
+    """A real process and a real signal, as Ctrl-C sends it: to the command and all its workers."""
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    code = "from isthmus.cli.main import run; run()"
+    long = (done / "tiny.toml").read_text().replace("[0.05, 0.5]", "[0.05, 0.1, 0.2, 0.3, 0.4, 0.5]")
+    (tmp_path / "tiny.toml").write_text(long)
+    store = tmp_path / "store"
+    arguments = ["study", str(tmp_path / "tiny.toml"), "--workers", "1", "--device", "cpu", "--store"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, str(store)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not list(store.glob("groups/*/complete")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; " in error.strip().splitlines()[-1]
+    assert "Traceback" not in error
+    assert 4 <= len(Store.open(store).keys) < 24
+    assert shell(*arguments, store, "-o", tmp_path / "resumed.json")[0] == 0
+    assert shell(*arguments, tmp_path / "undisturbed", "-o", tmp_path / "undisturbed.json")[0] == 0
+    tables = [json.loads((tmp_path / f"{name}.json").read_text())["table"] for name in ("resumed", "undisturbed")]
+    assert tables[0] == tables[1]

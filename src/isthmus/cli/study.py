@@ -9,7 +9,7 @@ import typer
 from isthmus.cli import console, inputs
 
 if TYPE_CHECKING:
-    from isthmus.studies import Engine, Outlook, Study, StudyResult, TwoWay
+    from isthmus.studies import Engine, Outlook, Store, Study, StudyResult, TwoWay
 
 
 def study(
@@ -52,12 +52,22 @@ def study(
     try:
         with console.progress(design.name) as told:
             table = run_study(made, kept, engine=running, progress=told)
+    except KeyboardInterrupt:
+        console.note(_interrupted(made, kept))
+        raise typer.Exit(130) from None
     finally:
         running.close()
     result = judge(design, table)
     if output:
         write_text(output, to_json(result))
     console.emit_json(result) if json else _say_result(result)
+
+
+def _interrupted(made: Study, kept: Store) -> str:
+    """What is in the store when somebody stops a study, and how it goes on."""
+    trained = sum(key in kept for key in made.keys)
+    there = f"{kept.path} holds {trained} of {len(made.keys)} networks and all that was measured on them"
+    return f"interrupted; {there}; the same command goes on from there"
 
 
 def _engine(name: str, address: str | None, workers: int | None, threads: int, device: str, made: Study) -> Engine:

@@ -60,9 +60,16 @@ def train(
             }
         )
         recipes = base.replicates(solutions, vary=[name.strip() for name in vary.split(",") if name.strip()])
-        replicas = train_replicas(
-            recipes, data=found, module=build, engine=engine, device=inputs.found_device(device), progress=told
-        )
+        try:
+            replicas = train_replicas(
+                recipes, data=found, module=build, engine=engine, device=inputs.found_device(device), progress=told
+            )
+        except KeyboardInterrupt:
+            console.note(
+                f"interrupted; {folder} is as it was: networks that are trained together are written together at the "
+                "end; isthmus study keeps finished groups and goes on from there"
+            )
+            raise typer.Exit(130) from None
         rows = []
         for index, replica in enumerate(replicas):
             file = folder / f"replica-{index}.safetensors"
