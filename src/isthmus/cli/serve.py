@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -70,7 +71,9 @@ def serve(
     sys.stdout.flush()  # who started us through a pipe waits for this line
     if not local and not certificate:
         console.note("the token travels in the clear; use --certificate and --key, or an SSH tunnel to 127.0.0.1")
-    server_of(app, certificate=certificate, key=key).run(sockets=[listening])
+    # An interruption is how this ends: nothing went wrong.
+    with contextlib.suppress(KeyboardInterrupt):
+        server_of(app, certificate=certificate, key=key).run(sockets=[listening])
 
 
 def _listening(host: str, port: int) -> socket.socket:
