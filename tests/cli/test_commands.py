@@ -127,7 +127,30 @@ def test_walks(shell, trained, tmp_path, method):
     assert found["walk"]["distance"][0][0] == 0.0
     assert found["walk"]["distance"][0][-1] > 0.0 or found["walk"]["acceptance"][0] == 0.0
     if method == "random":
-        assert found["permutations"]["moved"][-1] == 8
+        (permuted,) = found["permutations"].values()
+        assert permuted["moved"][-1] == 8
+
+
+def test_walkers_descend_and_other_widths_are_permuted(shell, tmp_path):
+    recipe = ("--train", "network=mlp-8x1,epochs=2,rate=0.1", "--examples", "60")
+    arguments = ("walk", *recipe, "--steps", "4", "--walkers", "2", "--descend", "2,4", "--widths", "6")
+    found = answer(shell, *arguments, "--report", tmp_path / "w.html")
+    assert found["returns"]["steps"] == [2, 4]
+    assert found["returns"]["walk"]["steps"][-1] == 4
+    assert {name: each["units"] for name, each in found["permutations"].items()} == {"width 8": 8, "width 6": 6}
+
+
+def test_the_spectrum_layer_by_layer_adds_up(shell, trained, tmp_path):
+    arguments = ("spectrum", trained[0], "--model", MODEL, *COMMON, "--steps", "120", "--layers")
+    found = answer(shell, *arguments, "--report", tmp_path / "s.html")
+    blocks = list(found["layers"].values())
+    assert sum(block["size"] for block in blocks) == found["density"]["size"]
+    # With so many steps the matrix is decomposed whole, and its trace is exact.
+    whole = sum(found["density"]["nodes"][0])
+    low, high = (sum(block["trace"]["interval"][end] for block in blocks) for end in ("low", "high"))
+    assert low <= whole <= high
+    # A block's largest eigenvalue cannot exceed the whole matrix's (Cauchy's interlacing).
+    assert max(block["largest"]["values"][0] for block in blocks) <= found["largest"]["values"][0]
 
 
 def test_glass_without_and_with_a_model(shell, trained, tmp_path):

@@ -70,6 +70,9 @@ def test_vectors_inside_and_outside_the_span(classifier, parts):
     found = class_structure(classifier, classifier.network.weights, outliers=pairs, dtype=torch.float64)
     assert found.class_overlap.tolist() == pytest.approx([1, 0, 0], abs=1e-9)
     assert found.rival_overlap.tolist() == pytest.approx([0, 1, 0], abs=1e-9)
+    assert int(found.nearest[0]) == 1
+    assert float(found.nearest_share[0]) == pytest.approx(1, abs=1e-9)
+    assert found.nearest_share[1:].tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
 def test_batches_do_not_matter(classifier):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, options, subjects
+from isthmus.cli import console, inputs, options, subjects
+
+if TYPE_CHECKING:
+    from isthmus.core.progress import Progress
+    from isthmus.studies.landscape.solution import Flatness
 
 
 def flatness(
@@ -33,29 +36,21 @@ def flatness(
     json: options.Json = False,
 ) -> None:
     """Hessian eigenvalues and trace, and the rise of the loss under random and worst-case perturbations."""
-    with console.progress("flatness") as told:
-        from isthmus.core.provenance import provenance
+
+    def look(case: inputs.Case, told: Progress) -> Flatness:
         from isthmus.studies.landscape.glass import symmetry_with_scale
         from isthmus.studies.landscape.solution import flatness_of
 
-        case = subjects.chosen(
-            checkpoints, model=model, data=data, data_dir=data_dir, train=train, solutions=solutions, store=store,
-            study=study, examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle, progress=told,
+        return flatness_of(
+            case.solutions, case.objective, names=case.names, pairs=pairs, products=products, seed=seed, progress=told,
+            symmetry=symmetry_with_scale(case.module, case.data.train_inputs[:2]),
         )  # fmt: skip
-        symmetry = symmetry_with_scale(case.module, case.data.train_inputs[:2])
-        found = flatness_of(
-            case.solutions,
-            case.objective,
-            names=case.names,
-            symmetry=symmetry,
-            pairs=pairs,
-            products=products,
-            seed=seed,
-            progress=told,
-        )
-        made_by = {**provenance(), "data": case.data.fingerprint, "split": split}
-        values = dataclasses.replace(found, provenance=made_by).to_dict()
-    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+    subjects.measured(
+        "flatness", look, show=_show, output=output, report=report, json=json, checkpoints=checkpoints, model=model,
+        data=data, data_dir=data_dir, train=train, solutions=solutions, store=store, study=study, examples=examples,
+        split=split, device=device, unsafe_pickle=unsafe_pickle,
+    )  # fmt: skip
 
 
 def _show(values: dict[str, Any]) -> None:

@@ -36,10 +36,9 @@ def generalisation(
         from isthmus.studies.landscape.generalisation import generalisation as study
         from isthmus.zoo.models import build
 
-        grid = Grid(
-            tuple(_numbers(rates, float, "rates")), tuple(_numbers(batch_sizes, int, "batch-sizes")), networks, target,
-            tolerance,
-        )  # fmt: skip
+        steps = subjects.numbers(rates, float, what="rates")
+        sizes = subjects.numbers(batch_sizes, int, what="batch-sizes")
+        grid = Grid(tuple(steps), tuple(sizes), networks, target, tolerance)
         where = inputs.found_device(device)
         found = inputs.found_data(data, data_dir).to(where)
         made = study(
@@ -49,15 +48,6 @@ def generalisation(
         made_by = {**provenance(), "data": found.fingerprint}
         values = dataclasses.replace(made, provenance=made_by).to_dict()
     console.deliver(values, output=output, report=report, json=json, show=_show)
-
-
-def _numbers(text: str, kind: type, what: str) -> list[Any]:
-    from isthmus.core.errors import SettingError
-
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise SettingError(f"{what} must be numbers separated by commas, got {text!r}") from None
 
 
 def _show(values: dict[str, Any]) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, options, subjects
+from isthmus.cli import console, inputs, options, subjects
+
+if TYPE_CHECKING:
+    from isthmus.core.progress import Progress
+    from isthmus.studies.landscape.solution import Spectrum
 
 
 def spectrum(
@@ -22,6 +25,7 @@ def spectrum(
     pairs: Annotated[int, typer.Option(help="How many of the largest eigenvalues.")] = 10,
     probes: Annotated[int, typer.Option(help="Random probes of the density.")] = 5,
     steps: Annotated[int, typer.Option(help="Lanczos steps of each probe.")] = 60,
+    layers: Annotated[bool, typer.Option("--layers", help="Also the block of every layer.")] = False,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
     examples: options.Examples = 1000,
     seed: options.Seed = 0,
@@ -32,34 +36,27 @@ def spectrum(
     json: options.Json = False,
 ) -> None:
     """The ends and the density of the Hessian's spectrum, with residuals, intervals and the classes' share."""
-    with console.progress("spectrum") as told:
-        from isthmus.core.provenance import provenance
+
+    def look(case: inputs.Case, told: Progress) -> Spectrum:
         from isthmus.studies.landscape.solution import spectrum_of
 
-        case = subjects.chosen(
-            [checkpoint] if checkpoint else None, model=model, data=data, data_dir=data_dir, train=train,
-            store=store, run=run, examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle,
-            most=1, progress=told,
+        return spectrum_of(
+            case.solutions[0], case.objective, name=case.names[0], matrix=matrix, pairs=pairs, probes=probes,
+            steps=steps, layers=layers, seed=seed, progress=told,
         )  # fmt: skip
-        found = spectrum_of(
-            case.solutions[0],
-            case.objective,
-            name=case.names[0],
-            matrix=matrix,
-            pairs=pairs,
-            probes=probes,
-            steps=steps,
-            seed=seed,
-            progress=told,
-        )
-        made_by = {**provenance(), "data": case.data.fingerprint, "split": split}
-        values = dataclasses.replace(found, provenance=made_by).to_dict()
-    console.deliver(values, output=output, report=report, json=json, show=_show)
+
+    subjects.measured(
+        "spectrum", look, show=_show, output=output, report=report, json=json, most=1, data=data, data_dir=data_dir,
+        checkpoints=[checkpoint] if checkpoint else None, model=model, train=train, store=store, run=run,
+        examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle,
+    )  # fmt: skip
 
 
 def _show(values: dict[str, Any]) -> None:
-    from isthmus.report.landscape import eigenvalue_rows
+    from isthmus.report.spectrum import eigenvalue_rows, layer_rows
     from isthmus.report.words import words_for
 
     words = words_for("en")
     console.table(*eigenvalue_rows(values, words), title=f"{values['name']}, {words('spectrum.' + values['matrix'])}")
+    if values["layers"]:
+        console.table(*layer_rows(values, words), title=words("spectrum.layers"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import console, inputs
@@ -83,8 +83,53 @@ def chosen(
         return _case([key[:8] for key in keys], recipes, weights, None, data_dir, examples, split, where)
     _check_count(solutions, "solutions", least, most)
     found, recipes, weights = _trained(train or "", solutions, trunks, data, data_dir, where, progress)
-    names = [str(index) for index in range(solutions)]
+    names = [str(index) for index in range(solutions)] if solutions > 1 else [recipes[0].network]
     return _case(names, recipes, weights, found, data_dir, examples, split, where)
+
+
+def measured(
+    what: str,
+    look: Callable[[inputs.Case, Progress], Any],
+    *,
+    show: Callable[[dict[str, Any]], None],
+    output: str | None,
+    report: str | None,
+    json: bool,
+    **source: Any,
+) -> None:
+    """The way of a command from its words to its files: find the solutions, measure, say where it came from, deliver.
+
+    Args:
+        what: the command's name.
+        look: the case and who is told of the progress → a result with a field ``provenance``.
+        show: prints the result for people.
+        output: where the JSON goes too.
+        report: where the page goes.
+        json: print JSON instead.
+        **source: as :func:`chosen` takes them.
+    """
+    with console.progress(what) as told:
+        from isthmus.core.provenance import provenance
+
+        case = chosen(**source, progress=told)
+        found = look(case, told)
+        made_by = {**provenance(), "data": case.data.fingerprint, "split": source.get("split", "test")}
+        values = dataclasses.replace(found, provenance=made_by).to_dict()
+    console.deliver(values, output=output, report=report, json=json, show=show)
+
+
+def numbers(text: str | None, kind: type, *, what: str) -> list[Any]:
+    """Numbers separated by commas; none of nothing.
+
+    Raises:
+        SettingError: something else.
+    """
+    from isthmus.core.errors import SettingError
+
+    try:
+        return [kind(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise SettingError(f"{what} must be numbers separated by commas, got {text!r}") from None
 
 
 def _check_count(count: int, what: str, least: int, most: int | None) -> None:
@@ -105,6 +150,39 @@ def recipe_of(fields: str, found: Data, data: str) -> Recipe:
     if is_network(base["network"]):
         base["settings"] = {"inputs": list(found.shape), "classes": found.classes, **base.get("settings", {})}
     return Recipe.from_dict(base)
+
+
+def width_of(fields: str) -> int:
+    """The width of the hidden layers of a recipe's multilayer perceptron.
+
+    Raises:
+        SettingError: its network is no ``mlp-WIDTHxDEPTH``.
+    """
+    import re
+
+    from isthmus.core.errors import SettingError
+
+    network = str({**_PLAIN, **console.settings(fields, what="train")}["network"])
+    match = re.fullmatch(r"mlp-(\d+)x\d+", network)
+    if match is None:
+        raise SettingError(f"other widths need a network of the form mlp-WIDTHxDEPTH, got {network}")
+    return int(match[1])
+
+
+def widened(fields: str, width: int) -> str:
+    """The words of the same recipe with hidden layers of another width.
+
+    Raises:
+        SettingError: its network is no ``mlp-WIDTHxDEPTH``, or the width is not positive.
+    """
+    import json
+
+    from isthmus.core.errors import SettingError
+
+    if width < 1:
+        raise SettingError(f"widths must be at least 1, got {width}")
+    before, given = width_of(fields), {**_PLAIN, **console.settings(fields, what="train")}
+    return json.dumps({**given, "network": str(given["network"]).replace(f"mlp-{before}x", f"mlp-{width}x")})
 
 
 def _trained(

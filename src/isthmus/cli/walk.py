@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, options, subjects
+from isthmus.cli import console, inputs, options, subjects
+
+if TYPE_CHECKING:
+    from isthmus.core.progress import Progress
+    from isthmus.core.symmetry import Symmetry
+    from isthmus.studies.landscape.walks import Walks
+    from isthmus.walk import PermutationBarriers
 
 
 def walk(
@@ -26,7 +32,13 @@ def walk(
     temperature: Annotated[float, typer.Option(help="Of metropolis and langevin, in units of the loss.")] = 1e-3,
     rise: Annotated[float, typer.Option(help="How far above the start's loss the level set reaches.")] = 0.5,
     permute: Annotated[bool, typer.Option("--permute", help="Also permute k of h units and measure barriers.")] = False,
-    split: options.Split = "test",
+    widths: Annotated[
+        str | None, typer.Option(help="With --train: --permute, and networks of these widths beside it; with commas.")
+    ] = None,
+    descend: Annotated[
+        str | None, typer.Option(help="Steps after which the walkers descend: do they come back? Some, with commas.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Walk on the loss of the train or the test split.")] = "train",
     examples: options.Examples = 1000,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -36,44 +48,64 @@ def walk(
     json: options.Json = False,
 ) -> None:
     """Loss, error, overlap and distance along random or thermal walks; ruggedness; permuted copies."""
-    with console.progress("walk") as told:
-        import isthmus.discover as discovery
-        from isthmus.core.provenance import provenance
-        from isthmus.studies.landscape.solution import walk_from
 
-        case = subjects.chosen(
-            [checkpoint] if checkpoint else None, model=model, data=data, data_dir=data_dir, train=train,
-            store=store, run=run, examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle,
-            most=1, progress=told,
+    def look(case: inputs.Case, told: Progress) -> Walks:
+        from isthmus.studies.landscape.walks import Manner, walk_from
+
+        manner = Manner(
+            method=method, steps=steps, walkers=walkers, every=every, temperature=temperature, rise=rise, size=size,
+            descend=tuple(subjects.numbers(descend, int, what="descend")),
         )  # fmt: skip
-        symmetry = discovery.discover(case.module, case.data.train_inputs[:2]) if permute else None
+        others = _other_widths(widths, train, data=data, data_dir=data_dir, examples=examples, split=split,
+                               device=device, seed=seed, progress=told)  # fmt: skip
         found = walk_from(
-            case.solutions[0],
-            case.objective,
-            name=case.names[0],
-            method=method,
-            steps=steps,
-            walkers=walkers,
-            every=every,
-            temperature=temperature,
-            rise=rise,
-            size=size,
-            symmetry=symmetry,
-            inputs=case.data.train_inputs,
-            seed=seed,
-            progress=told,
-        )
-        values = dataclasses.replace(found, provenance={**provenance(), "data": case.data.fingerprint}).to_dict()
-    console.deliver(values, output=output, report=report, json=json, show=_show)
+            case.solutions[0], case.objective, name=case.names[0], manner=manner, inputs=case.data.train_inputs,
+            symmetry=_symmetry(case) if permute or others else None, seed=seed, progress=told,
+        )  # fmt: skip
+        own = {f"width {subjects.width_of(train or '')}": found.permutations[found.name]} if others else {}
+        return dataclasses.replace(found, permutations={**own, **others} or found.permutations)
+
+    subjects.measured(
+        "walk", look, show=_show, output=output, report=report, json=json, most=1, data=data, data_dir=data_dir,
+        checkpoints=[checkpoint] if checkpoint else None, model=model, train=train, store=store, run=run,
+        examples=examples, split=split, device=device, unsafe_pickle=unsafe_pickle,
+    )  # fmt: skip
+
+
+def _symmetry(case: inputs.Case) -> Symmetry:
+    import isthmus.discover as discovery
+
+    return discovery.discover(case.module, case.data.train_inputs[:2])
+
+
+def _other_widths(widths: str | None, train: str | None, **asked: Any) -> dict[str, PermutationBarriers]:
+    """Permuted copies of networks of other widths, trained by the same recipe."""
+    from isthmus.core.errors import SettingError
+    from isthmus.studies.landscape.walks import permuted_copies
+
+    sizes = subjects.numbers(widths, int, what="widths")
+    if sizes and train is None:
+        raise SettingError("widths are trained; give --train with the recipe they share")
+    seed = asked.pop("seed")
+    found = {}
+    for width in sizes:
+        case = subjects.chosen(None, train=subjects.widened(train or "", width), **asked)
+        found[f"width {width}"] = permuted_copies(
+            case.solutions[0], case.objective, _symmetry(case), inputs=case.data.train_inputs, seed=seed,
+            progress=asked["progress"],
+        )  # fmt: skip
+    return found
 
 
 def _show(values: dict[str, Any]) -> None:
-    from isthmus.report.landscape import permutation_rows, walk_rows
+    from isthmus.report.walks import permutation_rows, return_rows, walk_rows
     from isthmus.report.words import words_for
 
     words = words_for("en")
     console.table(*walk_rows(values, words), title=f"{values['name']}: {values['walk']['method']}")
+    if values["returns"]:
+        console.table(*return_rows(values["returns"], words), title=words("walk.returns"))
     if values["permutations"]:
-        console.table(*permutation_rows(values["permutations"], words), title=values["permutations"]["group"])
+        console.table(*permutation_rows(values["permutations"], words), title=words("walk.permuted"))
     for line in values["walk"]["notes"]:
         console.say(line)

@@ -78,6 +78,12 @@ def hierarchy(overlaps: Overlaps, *, generator: torch.Generator, level: float = 
     Families of one level count as the simplest hierarchy. Exact copies of a solution are judged once: a copy is a tree
     by itself.
 
+    The test is not exact: the cloud's law is estimated from the same solutions, and the distances of a cloud cannot be
+    exchanged for each other, which is why neither null is trusted alone. Measured at a level of .05 with 12 networks
+    and 600 surrogates of each kind, it calls 0 in 600 iid Gaussian clouds of any dimension and common part a hierarchy,
+    1.5 % of arcs, 3.3 % of clouds that share differing parts of one direction and, the worst kind found, 6.8 % of
+    clouds whose variances fall as 1/k², where few dimensions are left to estimate.
+
     Do not feed it minimax barriers or single-linkage distances: those are ultrametric whatever the landscape.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from isthmus.core.errors import DataError
@@ -35,6 +35,8 @@ class ClassStructure(Record):
         rival_values: eigenvalues of the part between rivals of a class, descending, the non-zero ones.
         class_overlap: for every given eigenvector, the share of its square in the span of δ(c), between 0 and 1.
         rival_overlap: the further share in the span of all δ(c, c′).
+        nearest: for every given eigenvector, the class whose δ(c) lies nearest to its line.
+        nearest_share: the squared cosine between the two: 1 where the outlier is that class's alone.
         class_weights: w(c), the mean probability that goes to wrong classes, by true class.
         examples: how many there were.
     """
@@ -43,6 +45,8 @@ class ClassStructure(Record):
     rival_values: Float[Tensor, " values"]
     class_overlap: Float[Tensor, " pairs"]
     rival_overlap: Float[Tensor, " pairs"]
+    nearest: Int[Tensor, " pairs"]
+    nearest_share: Float[Tensor, " pairs"]
     class_weights: Float[Tensor, " classes"]
     examples: int
 
@@ -88,11 +92,15 @@ def class_structure(
     vectors = vectors.to(classwise)
     first = _inside(classwise, vectors)
     both = _inside(torch.cat([classwise, spread]), vectors)
+    units = centres / centres.norm(dim=1, keepdim=True).clamp(min=torch.finfo(centres.dtype).tiny)
+    alone = ((units @ vectors).square() / vectors.square().sum(0)).max(0)
     return ClassStructure(
         _gram_values(classwise),
         _gram_values(spread)[: classes * max(classes - 2, 0)],
         first.cpu(),
         (both - first).clamp(min=0).cpu(),
+        alone.indices.cpu(),
+        alone.values.clamp(max=1).cpu(),
         weight.cpu(),
         examples,
     )

@@ -19,14 +19,16 @@ from isthmus.report.continual import continual_section, merges_section
 from isthmus.report.counting import counting_section
 from isthmus.report.glass import glass_section
 from isthmus.report.history import history_section
-from isthmus.report.landscape import flatness_section, generalisation_section, spectrum_section, walk_section
+from isthmus.report.landscape import flatness_section, generalisation_section
 from isthmus.report.merging import appraisal_section
 from isthmus.report.page import Section
 from isthmus.report.protection import protected_section
 from isthmus.report.redundancy import symmetry_section
 from isthmus.report.remedies import remedies_section
+from isthmus.report.spectrum import spectrum_section
 from isthmus.report.stationary import stationary_section
 from isthmus.report.uncertainty import uncertainty_section
+from isthmus.report.walks import walk_section
 from isthmus.report.words import Words, words_for
 
 Builder = Callable[[Mapping[str, Any], Words], Section]

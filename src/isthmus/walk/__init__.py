@@ -7,6 +7,7 @@ from isthmus.walk.autocorrelation import (
     effective_samples,
     ruggedness,
 )
+from isthmus.walk.descent import Descent
 from isthmus.walk.displacement import Displacement, displacement
 from isthmus.walk.langevin import Langevin
 from isthmus.walk.metropolis import LevelSet, Metropolis
@@ -21,6 +22,7 @@ from isthmus.walk.returns import Returns, returns
 from isthmus.walk.walk import Walk, Walker
 
 __all__ = [
+    "Descent",
     "Displacement",
     "EffectiveSamples",
     "Langevin",

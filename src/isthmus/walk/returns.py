@@ -60,6 +60,7 @@ def returns(
     descend: Descend,
     generator: torch.Generator,
     walkers: int = 8,
+    steps: int | None = None,
     every: int | None = None,
     barrier: Barrier | None = None,
     tolerance: float = 0.02,
@@ -78,6 +79,7 @@ def returns(
         descend: weights → the minimum below them, such as a training without noise.
         generator: for the walk.
         walkers: how many.
+        steps: of the whole walk; by default the largest of ``times``.
         every: steps between two looks of the walk; by default about 50 looks.
         barrier: (start, end) → height of the way between two minima; by default the largest error above the straight
             line between the ends' errors, at 11 points of the segment.
@@ -89,7 +91,7 @@ def returns(
     Cost: one descent and one barrier for each walker and time.
 
     Raises:
-        SettingError: no times, or the default barrier where the objective measures no error.
+        SettingError: no times, times after the walk's end, or the default barrier without a measured error.
     """
     if not times or min(times) < 1:
         raise SettingError(f"times must name one or more numbers of steps, each at least 1, got {list(times)}")
@@ -97,7 +99,7 @@ def returns(
         if "error" not in objective.metrics:
             raise SettingError("barrier must be given for an objective that measures no error")
         barrier = _error_barrier(objective, refresh)
-    steps = max(times)
+    steps = max(times) if steps is None else steps
     every = every or max(1, steps // 50)
     walk = walker(
         objective, start, steps=steps, generator=generator, walkers=walkers, every=every, keep=times, refresh=refresh

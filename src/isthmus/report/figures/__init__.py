@@ -6,9 +6,9 @@ reads well on light and on dark paper. A chart of a new kind goes into the file 
 """
 
 from isthmus.report.figures.comparisons import bars, dots, scatter
-from isthmus.report.figures.distributions import histogram, steps
+from isthmus.report.figures.distributions import histogram, outliers, steps
 from isthmus.report.figures.laws import law
-from isthmus.report.figures.lines import curves, trend
+from isthmus.report.figures.lines import curves, fan, trend
 from isthmus.report.figures.maps import matrix, ordered_matrix, plane, strips
 from isthmus.report.figures.pictures import write_picture
 from isthmus.report.figures.style import HEIGHT, PALETTE, WIDTH, Row, altair, chosen, colour, distinct, finished, zoom
@@ -26,11 +26,13 @@ __all__ = [
     "curves",
     "distinct",
     "dots",
+    "fan",
     "finished",
     "histogram",
     "law",
     "matrix",
     "ordered_matrix",
+    "outliers",
     "plane",
     "scatter",
     "sharing",

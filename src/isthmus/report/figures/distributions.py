@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,3 +37,43 @@ def steps(rows: Sequence[Row], named: Sequence[Row], *, x_title: str, y_title: s
         x="at:Q", y=alt.value(0), tooltip=[alt.Tooltip("at:Q", format=".5g")]
     )  # fmt: skip
     return finished((band + line + marks).properties(width=WIDTH, height=HEIGHT))
+
+
+def outliers(
+    rows: Sequence[Row], marks: Sequence[Row], *, x_title: str, y_title: str, order: Sequence[str]
+) -> dict[str, Any]:
+    """A smoothed density on a logarithmic axis, with single values beside it that are marked and named.
+
+    Args:
+        rows: ``at`` and ``density``, positive.
+        marks: ``at``, ``name`` (may be empty), ``kind`` (one of ``order``) and ``top``, where on the density's axis its
+            stem ends.
+        x_title: of the values.
+        y_title: of the density.
+        order: the kinds, as in the legend.
+    """
+    alt = altair()
+    x = alt.X("at:Q", title=x_title)
+    scale = alt.Scale(type="log", nice=False)
+    heights = [row["density"] for row in rows]
+    decades = range(math.ceil(math.log10(min(heights))), math.floor(math.log10(max(heights))) + 1)
+    ticks = alt.Axis(values=[10.0**power for power in decades], format="~g")
+    y = alt.Y("density:Q", title=y_title, scale=scale, stack=None, axis=ticks)
+    bulk = alt.Chart(alt.Data(values=list(rows))).mark_area(
+        color=PALETTE[1], opacity=0.35, line={"color": PALETTE[1], "strokeWidth": 1.5}
+    ).encode(
+        x=x, y=y, y2=alt.value(HEIGHT),
+        tooltip=[alt.Tooltip("at:Q", format=".4g"), alt.Tooltip("density:Q", format=".3g")],
+    )  # fmt: skip
+    base = alt.Chart(alt.Data(values=list(marks))).encode(x=x)
+    told = [alt.Tooltip("at:Q", format=".5g"), alt.Tooltip("name:N"), alt.Tooltip("kind:N")]
+    stems = base.mark_rule(strokeWidth=1.5).encode(
+        y=alt.Y("top:Q", scale=scale), y2=alt.value(HEIGHT), color=colour("kind", order), tooltip=told
+    )
+    heads = base.mark_point(filled=True, size=40, opacity=1).encode(
+        y=alt.Y("top:Q", scale=scale), color=colour("kind", order), tooltip=told
+    )
+    names = base.mark_text(angle=270, align="left", dx=7, fontSize=10, color="currentColor").encode(
+        y=alt.Y("top:Q", scale=scale), text="name:N"
+    )
+    return finished((bulk + stems + heads + names).properties(width=WIDTH, height=HEIGHT))

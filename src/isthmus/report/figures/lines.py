@@ -40,6 +40,34 @@ def curves(
     return finished(chart)
 
 
+def fan(
+    rows: Sequence[Row], middle: Sequence[Row], *, x: str, y: str, x_title: str, y_title: str, names: Sequence[str]
+) -> dict[str, Any]:
+    """Many alike lines, thin, one for each ``series`` of ``rows``, under one that stands for them all (``middle``).
+
+    Args:
+        rows: ``series`` and the two quantities.
+        middle: the two quantities.
+        x: the horizontal quantity.
+        y: the vertical quantity.
+        x_title: its title.
+        y_title: its title.
+        names: what the thin lines and the bold line are called.
+    """
+    alt = altair()
+    drawn = colour("what", [names[1], names[0]])
+    many = alt.Chart(alt.Data(values=[{**row, "what": names[0]} for row in rows])).mark_line(
+        strokeWidth=1, opacity=0.45
+    )
+    one = alt.Chart(alt.Data(values=[{**row, "what": names[1]} for row in middle])).mark_line(strokeWidth=2.5)
+    across = alt.X(f"{x}:Q", title=x_title)
+    up = alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True))
+    told = [alt.Tooltip(f"{name}:Q", format=".4g") for name in (x, y)]
+    many = many.encode(x=across, y=up, color=drawn, detail="series:N", tooltip=[alt.Tooltip("series:N"), *told])
+    one = one.encode(x=across, y=up, color=drawn, order=f"{x}:Q", tooltip=told)
+    return finished((many + one).properties(width=WIDTH, height=HEIGHT))
+
+
 def trend(
     rows: Sequence[Row],
     *,

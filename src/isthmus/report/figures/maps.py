@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.report.figures.style import WIDTH, Row, altair, finished
+from isthmus.report.figures.style import PALETTE, WIDTH, Row, altair, finished
+from isthmus.report.figures.trees import branches
 
 
 def matrix(
@@ -29,9 +30,29 @@ def matrix(
 
 
 def ordered_matrix(
-    rows: Sequence[Row], names: Sequence[str], *, row: str, column: str, value: str, title: str, size: int = 240
+    rows: Sequence[Row],
+    names: Sequence[str],
+    *,
+    row: str,
+    column: str,
+    value: str,
+    title: str,
+    merges: Sequence[Sequence[float]] = (),
+    size: int = 240,
 ) -> dict[str, Any]:
-    """A heat map whose rows and columns keep a given order; values may be negative."""
+    """A heat map whose rows and columns keep a given order; values may be negative.
+
+    Args:
+        rows: one for each cell.
+        names: of rows and columns, in their order.
+        row: the field that names a cell's row.
+        column: the field that names its column.
+        value: the field that colours it.
+        title: of the value.
+        merges: the joins of a tree over the columns, drawn above them: (left, right, height, leaves), leaves counted
+            in the order of ``names``.
+        size: width and height of the map.
+    """
     alt = altair()
     labels = alt.Axis(labels=len(names) <= 24, ticks=False, labelFontSize=9)
     chart = (
@@ -45,7 +66,18 @@ def ordered_matrix(
         )
         .properties(width=size, height=size)
     )
-    return finished(chart)
+    if not merges:
+        return finished(chart)
+    lines = branches(merges, range(len(names)), [0.0] * len(names))
+    # Cells are centred on whole numbers, half a cell from the edges.
+    x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.5, len(names) - 0.5], nice=False))
+    tree = (
+        alt.Chart(alt.Data(values=lines))
+        .mark_rule(color=PALETTE[6], strokeWidth=1)
+        .encode(x=x, x2="x2:Q", y=alt.Y("y:Q", axis=None), y2="y2:Q", tooltip=[alt.Tooltip("y2:Q", format=".4g")])
+        .properties(width=size, height=size // 5)
+    )
+    return finished(alt.vconcat(tree, chart, spacing=2))
 
 
 def strips(rows: Sequence[Row], *, x: str, y: str, value: str, x_title: str, title: str) -> dict[str, Any]:

@@ -18,18 +18,11 @@ def tree(
 ) -> dict[str, Any]:
     """A tree whose leaves hang at their own height and whose branches join at the merges' heights."""
     alt = altair()
+    lines = branches(merges, order, floor)
     place = {leaf: float(position) for position, leaf in enumerate(order)}
-    height = dict(enumerate(floor))
-    lines = []
-    for number, (left, right, top, _) in enumerate(merges):
-        node = len(labels) + number
-        ends = [int(left), int(right)]
-        place[node], height[node] = sum(place[end] for end in ends) / 2, top
-        lines += [{"x": place[end], "y": height[end], "x2": place[end], "y2": top} for end in ends]
-        lines.append({"x": place[ends[0]], "y": top, "x2": place[ends[1]], "y2": top})
     leaves = [{"x": place[leaf], "y": floor[leaf], "name": labels[leaf]} for leaf in order]
     scale = alt.Scale(zero=False)
-    branches = alt.Chart(alt.Data(values=lines)).mark_rule(color=PALETTE[1], strokeWidth=1.5).encode(
+    wood = alt.Chart(alt.Data(values=lines)).mark_rule(color=PALETTE[1], strokeWidth=1.5).encode(
         x=alt.X("x:Q", axis=None), x2="x2:Q", y=alt.Y("y:Q", title=y_title, scale=scale), y2="y2:Q",
         tooltip=[alt.Tooltip("y2:Q", format=".4g", title=y_title)],
     )  # fmt: skip
@@ -37,7 +30,21 @@ def tree(
         x="x:Q", y="y:Q", tooltip=["name:N", alt.Tooltip("y:Q", format=".4g")]
     )
     dots = named.mark_point(filled=True, size=40, color=PALETTE[0], opacity=1)
-    return finished((branches + dots).properties(width=WIDTH, height=HEIGHT))
+    return finished((wood + dots).properties(width=WIDTH, height=HEIGHT))
+
+
+def branches(merges: Sequence[Sequence[float]], order: Sequence[int], floor: Sequence[float]) -> list[dict[str, float]]:
+    """The straight pieces of a tree, from each end up to its join and across; leaves stand in the given order."""
+    place = {leaf: float(position) for position, leaf in enumerate(order)}
+    height = dict(enumerate(floor))
+    lines = []
+    for number, (left, right, top, _) in enumerate(merges):
+        node = len(floor) + number
+        ends = [int(left), int(right)]
+        place[node], height[node] = sum(place[end] for end in ends) / 2, top
+        lines += [{"x": place[end], "y": height[end], "x2": place[end], "y2": top} for end in ends]
+        lines.append({"x": place[ends[0]], "y": top, "x2": place[ends[1]], "y2": top})
+    return lines
 
 
 def sharing(  # noqa: D417

@@ -1,19 +1,15 @@
-"""The landscape around solutions: how flat, which spectrum, what walkers see."""
+"""The landscape at solutions: how flat, which spectrum."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
-from isthmus.connect import Line, barrier, reestimate
 from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
-from isthmus.core.network import Network
 from isthmus.core.objective import Objective, Score
+from isthmus.core.operator import Operator
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
@@ -26,6 +22,7 @@ from isthmus.curvature import (
     Sharpness,
     Trace,
     adaptive_worst_case,
+    by_layer,
     class_structure,
     density,
     eigenpairs,
@@ -34,19 +31,6 @@ from isthmus.curvature import (
     random_sharpness,
     trace,
     worst_case,
-)
-from isthmus.walk import (
-    Displacement,
-    Langevin,
-    LevelSet,
-    Metropolis,
-    PermutationBarriers,
-    RandomWalk,
-    Ruggedness,
-    Walk,
-    displacement,
-    permutation_barriers,
-    ruggedness,
 )
 
 
@@ -123,6 +107,21 @@ def flatness_of(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class LayerCurvature(Record):
+    """The curvature of the loss in one layer's tensors, the others held fixed.
+
+    Attributes:
+        size: how many numbers the layer has.
+        largest: its largest eigenpair.
+        trace: of its block; the blocks' traces add up to the whole one.
+    """
+
+    size: int
+    largest: EigenPairs
+    trace: Trace
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Spectrum(Record):
     """The spectrum of a curvature matrix at one solution.
 
@@ -134,6 +133,7 @@ class Spectrum(Record):
         smallest: at the lower end; ``None`` for a Gauss–Newton matrix, which has no negative ones.
         density: by Lanczos quadrature, as a cumulative distribution.
         classes: what the classes explain of the outliers; ``None`` for other losses than cross-entropy.
+        layers: the diagonal block of every layer; empty if they were not asked for.
         provenance: versions, machine, command.
     """
 
@@ -144,6 +144,7 @@ class Spectrum(Record):
     smallest: EigenPairs | None
     density: Density
     classes: ClassStructure | None
+    layers: Mapping[str, LayerCurvature] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -156,17 +157,33 @@ def spectrum_of(
     pairs: int = 10,
     probes: int = 5,
     steps: int = 60,
+    layers: bool = False,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Spectrum:
     """Both ends and the density of the Hessian's or Gauss–Newton matrix's spectrum.
 
+    Args:
+        weights: the solution.
+        objective: the loss and its examples; in evaluation mode.
+        name: of the solution.
+        matrix: ``hessian`` or ``gauss_newton``.
+        pairs: how many of the largest eigenvalues.
+        probes: of the density.
+        steps: Lanczos steps of each probe.
+        layers: also look at the diagonal block of every layer.
+        seed: of the probes.
+        progress: told along the way.
+
     Raises:
-        SettingError: another matrix.
+        SettingError: another matrix, or no pairs.
     """
     if matrix not in ("hessian", "gauss_newton"):
         raise SettingError(f"matrix must be hessian or gauss_newton, got {matrix}")
-    operator = (hessian if matrix == "hessian" else gauss_newton)(objective, weights)
+    if pairs < 1:
+        raise SettingError(f"pairs must be at least 1, got {pairs}")
+    curvature = hessian if matrix == "hessian" else gauss_newton
+    operator = curvature(objective, weights)
     k = min(pairs, max(1, operator.size - 2))
     progress(0, 4, "largest eigenvalues")
     largest = eigenpairs(operator, k)
@@ -184,120 +201,11 @@ def spectrum_of(
     classes = None
     if objective.targets.dim() == 1 and not objective.targets.is_floating_point():
         classes = class_structure(objective, weights, outliers=largest)
-    return Spectrum(name, matrix, objective(weights), largest, smallest, found, classes)
 
+    def block(one: Operator) -> LayerCurvature:
+        return LayerCurvature(
+            one.size, eigenpairs(one, 1), trace(one, generator=child(seed, "layer", one.size), products=30)
+        )
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Walks(Record):
-    """What walkers saw around one solution.
-
-    Attributes:
-        name: of the solution.
-        walk: loss, error, overlap and distance against steps.
-        ruggedness: autocorrelation of the loss; ``None`` for walks of fewer than eight looks.
-        displacement: growth of the mean squared distance; ``None`` for very short walks.
-        permutations: barriers to copies with k of h units permuted; ``None`` if no symmetry was given.
-        provenance: versions, machine, command.
-    """
-
-    name: str
-    walk: Walk
-    ruggedness: Ruggedness | None
-    displacement: Displacement | None
-    permutations: PermutationBarriers | None
-    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def walk_from(
-    weights: Weights,
-    objective: Objective,
-    *,
-    name: str,
-    method: str = "random",
-    steps: int = 100,
-    walkers: int = 8,
-    every: int = 1,
-    temperature: float = 1e-3,
-    rise: float = 0.5,
-    size: float | None = None,
-    symmetry: Symmetry | None = None,
-    inputs: torch.Tensor | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Walks:
-    """Walk from a solution, and if a symmetry is given permute parts of its largest group.
-
-    Args:
-        weights: the solution.
-        objective: the landscape.
-        name: of the solution.
-        method: ``random`` (on the sphere of the start), ``metropolis``, ``langevin`` or ``level`` (below a loss).
-        steps: of each walker.
-        walkers: how many.
-        every: steps between two looks.
-        temperature: of the thermal walks, in units of the loss.
-        rise: the level set's loss above the start's.
-        size: of a step: relative length (random, metropolis, level) or the learning rate (langevin).
-        symmetry: for the permutation walk.
-        inputs: training inputs: running statistics are estimated anew after every move where the network has any.
-        seed: of the walkers.
-        progress: told along the way.
-
-    Raises:
-        SettingError: an unknown method or a setting out of range.
-    """
-    makers = {
-        "random": lambda: RandomWalk(step=size or 0.02),
-        "metropolis": lambda: Metropolis(step=size or 0.01, temperature=temperature, tune=steps // 4),
-        "langevin": lambda: Langevin(temperature=temperature, rate=size or 1e-3),
-        "level": lambda: LevelSet(step=size or 0.01, level=objective(weights).loss + rise, tune=steps // 4),
-    }
-    if method not in makers:
-        raise SettingError(f"method must be one of {', '.join(makers)}, got {method}")
-    refresh = None
-    if objective.network.has_batch_statistics and inputs is not None:
-        refresh = functools.partial(_refreshed, objective.network, inputs)
-    walk = makers[method]()(
-        objective, weights, steps=steps, generator=child(seed, "walk", method), walkers=walkers, every=every,
-        refresh=refresh, progress=progress,
-    )  # fmt: skip
-    looks = len(walk.steps)
-    permuted = None
-    if symmetry is not None:
-        generator = child(seed, "permutations")
-        permuted = _permuted(weights, objective, symmetry, inputs=inputs, generator=generator, progress=progress)
-    return Walks(
-        name=name,
-        walk=walk,
-        ruggedness=ruggedness(walk) if looks >= 9 and not walk.diverged else None,
-        displacement=displacement(walk) if looks >= 5 and not walk.diverged else None,
-        permutations=permuted,
-    )
-
-
-def _refreshed(network: Network, inputs: torch.Tensor, moved: Weights) -> Weights:
-    return reestimate(network, moved, inputs)
-
-
-def _permuted(
-    weights: Weights,
-    objective: Objective,
-    symmetry: Symmetry,
-    *,
-    inputs: torch.Tensor | None,
-    generator: torch.Generator,
-    progress: Progress,
-) -> PermutationBarriers:
-    """Loss barriers to copies with more and more units of the largest group permuted."""
-    if not symmetry.permutable:
-        raise SettingError("a permutation walk must have units that may be permuted, and the model has none")
-    group = max((g for g in symmetry.permutable if g.parent is None), key=lambda g: g.size)
-
-    def height(start: Weights, end: Weights) -> float:
-        return barrier(Line(start, end), objective, points=7, data=inputs).loss_barrier
-
-    moved = sorted({2, *(max(2, group.size >> power) for power in range(6))} & set(range(2, group.size + 1)))
-    return permutation_barriers(
-        weights, symmetry, group=group.name, moved=moved, barrier=height, generator=generator,
-        draws=3, progress=progress,
-    )  # fmt: skip
+    blocks = by_layer(objective, weights, block, matrix=curvature) if layers else {}
+    return Spectrum(name, matrix, objective(weights), largest, smallest, found, classes, blocks)
