@@ -21,7 +21,9 @@ def study(
     engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster).")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one for each GPU or core.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of each process.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each process; by default one, or more where a probe finds they pay.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: all GPUs if there are any.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long it would take.")] = False,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Also write the results to this .json.")] = None,
@@ -39,7 +41,7 @@ def study(
     place = Path(store)
     if dry_run:
         known = Store.open(place) if (place / "store.json").exists() else None
-        running = _local(workers, threads, device, made) if engine == "local" else None
+        running = _local(workers, threads or 1, device, made, None) if engine == "local" else None
         slots = running.slots if running else workers or 1
         found = outlook(made, known, slots=slots)
         if found.seconds is None and found.steps:
@@ -47,7 +49,7 @@ def study(
         console.emit_json(found) if json else _say_outlook(found, made)
         return
     kept = Store.open(place, create=True)
-    running = _engine(engine, address, workers, threads, device, made)
+    running = _engine(engine, address, workers, threads, device, made, kept)
     console.note(f"{design.name}: {len(made.cells)} cells, {len(made.keys)} networks; {running.description}")
     try:
         with console.progress(design.name) as told:
@@ -70,27 +72,39 @@ def _interrupted(made: Study, kept: Store) -> str:
     return f"interrupted; {there}; the same command goes on from there"
 
 
-def _engine(name: str, address: str | None, workers: int | None, threads: int, device: str, made: Study) -> Engine:
+def _engine(
+    name: str,
+    address: str | None,
+    workers: int | None,
+    threads: int | None,
+    device: str,
+    made: Study,
+    kept: Store,
+) -> Engine:
     from isthmus.core.errors import SettingError
 
     if name == "ray":
         from isthmus.studies.factors.cluster import Cluster
 
-        return Cluster(address=address, threads=threads)
+        return Cluster(address=address, threads=threads or 1)
     if name != "local":
         raise SettingError(f"engine must be local or ray, got {name}")
     if address is not None:
         raise SettingError(f"address is for the ray engine; add --engine ray, got {address} with local")
-    return _local(workers, threads, device, made)
+    return _local(workers, threads, device, made, kept)
 
 
-def _local(workers: int | None, threads: int, device: str, made: Study) -> Engine:
+def _local(workers: int | None, threads: int | None, device: str, made: Study, kept: Store | None) -> Engine:
     """No more processes than there are groups to train: each costs seconds to start."""
     from isthmus.studies.factors.local import Local, cores
+    from isthmus.studies.factors.threads import threads_for
 
     devices = None if device == "auto" else (inputs.found_device(device),)
+    on_gpus = (devices is None and _gpus() > 0) or (devices is not None and devices[0] != "cpu")
     groups = max(1, len(made.plan.trainings))
     most = workers if workers is not None else None if devices is None and _gpus() else min(cores(), groups)
+    if threads is None:
+        threads = 1 if on_gpus or not most or most < 1 else threads_for(made, kept, workers=most)
     return Local(workers=most, threads=threads, devices=devices)
 
 

@@ -10,6 +10,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -39,8 +40,10 @@ class Local:
     Args:
         workers: how many; by default one for each GPU, or else one for each core that this process may use.
         threads: of each worker. One pays for the small networks of most studies (two threads that compete for cores
-            were measured to slow them 5 to 20 times); give more where few large networks are trained on many cores.
-        devices: what the workers compute on, shared out in turn; by default all GPUs, or else the CPU.
+            were measured to slow them 5 to 20 times); :func:`isthmus.studies.factors.threads.threads_for` finds out
+            where more do.
+        devices: what the workers compute on, shared out in turn; by default all GPUs, or else the CPU. A worker sees
+            its own GPU only, as ``cuda:0``.
     """
 
     def __init__(self, *, workers: int | None = None, threads: int = 1, devices: tuple[str, ...] | None = None) -> None:
@@ -140,7 +143,8 @@ class Local:
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
         command = [sys.executable, "-m", "isthmus.studies.factors.worker", str(theirs.fileno())]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        device_there, environment = seen_by_worker(device, os.environ)
+        environment |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         # The worker must find isthmus and the user's own modules where this process found them.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
@@ -149,7 +153,7 @@ class Local:
             raise IsthmusError(f"a worker process must start, but: {problem.strerror}") from problem
         theirs.close()
         worker = _Worker(process, Connection(ours.detach()), device)
-        worker.connection.send({"device": device, "threads": self.threads})
+        worker.connection.send({"device": device_there, "threads": self.threads})
         self.workers.append(worker)
         return worker
 
@@ -158,6 +162,22 @@ class Local:
         worker.connection.close()
         worker.process.kill() if worker.process.poll() is None else None
         return worker.process.wait()
+
+
+def seen_by_worker(device: str, environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The device as a worker is to call it, and the environment in which it has nothing but that device.
+
+    A process that sees several GPUs puts some of its memory on the first one, whichever it computes on.
+
+    Args:
+        device: ``cpu``, or a GPU as this process counts them.
+        environment: of this process; where it may see only some GPUs, its numbers are among those.
+    """
+    if not device.startswith("cuda"):
+        return device, dict(environment)
+    index = int(device.partition(":")[2] or 0)
+    visible = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return "cuda:0", {**environment, "CUDA_VISIBLE_DEVICES": visible[index] if visible else str(index)}
 
 
 def cores() -> int:

@@ -77,8 +77,26 @@ def outlook(study: Study, store: Store | None, *, slots: int = 1, seconds_per_st
     )
 
 
-def probe_seconds(study: Study, *, device: str = "cpu", most_steps: int = 60) -> float:
-    """Seconds that one step of one network takes here, from a short training of the study's first group."""
+def probe_seconds(study: Study, *, device: str = "cpu", most_steps: int = 60, threads: int | None = None) -> float:
+    """Seconds that one step of one network takes here, from a short training of the study's first group.
+
+    Args:
+        study: whose group.
+        device: where.
+        most_steps: of the longer of two trainings; their difference is free of what it takes to start.
+        threads: to compute with; by default as many as this process has.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        return _probed(study, device, most_steps)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _probed(study: Study, device: str, most_steps: int) -> float:
     first = next(iter(study.plan.trainings))
     recipes = [place.recipe for place in first.places]
     short = {"spawn": 0, "rewind": 0, "pruning_levels": 0, "checkpoints": (), "warmup": 0}
