@@ -43,6 +43,9 @@ def continual(
     heads: Annotated[
         str | None, typer.Option(help="With --stream: one head, or separate ones; disjoint labels need a choice.")
     ] = None,
+    save: Annotated[
+        str | None, typer.Option(help="Also save the networks and merges into this folder, with their histories.")
+    ] = None,
     data: options.Data = "digits",
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
@@ -56,6 +59,7 @@ def continual(
     """What survives a merge of networks that learned different cues, side by side or one after the other?"""
     with console.progress("continual") as told:
         from isthmus.core.errors import SettingError
+        from isthmus.studies.continual.archive import Archive
         from isthmus.studies.continual.continual import Curriculum, continual
         from isthmus.zoo.cues import KINDS, Cue, in_colour
 
@@ -66,6 +70,7 @@ def continual(
         coloured = "colour" in kinds if stream is None else stream == "cues"
         shown = in_colour(found) if coloured else found
         base, later = _recipes(model, shown, data, train, task)
+        archive = Archive(save) if save else None
         result: Record
         if stream is not None:
             from isthmus.studies.continual.stream import merges
@@ -77,7 +82,7 @@ def continual(
                 streams.stream(stream, shown, tasks, cues=laid, seed=seed), base, task=later,
                 mergers=[name.strip() for name in mergers.split(",")], start=start,  # pyright: ignore[reportArgumentType]
                 heads=heads, replicas=replicas, joint=controls, points=points,  # pyright: ignore[reportArgumentType]
-                device=where, progress=told,
+                archive=archive, device=where, progress=told,
             )  # fmt: skip
         else:
             if len(kinds) != 2:
@@ -87,7 +92,7 @@ def continual(
                     base, cues=(_cue(Cue, kinds[0], chosen), _cue(Cue, kinds[1], chosen)), task=later,
                     replicas=replicas, points=points, margin=margin, controls=controls, predict=predict, seed=seed,
                 ),
-                found, device=where, progress=told,
+                found, archive=archive, device=where, progress=told,
             )  # fmt: skip
     show = _show if stream is None else _show_merges
     console.deliver(result.to_dict(), output=output, report=report, json=json, show=show)

@@ -53,7 +53,7 @@ class Trainings:
     ) -> None:
         if bad := [name for name in task if name in ("network", "settings", "data", "precision")]:
             raise SettingError(f"a task continues the base's own network, so it must not set {bad[0]}")
-        self._recipe, self._task, self._count = recipe, dict(task), replicas
+        self.base_recipe, self._task, self._count = recipe, dict(task), replicas
         self._device, self._progress = device, progress
         self._done, self._total = 0.0, 1.0
 
@@ -76,7 +76,7 @@ class Trainings:
         self._total = 7.0 + (3.0 if controls else 0.0)
         first, second = tasks
         found: dict[str, list[Weights]] = {}
-        found["base"] = self._kept("base", self._recipe.replicates(self._count), data, build, 1.0)
+        found["base"] = self._kept("base", self.base_recipe.replicates(self._count), data, build, 1.0)
         base = found["base"]
         found["first"] = self.continued("first", first, base)
         if learned is not None:
@@ -95,13 +95,13 @@ class Trainings:
 
     def fresh(self, data: Data) -> tuple[list[Weights], list[Weights]]:
         """Networks trained on a first task by the base's recipe, and their initialisations."""
-        recipes = self._recipe.replicates(self._count)
+        recipes = self.base_recipe.replicates(self._count)
         initial: list[Weights] = [to(build(recipe).state_dict(), device=self._device) for recipe in recipes]
         return self._kept("first task", recipes, data, build, 1.0), initial
 
     def task_recipe(self, replica: int, order: str, *, factor: int = 1) -> Recipe:
         """One replica's recipe of a task; its examples come in an order of their own."""
-        recipe = Recipe.from_dict({**self._recipe.to_dict(), **self._task})
+        recipe = Recipe.from_dict({**self.base_recipe.to_dict(), **self._task})
         longer = {"epochs": recipe.epochs * factor}
         if recipe.steps is not None:
             longer["steps"] = recipe.steps * factor

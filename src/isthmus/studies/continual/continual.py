@@ -21,6 +21,7 @@ from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
 from isthmus.merge.prediction import loss_scores
+from isthmus.studies.continual.archive import Archive
 from isthmus.studies.continual.arms import Bench, Ends, Trainings
 from isthmus.studies.continual.contrasts import Contrast
 from isthmus.studies.continual.prediction import Forecast, Observed, validated
@@ -125,7 +126,12 @@ class Continual(Record):
 
 
 def continual(
-    curriculum: Curriculum, data: Data, *, device: str | torch.device = "cpu", progress: Progress = silent
+    curriculum: Curriculum,
+    data: Data,
+    *,
+    archive: Archive | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress = silent,
 ) -> Continual:
     """Train the arms, mix their ends at every α, and measure which capability survives.
 
@@ -138,6 +144,7 @@ def continual(
     Args:
         curriculum: what is trained and measured.
         data: images without cues; grey ones are repeated over three channels if a cue has colours.
+        archive: where the trained networks and the merges at the middle are saved; nowhere by default.
         device: where to train and measure.
         progress: told along the way.
 
@@ -208,8 +215,36 @@ def continual(
         inputs = _unlabelled(data, tasks, curriculum)
         observed = _observed(found, ends.networks, bench, inputs, _share(progress, 0.9, 1.0))
         found = dataclasses.replace(found, forecast=validated(observed, seed=curriculum.seed))
+    if archive is not None:
+        _archived(archive, ends, bench, found, {"base": data, "first": tasks[0], "second": tasks[1]})
     progress(1.0, 1.0, "measured")
     return found
+
+
+# network → what it was trained on from; and on which data.
+_FROM = {"after": "first", "replay": "first"}
+_ON = {"base": "base", "first": "first", "again": "first"}
+
+
+def _archived(archive: Archive, ends: Ends, bench: Bench, found: Continual, data: Mapping[str, Data]) -> None:
+    """Every trained network and every arm's merge at the middle, each with what it can do."""
+
+    def known(networks: Sequence[Weights]) -> dict[str, list[float]]:
+        return {f"{of}, {probe}": values[:, 0].tolist() for (of, probe), values in bench.at(networks).items()}
+
+    for name, networks in ends.networks.items():
+        archive(
+            name, networks, parents=() if name == "base" else (_FROM.get(name, "base"),),
+            recipe=found.recipes["base" if name == "base" else "task"],
+            data=data[_ON.get(name, "second")].fingerprint if name not in ("joint", "replay") else None,
+            capabilities=known(networks),
+        )  # fmt: skip
+    for arm in ARMS:
+        middle = [bench.mixed(a, b) for a, b in zip(ends.start(arm), ends.end(arm), strict=True)]
+        archive(
+            f"merged {arm}", middle, parents=bench.ends_of(arm), base="base", recipe={"method": "linear", "t": 0.5},
+            capabilities=known(middle),
+        )  # fmt: skip
 
 
 def _objectives(network: Network, data: Data, curriculum: Curriculum) -> dict[tuple[str, str], Objective]:

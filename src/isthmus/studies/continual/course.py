@@ -20,6 +20,7 @@ from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, over_networks
 from isthmus.core.weights import Weights
 from isthmus.merge import BatchStatisticsWarning
+from isthmus.studies.continual.archive import Archive
 from isthmus.studies.continual.arms import Trainings, joined
 from isthmus.studies.continual.mergers import Merge
 from isthmus.zoo.streams import Stream
@@ -59,11 +60,11 @@ class Course:
 
     def __init__(
         self, *, stream: Stream, trainings: Trainings, mergers: Mapping[str, Merge], start: Start, heads: Heads,
-        points: int, network: Network, counted: Counted,
+        points: int, network: Network, counted: Counted, archive: Archive | None = None,
     ) -> None:  # fmt: skip
         self.stream, self.trainings, self.mergers = stream, trainings, mergers
         self.start, self.heads, self.points = start, heads, points
-        self.network, self.counted = network, counted
+        self.network, self.counted, self.archive = network, counted, archive
         self.objectives = [self._objective([place]) for place in range(len(stream.tasks))]
         self.own = [Objective(network, part.train_inputs, part.train_targets, batch_size=500) for part in stream.tasks]
         self.head = head_names(network, stream.tasks[0].classes) if heads == "separate" else ()
@@ -72,6 +73,8 @@ class Course:
     def first(self) -> tuple[list[Weights], Tensor]:
         """The base, trained on the first task, and the accuracy of its initialisation on every task."""
         base, initial = self.trainings.fresh(self.stream.tasks[0])
+        recipe = self.trainings.base_recipe.to_dict()
+        self._saved("task 1", base, 0, recipe=recipe, data=self.stream.tasks[0].fingerprint)
         self.counted.step("first task")
         return base, self.accuracies(initial, len(self.stream.tasks) - 1)
 
@@ -92,8 +95,11 @@ class Course:
         ends: list[Sequence[Weights]] = [base]
         heights: dict[str, list[Tensor]] = {}
         for place in range(1, len(self.stream.tasks)):
-            ends.append(self._end(place, ends, merged))
+            ends.append(self._end(name, place, ends, merged))
             merged.append(self._merged(name, ends))
+            if name != "last":
+                of = ["task 1", *(self._end_name(name, k) for k in range(1, place + 1))]
+                self._saved(f"{name} after task {place + 1}", merged[-1], place, parents=of, recipe={"method": name})
             others = {"previous": merged[-2], "merged": merged[-1]} | ({"joint": united[place - 1]} if united else {})
             for other, solutions in others.items():
                 heights.setdefault(other, []).append(self._heights(ends[-1], solutions, place))
@@ -111,13 +117,35 @@ class Course:
             dtype=torch.float64,
         )
 
-    def _end(self, place: int, ends: Sequence[Sequence[Weights]], merged: Sequence[Sequence[Weights]]) -> Any:
+    def _end(
+        self, name: str, place: int, ends: Sequence[Sequence[Weights]], merged: Sequence[Sequence[Weights]]
+    ) -> Any:
         if self.shared is not None:
             return self.shared[place]
         starts = {"base": ends[0], "previous": ends[-1], "merged": merged[-1]}[self.start]
         made = self.trainings.continued(f"task {place}", self.stream.tasks[place], starts)
         self.counted.step(f"task {place + 1}")
+        before = self._end_name(name, place - 1)
+        after = before if place == 1 or name == "last" else f"{name} after task {place}"
+        start = {"base": "task 1", "previous": before, "merged": after}[self.start]
+        recipe = self.trainings.task_recipe(0, f"task {place}").to_dict()
+        self._saved(
+            self._end_name(name, place), made, place, parents=[start], recipe=recipe,
+            data=self.stream.tasks[place].fingerprint,
+        )  # fmt: skip
         return made
+
+    def _end_name(self, merger: str, place: int) -> str:
+        """What the network of a task is called; from merges, every merger has its own."""
+        own = f"{merger} " if self.start == "merged" and place else ""
+        return f"{own}task {place + 1}"
+
+    def _saved(self, name: str, networks: Sequence[Weights], last: int, **told: Any) -> None:
+        """Into the archive, with the accuracies on the tasks so far."""
+        if self.archive is not None:
+            found = self.accuracies(networks, last)
+            known = {self.stream.names[j]: found[:, j].tolist() for j in range(last + 1)}
+            self.archive(name, networks, capabilities=known, **told)
 
     def _merged(self, name: str, ends: Sequence[Sequence[Weights]]) -> list[Weights]:
         made: list[Weights] = []

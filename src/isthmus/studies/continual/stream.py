@@ -15,6 +15,7 @@ from isthmus.core.network import Network
 from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
+from isthmus.studies.continual.archive import Archive
 from isthmus.studies.continual.arms import Trainings
 from isthmus.studies.continual.course import Counted, Course, Heads, Outcome, Start
 from isthmus.studies.continual.mergers import Merge, mergers_of
@@ -63,6 +64,7 @@ def merges(
     replicas: int = 3,
     joint: bool = True,
     points: int = 11,
+    archive: Archive | None = None,
     device: str | torch.device = "cpu",
     progress: Progress = silent,
 ) -> Merges:
@@ -83,6 +85,7 @@ def merges(
         replicas: seeds.
         joint: also train one network on all tasks seen so far, after every task, from the base.
         points: of each barrier.
+        archive: where the ends and the merges after every task are saved; nowhere by default.
         device: where to train and measure.
         progress: told along the way.
 
@@ -117,7 +120,7 @@ def merges(
     trainings = Trainings(recipe, task or {}, replicas, device, counted.inside)
     course = Course(
         stream=stream.to(device), trainings=trainings, mergers=chosen, start=start, heads=heads or "one", points=points,
-        network=Network.of(build(recipe).to(device)), counted=counted,
+        network=Network.of(build(recipe).to(device)), counted=counted, archive=archive,
     )  # fmt: skip
     ends, fresh = course.first()
     united = course.joint(ends) if joint else []
