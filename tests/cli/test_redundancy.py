@@ -41,6 +41,10 @@ def test_remedies(shell, tmp_path):
     [
         (("remedies", "--only", "prayer"), "remedies must be some of"),
         (("remedies", "--sizes", "eight"), "sizes must be numbers"),
+        (("remedies", "--model", "mlp-8x1", "--only", "prayer"), "remedies must be some of"),
+        (("remedies", "--model", "nowhere.py:build"), "there is no file"),
+        (("remedies", "--target", "2"), "target must be"),
+        (("remedies", "--solutions", "1"), "networks must be at least 2"),
         (("remedies", "--points", "2"), "points must be at least 3"),
         (("remedies", "--label-noise", "1"), "label_noise must be"),
         (("redundancy", "torchvision:alexnet", "--widths", "8"), "a network of the zoo"),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from isthmus.core.errors import SettingError
+from isthmus.core.symmetry import Symmetry
 from isthmus.discover import discover
 from isthmus.train import Recipe, train
 from isthmus.zoo import load_data
@@ -121,6 +122,88 @@ def test_a_users_module_takes_it(change):
     assert discover(changed.eval(), EXAMPLE).log10_size < discover(own.eval(), EXAMPLE).log10_size
 
 
+class Block(nn.Module):
+    """What no list of layers holds: attention, a parameter of its own, a transposed convolution, a recurrent cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = nn.Linear(8, 12)
+        self.place = nn.Parameter(0.02 * torch.randn(1, 8, 12))
+        self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+        self.norm = nn.LayerNorm(12)
+        self.up = nn.ConvTranspose1d(12, 6, 2)
+        self.cell = nn.GRU(6, 7, batch_first=True)
+        self.head = nn.Linear(7, 10)
+
+    def forward(self, images):
+        hidden = self.read(images.squeeze(1)) + self.place
+        seen = self.norm(hidden)
+        hidden = hidden + self.attention(seen, seen, seen, need_weights=False)[0]
+        hidden = torch.relu(self.up(hidden.transpose(1, 2))).transpose(1, 2)
+        return self.head(self.cell(hidden)[0].mean(1))
+
+
+@pytest.fixture(scope="module")
+def block():
+    torch.manual_seed(0)
+    module = Block().eval()
+    return module, discover(module, EXAMPLE)
+
+
+@pytest.mark.parametrize("change", [masked, anchored])
+def test_a_symmetry_says_where_the_units_are(block, change):
+    module, symmetry = block
+    changed = change(module, symmetry=symmetry)
+    held = {name.partition(".original")[0] for name, _ in changed.named_parameters() if "original" in name}
+    expected = ("read", "attention", "attention.out_proj", "up", "head", "")
+    assert {name.partition("parametrizations")[0].rstrip(".") for name in held} == set(expected)
+    assert changed(EXAMPLE).shape == (2, 10)
+    # Recurrent kernels are left as they are, and with them the exchange of their own units.
+    left = discover(changed, EXAMPLE)
+    assert {group.size for group in left.permutable} <= {7}
+    assert free_parameters(changed) < free_parameters(module)
+    again = change(module, symmetry=symmetry)
+    assert all(torch.equal(a, b) for a, b in zip(changed.parameters(), again.parameters(), strict=True))
+
+
+def test_one_vector_of_each_group_ascends(block):
+    module, symmetry = block
+    changed = ordered(module, symmetry=symmetry)
+    assert bool((changed.up.bias.diff() > 0).all())
+    bias = changed.attention.in_proj_bias.detach()
+    # Channels of queries (or keys, which follow them) and of values ascend inside each head.
+    ascending = [first for first in range(0, 36, 6) if bool((bias[first : first + 6].diff() > 0).all())]
+    assert len(ascending) == 4
+    assert ascending[2:] == [24, 30]
+    assert discover(changed, EXAMPLE).log10_size < symmetry.log10_size - math.log10(2) - 4 * math.log10(
+        math.factorial(6)
+    )
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    assert bool((changed.up.bias.diff() > 0).all())
+
+
+def test_tied_tensors_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read = nn.Linear(64, 6)
+            self.back = nn.Linear(6, 6, bias=False)
+            self.again = nn.Linear(6, 6, bias=False)
+            self.again.weight = self.back.weight
+            self.head = nn.Linear(6, 10)
+
+        def forward(self, images):
+            hidden = torch.relu(self.read(images.flatten(1)))
+            return self.head(self.again(torch.relu(self.back(hidden))))
+
+    module = Tied()
+    changed = masked(module, symmetry=discover(module, EXAMPLE))
+    assert changed.again.weight is changed.back.weight
+    assert hasattr(changed.head, "parametrizations")
+
+
 def test_free_parameters_are_what_training_can_change():
     dense = free_parameters(plain())
     assert dense == 8 * 64 + 8 + 64 + 8 + 80 + 10
@@ -136,6 +219,9 @@ def test_free_parameters_are_what_training_can_change():
         (lambda: masked(plain(), density=0.0), "density must be above 0"),
         (lambda: masked(plain(), structure="stripes"), "structure must be one of"),
         (lambda: masked(plain(), layers=["7"]), "unknown: 7"),
+        (lambda: masked(plain(), layers=["1"], symmetry=discover(plain(), EXAMPLE)), "must not both be given"),
+        (lambda: masked(plain(), symmetry=Symmetry((), {})), "must have exchangeable units"),
+        (lambda: ordered(plain(), symmetry=Symmetry((), {})), "a bias"),
         (lambda: anchored(plain(), share=1.0), "share must be"),
         (lambda: masked(nn.Linear(2, 2)), "hidden linear"),
         (lambda: ordered(nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 2))), "a bias"),

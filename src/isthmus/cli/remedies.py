@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isthmus.cli import console, inputs, options
 
+if TYPE_CHECKING:
+    from isthmus.zoo.data import Data
+
 
 def remedies(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Try them on your own model (file.py:function, torchvision:NAME, a zoo name): through its symmetry."
+        ),
+    ] = None,
     only: Annotated[
         str | None, typer.Option(help="Remedies to try, separated by commas, or all; one of each kind by default.")
     ] = None,
-    sizes: Annotated[str, typer.Option(help="Widths of the plain network, separated by commas.")] = "16,64",
+    sizes: Annotated[
+        str,
+        typer.Option(help="Widths of the plain network, separated by commas; passed over for a model without a width."),
+    ] = "16,64",
     label_noise: Annotated[str, typer.Option(help="Shares of wrong training labels, separated by commas.")] = "0,0.2",
     solutions: Annotated[int, typer.Option(help="Networks of each kind; 4 or more for intervals.")] = 4,
     train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
@@ -44,10 +56,13 @@ def remedies(
         where = inputs.found_device(device)
         found = inputs.found_data(data, data_dir, examples=examples).to(where)
         recipe = Recipe.from_dict({**RECIPE.to_dict(), "data": data, **console.settings(train, what="train")})
+        if model is not None:
+            _check_fit(model, found)
         chosen = USUAL if only is None else tuple(REMEDIES) if only == "all" else tuple(_names(only))
         result = try_remedies(
             found,
             recipe,
+            model=model,
             remedies=chosen,
             sizes=numbers(sizes, int, what="sizes"),
             label_noise=numbers(label_noise, float, what="label-noise"),
@@ -63,15 +78,24 @@ def remedies(
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 
+def _check_fit(model: str, found: Data) -> None:
+    """Find out before the work whether the model takes these data."""
+    from isthmus.core.network import Network
+
+    module = inputs.module(model, data=found).to(found.train_inputs.device)
+    inputs.objective(Network.of(module), found, split="test")
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _show(values: dict[str, Any]) -> None:
-    from isthmus.report.remedies import headline, summary_table
+    from isthmus.report.remedies import headline, remedies_text, summary_table
     from isthmus.report.words import words_for
 
     words = words_for("en")
     table = summary_table(values, words)
     console.table(table.columns, table.rows, title=table.title)
-    console.say(headline(values, words))
+    for line in [*remedies_text(values, words)[1:], headline(values, words)]:
+        console.say(line)

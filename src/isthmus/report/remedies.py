@@ -15,7 +15,7 @@ def remedies_section(values: Mapping[str, Any], words: Words) -> Section:
     """Verdicts and prices as tables, barriers against size as figures."""
     return Section(
         words("remedies.title"),
-        text=[words("remedies.text", threshold=f"{values['threshold']:.0%}", target=f"{values['target']:.0%}")],
+        text=remedies_text(values, words),
         figures=_figures(values, words),
         tables=[summary_table(values, words), *remedies_tables(values, words)],
         definitions=[
@@ -25,6 +25,22 @@ def remedies_section(values: Mapping[str, Any], words: Words) -> Section:
         headline=headline(values, words),
         leading=1,
     )
+
+
+def remedies_text(values: Mapping[str, Any], words: Words) -> list[str]:
+    """How it was tried, and what became of the known surprise."""
+    said = [words("remedies.text", threshold=f"{values['threshold']:.0%}", target=f"{values['target']:.0%}")]
+    if values["model"]:
+        matched = "remedies.model" if values["matched"] else "remedies.unmatched"
+        said.append(words(matched, model=values["model"]))
+    said += [
+        words(
+            f"remedies.claim.{claim['name']}", verdict=words(f"remedies.claim.{claim['verdict']}"),
+            removed=claim["removed"], lowered=claim["lowered"], trials=claim["trials"],
+        )
+        for claim in values["claims"]
+    ]  # fmt: skip
+    return said
 
 
 def summary_table(values: Mapping[str, Any], words: Words) -> Table:
@@ -66,7 +82,7 @@ def remedies_tables(values: Mapping[str, Any], words: Words) -> list[Table]:
         slowdown = trial["slowdown"]
         costs.append([
             *place,
-            trial["width"],
+            "–" if trial["width"] is None else trial["width"],
             trial["parameters"],
             f"{trial['accuracy']['estimate']:.3f}",
             interval_text(trial["cost"]) if trial["cost"] else "–",

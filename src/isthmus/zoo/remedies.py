@@ -3,83 +3,30 @@
 Each returns a copy whose weights are computed from free parameters (``torch.nn.utils.parametrize``). The masks and
 constants follow from a seed and belong to the architecture, not to the weights: networks that are to be compared or
 averaged share them, and they stay out of the state dict.
+
+By default they work on linear layers and convolutions. With the module's ``symmetry`` they work on whatever holds its
+exchangeable units: attention, embeddings, transposed convolutions, parameters of the user's own.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
+from isthmus.zoo.holding import Ascending, Blocks, Held
 from isthmus.zoo.ortho_polynomial import parts_of
 
 STRUCTURES = ("entries", "blocks")
-
-
-class Held(nn.Module):
-    """Entries of a tensor that are held at constants: ``free`` is 1 where the parameter counts, ``held`` adds to it."""
-
-    free: Tensor
-    held: Tensor | None
-
-    def __init__(self, free: Tensor, held: Tensor | None = None) -> None:
-        super().__init__()
-        self.register_buffer("free", free, persistent=False)
-        self.register_buffer("held", held, persistent=False)
-
-    def forward(self, original: Tensor) -> Tensor:
-        """The tensor that the layer uses."""
-        free = original * self.free
-        return free if self.held is None else free + self.held
-
-    @property
-    def share(self) -> float:
-        """The share of entries that are free."""
-        return float(self.free.float().mean())
-
-
-class Blocks(nn.Module):
-    """Blocks of a matrix or kernel that are zero; made by slices, so that units of one block are seen to be alike."""
-
-    def __init__(self, rows: Sequence[int], columns: Sequence[int], kept: Sequence[Sequence[bool]]) -> None:
-        super().__init__()
-        self.rows, self.columns, self.kept = list(rows), list(columns), [list(row) for row in kept]
-
-    def forward(self, original: Tensor) -> Tensor:
-        """The tensor that the layer uses."""
-        bands = []
-        for band, kept in zip(original.split(self.rows, 0), self.kept, strict=True):
-            cells = band.split(self.columns, 1)
-            bands.append(torch.cat([cell if yes else cell * 0.0 for cell, yes in zip(cells, kept, strict=True)], 1))
-        return torch.cat(bands, 0)
-
-    @property
-    def share(self) -> float:
-        """The share of entries that are free."""
-        kept = sum(
-            rows * columns
-            for rows, row in zip(self.rows, self.kept, strict=True)
-            for columns, yes in zip(self.columns, row, strict=True)
-            if yes
-        )
-        return kept / (sum(self.rows) * sum(self.columns))
-
-
-class Ascending(nn.Module):
-    """A vector that ascends whatever its parameters are: the first entry, then steps softplus(δ) > 0."""
-
-    def forward(self, original: Tensor) -> Tensor:
-        """The vector that the layer uses."""
-        return torch.cat([original[:1], original[:1] + functional.softplus(original[1:]).cumsum(0)])
 
 
 def masked(
@@ -90,6 +37,7 @@ def masked(
     blocks: int = 4,
     seed: int = 0,
     layers: Sequence[str] | None = None,
+    symmetry: Symmetry | None = None,
 ) -> nn.Module:
     """Pre-pruning: a copy whose weight matrices and kernels are zero outside a fixed mask.
 
@@ -105,40 +53,49 @@ def masked(
         blocks: how many parts.
         seed: of the mask.
         layers: names of the layers; all linear and ungrouped convolutional ones but the last by default.
+        symmetry: of the module; then every matrix or kernel that makes or takes its exchangeable units is masked,
+            whatever its layer is, tied ones excepted.
 
     Raises:
-        SettingError: a density or structure out of its range, or a layer that is not there.
+        SettingError: a density or structure out of its range, a layer that is not there, or nothing to mask.
     """
     if not 0 < density <= 1:
         raise SettingError(f"density must be above 0 and at most 1, got {density}")
     if structure not in STRUCTURES:
         raise SettingError(f"structure must be one of {listed(STRUCTURES)}, got {structure}")
     result = copy.deepcopy(module)
-    for name, layer in _chosen(result, layers):
-        generator = child(seed, "mask", name)
-        weight = layer.weight
+    for place in _matrices(result, layers, symmetry):
+        generator, tensor = child(seed, "mask", place.seed), place.tensor
         made: Held | Blocks
         if structure == "entries":
-            made = Held(_random_mask(weight.shape, density, generator).to(weight))
+            made = Held(_random_mask(tensor.shape, density, generator).to(tensor))
         else:
-            made = _blocks(weight.shape, density, blocks, generator)
+            made = _blocks(tensor.shape, density, blocks, generator)
         with torch.no_grad():
-            weight.div_(math.sqrt(made.share))
-        parametrize.register_parametrization(layer, "weight", made)
+            tensor.div_(math.sqrt(made.share))
+        place.hold(made)
     return result
 
 
 def anchored(
-    module: nn.Module, *, share: float = 0.5, scale: float = 1.0, seed: int = 0, layers: Sequence[str] | None = None
+    module: nn.Module,
+    *,
+    share: float = 0.5,
+    scale: float = 1.0,
+    seed: int = 0,
+    layers: Sequence[str] | None = None,
+    symmetry: Symmetry | None = None,
 ) -> nn.Module:
     """Frozen constants: a copy in which a fixed random share of each layer's weights is held at fixed random numbers.
 
     Args:
         module: left as it is.
         share: of the entries that are frozen, from 0 to below 1; with at least one free entry in each row and column.
-        scale: standard deviation of the constants (κ), in units of He's √(2/fan-in).
+        scale: standard deviation of the constants (κ), in units of He's √(2/fan-in); with a symmetry, which knows no
+            fan-in, in units of the tensor's own root mean square, times √2 for the half that a rectifier takes away.
         seed: of positions and constants.
         layers: as for :func:`masked`.
+        symmetry: as for :func:`masked`.
 
     Raises:
         SettingError: a share or scale out of its range, or a layer that is not there.
@@ -149,39 +106,46 @@ def anchored(
     if not 0 <= share < 1 or scale < 0:
         raise SettingError(f"share must be at least 0 and below 1 and scale 0 or more, got {share} and {scale}")
     result = copy.deepcopy(module)
-    for name, layer in _chosen(result, layers):
-        generator = child(seed, "frozen", name)
-        weight = layer.weight
-        free = _random_mask(weight.shape, 1 - share, generator)
-        deviation = scale * math.sqrt(2 / weight[0].numel())
-        constants = torch.randn(weight.shape, generator=generator) * deviation * (1 - free)
-        parametrize.register_parametrization(layer, "weight", Held(free.to(weight), constants.to(weight)))
+    for place in _matrices(result, layers, symmetry):
+        generator, tensor = child(seed, "frozen", place.seed), place.tensor
+        free = _random_mask(tensor.shape, 1 - share, generator)
+        unit = 1 / tensor[0].numel() if symmetry is None else float(tensor.detach().double().square().mean())
+        deviation = scale * math.sqrt(2 * unit)
+        constants = torch.randn(tensor.shape, generator=generator) * deviation * (1 - free)
+        place.hold(Held(free.to(tensor), constants.to(tensor)))
     return result
 
 
-def ordered(module: nn.Module, *, reach: float = 1.0, layers: Sequence[str] | None = None) -> nn.Module:
-    """A canonical order that training cannot leave: a copy whose layers have ascending biases, by parametrisation.
+def ordered(
+    module: nn.Module,
+    *,
+    reach: float = 1.0,
+    layers: Sequence[str] | None = None,
+    symmetry: Symmetry | None = None,
+) -> nn.Module:
+    """A canonical order that training cannot leave: a copy with ascending biases, by parametrisation.
 
     Args:
         module: left as it is.
         reach: biases start evenly between −reach and reach.
         layers: as for :func:`masked`, among those with a bias of two or more entries.
+        symmetry: of the module; then one vector of each of its groups ascends: a bias where there is one, else a gain,
+            which starts about its mean.
 
     Raises:
-        SettingError: no layer has such a bias.
+        SettingError: no layer, or no group, has such a vector.
     """
     result = copy.deepcopy(module)
-    found = [layer for _, layer in _chosen(result, layers) if layer.bias is not None and len(layer.bias) > 1]
-    if not found:
+    vectors = _biases(result, layers) if symmetry is None else _vectors(result, symmetry)
+    if not vectors:
         raise SettingError(f"ordering must have layers with a bias; {type(module).__name__} has none besides its last")
-    for layer in found:
-        bias = layer.bias
-        assert bias is not None  # chosen above
-        step = 2 * reach / (len(bias) - 1)
+    for place, parts in vectors:
+        tensor = place.tensor
         with torch.no_grad():
-            bias.fill_(math.log(math.expm1(step)))  # the inverse of softplus
-            bias[0] = -reach
-        parametrize.register_parametrization(layer, "bias", Ascending())
+            for part in parts:
+                steps = torch.linspace(-reach, reach, len(part), dtype=tensor.dtype, device=tensor.device)
+                tensor[part] = Ascending.parameters_of(tensor[part].mean() + steps)
+        place.hold(Ascending(parts))
     return result
 
 
@@ -204,6 +168,82 @@ def free_parameters(module: nn.Module) -> int:
             if isinstance(made, Held | Blocks):
                 held += round((1 - made.share) * layer.original.numel())
     return sum(p.numel() for p in module.parameters() if p.requires_grad) - held
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A parameter in its module; ``seed`` names its random numbers."""
+
+    owner: nn.Module
+    attribute: str
+    seed: str
+
+    @property
+    def tensor(self) -> nn.Parameter:
+        return getattr(self.owner, self.attribute)
+
+    def hold(self, made: nn.Module) -> None:
+        parametrize.register_parametrization(self.owner, self.attribute, made)
+
+
+def _matrices(module: nn.Module, layers: Sequence[str] | None, symmetry: Symmetry | None) -> list[_Place]:
+    """The tensors of two or more axes to work on."""
+    if symmetry is None:
+        return [_Place(layer, "weight", name) for name, layer in _chosen(module, layers)]
+    if layers is not None:
+        raise SettingError("layers and a symmetry must not both be given: the symmetry says where the units are")
+    wanted = {site.tensor for group in symmetry.permutable for site in group.matched}
+    found = [place for place in _parameters(module, wanted) if place.tensor.dim() >= 2]
+    if not found:
+        raise SettingError(f"{type(module).__name__} must have exchangeable units in a matrix or kernel, it has none")
+    return found
+
+
+def _parameters(module: nn.Module, wanted: Collection[str]) -> list[_Place]:
+    """Trainable tensors by name; tied ones are left out, which a parametrisation would part."""
+    owners: dict[int, list[str]] = {}
+    for name, tensor in module.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(tensor), []).append(name)
+    recurrent = (nn.RNNBase,)  # their kernels keep lists of their own tensors
+    found = []
+    for names in owners.values():
+        path, _, attribute = names[0].rpartition(".")
+        owner = module.get_submodule(path)
+        if len(names) == 1 and names[0] in wanted and not isinstance(owner, recurrent):
+            tensor = getattr(owner, attribute)
+            if tensor.requires_grad and tensor.is_floating_point():
+                found.append(_Place(owner, attribute, names[0]))
+    return found
+
+
+def _biases(module: nn.Module, layers: Sequence[str] | None) -> list[tuple[_Place, list[list[int]]]]:
+    chosen = [(name, layer) for name, layer in _chosen(module, layers) if layer.bias is not None]
+    return [
+        (_Place(layer, "bias", name), [list(range(len(layer.bias)))])
+        for name, layer in chosen
+        if layer.bias is not None and len(layer.bias) > 1
+    ]
+
+
+def _vectors(module: nn.Module, symmetry: Symmetry) -> list[tuple[_Place, list[list[int]]]]:
+    """For each group entries of one vector, one for each unit, biases first; the parts of one vector together."""
+    wanted = {site.tensor for group in symmetry.permutable for site in group.matched}
+    places = {place.seed: place for place in _parameters(module, wanted) if place.tensor.dim() == 1}
+    parts: dict[str, list[list[int]]] = {}
+    # Groups inside units choose first; what holds them has further entries to choose from.
+    for group in reversed(symmetry.permutable):
+        fit = [(site.tensor, column.tolist()) for site in group.matched if site.tensor in places
+               for column in site.index.T]  # fmt: skip
+        fit = [
+            (name, column)
+            for name, column in fit
+            if group.size > 1 and not set(column) & {position for part in parts.get(name, []) for position in part}
+        ]
+        if fit:
+            # A bias starts about zero, a gain about one.
+            name, column = min(fit, key=lambda one: abs(float(places[one[0]].tensor.detach().double().mean())))
+            parts.setdefault(name, []).append(column)
+    return [(places[name], found) for name, found in parts.items()]
 
 
 def _chosen(module: nn.Module, layers: Sequence[str] | None) -> list[tuple[str, nn.Linear | nn.Conv2d]]:

@@ -9,8 +9,10 @@ import torch
 from isthmus.core.errors import SettingError
 from isthmus.core.statistics import Interval, over_networks
 from isthmus.report.section import section
-from isthmus.studies.redundancy.candidates import REMEDIES, matched
-from isthmus.studies.redundancy.remedies import RECIPE, Heights, difference, ratio, try_remedies, verdict
+from isthmus.studies.redundancy.candidates import REMEDIES, has_width, matched
+from isthmus.studies.redundancy.judgement import claims, difference, ratio, verdict
+from isthmus.studies.redundancy.remedies import RECIPE, try_remedies
+from isthmus.studies.redundancy.trials import Heights
 from isthmus.zoo import load_data
 from isthmus.zoo.remedies import free_parameters
 
@@ -76,6 +78,105 @@ def test_parameters_are_matched_as_closely_as_a_width_can(data, name):
     make = fit.make.func
     assert all(abs(free_parameters(make(fit.width + step)) - target) >= off for step in (-1, 1))
     assert off / target < 0.05
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Own(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.read = nn.Conv2d(1, width, 3, padding=1)
+        self.norm = nn.GroupNorm(1, width)
+        self.act = nn.GELU()
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.head = nn.Linear(4 * width, 10)
+
+    def forward(self, images):
+        return self.head(self.pool(self.act(self.norm(self.read(images)))).flatten(1))
+
+
+def build(width=8):
+    return Own(width)
+
+
+def fixed():
+    return Own(6)
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    file = tmp_path_factory.mktemp("own") / "own.py"
+    file.write_text(OWN)
+    return f"{file}:build", f"{file}:fixed"
+
+
+def test_a_users_model_is_matched_by_its_width(data, own):
+    found = try_remedies(
+        data, dataclasses.replace(QUICK, epochs=1), model=own[0], sizes=(8,), label_noise=(0.0,), networks=2,
+        remedies=("frozen", "chebyshev", "modular"), points=3,
+    )  # fmt: skip
+    plain, frozen, chebyshev = found.trials  # an architecture of its own is left out
+    assert found.matched
+    assert (plain.size, plain.width) == (8, 8)
+    assert plain.log10_copies == pytest.approx(math.lgamma(9) / math.log(10))
+    assert frozen.width > 8
+    assert frozen.parameters == pytest.approx(plain.parameters, rel=0.1)
+    assert frozen.log10_copies == 0
+    assert chebyshev.width == 8  # five coefficients more are nearer than a unit more
+    assert chebyshev.parameters == plain.parameters + 5
+    assert "own.py" in " ".join(section(found).text)
+
+
+def test_a_model_without_a_width_keeps_its_size(data, own):
+    found = try_remedies(
+        data, dataclasses.replace(QUICK, epochs=1), model=own[1], remedies=("mask",), sizes=(8, 16), label_noise=(0.0,),
+        networks=2, points=3,
+    )  # fmt: skip
+    plain, mask = found.trials
+    assert not found.matched
+    assert plain.width is None
+    assert plain.size == mask.size == plain.parameters
+    assert mask.parameters < plain.parameters
+    assert section(found).tables[0].rows
+    assert not section(found).figures
+
+
+def test_which_models_have_a_width(own):
+    assert has_width(own[0])
+    assert not has_width(own[1])
+    assert has_width("mlp")
+    assert not has_width("resnet20")  # a multiplier
+    assert not has_width("mlp-8-4")
+    assert not has_width("torchvision:resnet18")
+
+
+def test_an_architecture_is_no_change_of_a_users_model(data, own):
+    with pytest.raises(SettingError, match="modular is an architecture of its own"):
+        matched(REMEDIES["modular"], data, size=8, model=own[0])
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ({"mask": ["does not", "lowers"], "frozen": ["removes"]}, ["confirmed", "confirmed"]),
+        ({"sorted": ["removes"], "frozen": ["does not"]}, ["refuted", "refuted"]),
+        ({"mask": ["removes", "lowers"], "frozen-strong": ["removes", "lowers"]}, ["mixed", "mixed"]),
+        ({"mask": ["does not"], "frozen": ["lowers"]}, ["confirmed", "mixed"]),
+        ({"ordered": ["unknown"], "modular": ["removes"]}, ["unknown"]),
+    ],
+)
+def test_the_known_surprise_follows_from_the_verdicts(found, verdicts, said):
+    trial = found.trials[0]
+    trials = [
+        dataclasses.replace(trial, remedy=remedy, verdict=verdict)
+        for remedy, several in verdicts.items()
+        for verdict in several
+    ]
+    assert [claim.verdict for claim in claims(trials)] == said
 
 
 def test_label_noise_reaches_the_training(data):

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import nn
 
+import isthmus.discover as discovery
 from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
+from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
 from isthmus.train import Recipe, Replica, train
 from isthmus.zoo.data import Data
+from isthmus.zoo.models import function, resolve
 from isthmus.zoo.modular import Modular, grown
-from isthmus.zoo.networks import network
+from isthmus.zoo.networks import NETWORKS, is_network, parse
+from isthmus.zoo.ortho_polynomial import with_polynomials
 from isthmus.zoo.remedies import anchored, free_parameters, masked, ordered
 
 _NARROWEST = 4  # units: as many as polynomial degrees and blocks of a mask
+
+
+# Module, seed of masks and constants, symmetry (None: work on linear layers and convolutions) → changed copy.
+Change = Callable[[nn.Module, int, Symmetry | None], nn.Module]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +37,10 @@ class Candidate:
 
     Attributes:
         name: what it is called.
-        network: of the zoo.
+        network: of the zoo, where no other model is given.
         settings: of that network, besides inputs, classes, width and depth.
-        change: what is done to it, with the seed of masks and constants; None for nothing.
+        change: what is done to it; None for nothing.
+        own: what is done to a user's own model; None where the remedy is an architecture and no change.
         trained_as: the remedy whose trained networks this one takes over.
         canonical: whether its units are sorted after training.
         growing: whether it starts with one block and gains one at a time.
@@ -39,10 +49,37 @@ class Candidate:
     name: str
     network: str = "mlp"
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    change: Callable[..., nn.Module] | None = None
+    change: Change | None = None
+    own: Change | None = None
     trained_as: str | None = None
     canonical: bool = False
     growing: bool = False
+
+    @property
+    def fits_any(self) -> bool:
+        """Whether it can be tried on a user's own model."""
+        return self.own is not None or self.name == "plain" or self.trained_as == "plain"
+
+
+def _held(name: str, do: Callable[..., nn.Module]) -> Candidate:
+    """A remedy that changes any module alike."""
+
+    def change(module: nn.Module, seed: int, symmetry: Symmetry | None) -> nn.Module:
+        return do(module, seed=seed, symmetry=symmetry)
+
+    return Candidate(name, change=change, own=change)
+
+
+def _in_order(module: nn.Module, seed: int, symmetry: Symmetry | None) -> nn.Module:
+    return ordered(module, symmetry=symmetry)
+
+
+def _polynomial(name: str, family: str) -> Candidate:
+    """Trained polynomials: for each unit in our own network, in place of the activation layers of a user's."""
+    return Candidate(
+        name, network="ortho", settings={"family": family, "form": "units"},
+        own=lambda module, seed, symmetry: with_polynomials(module, family),
+    )  # fmt: skip
 
 
 REMEDIES: Mapping[str, Candidate] = {
@@ -50,13 +87,13 @@ REMEDIES: Mapping[str, Candidate] = {
     for candidate in (
         Candidate("plain"),
         Candidate("sorted", trained_as="plain", canonical=True),
-        Candidate("ordered", change=ordered),
-        Candidate("mask", change=partial(masked, density=0.5)),
-        Candidate("mask-blocks", change=partial(masked, density=0.5, structure="blocks")),
-        Candidate("frozen", change=partial(anchored, share=0.5, scale=2.0)),
-        Candidate("frozen-strong", change=partial(anchored, share=0.75, scale=2.0)),
-        Candidate("chebyshev", network="ortho", settings={"family": "chebyshev", "form": "units"}),
-        Candidate("hermite", network="ortho", settings={"family": "hermite", "form": "units"}),
+        Candidate("ordered", change=_in_order, own=_in_order),
+        _held("mask", partial(masked, density=0.5)),
+        _held("mask-blocks", partial(masked, density=0.5, structure="blocks")),
+        _held("frozen", partial(anchored, share=0.5, scale=2.0)),
+        _held("frozen-strong", partial(anchored, share=0.75, scale=2.0)),
+        _polynomial("chebyshev", "chebyshev"),
+        _polynomial("hermite", "hermite"),
         Candidate("legendre-degrees", network="ortho", settings={"family": "legendre", "form": "degrees"}),
         Candidate("modular", network="modular"),
         Candidate("modular-grown", network="modular", growing=True),
@@ -70,13 +107,17 @@ class Fitted:
 
     Attributes:
         candidate: the remedy.
-        width: of its network.
+        network: specification of what it is made from.
+        settings: of that, the width included.
+        width: of its network; None for a model without one, which keeps its size.
         parameters: what training may change.
         make: seed of the initialisation → module; further settings of the network by name.
     """
 
     candidate: Candidate
-    width: int
+    network: str
+    settings: Mapping[str, Any]
+    width: int | None
     parameters: int
     make: Callable[..., nn.Module]
 
@@ -95,44 +136,82 @@ class Trained:
     """
 
     module: nn.Module
-    width: int
+    width: int | None
     parameters: int
     solutions: Sequence[Weights]
     histories: Sequence[Sequence[tuple[int, float]]]
     diverged: int
 
 
-def matched(candidate: Candidate, data: Data, *, size: int, seed: int = 0) -> Fitted:
-    """The width at which a remedy's free parameters come closest to those of a plain network.
+def matched(candidate: Candidate, data: Data, *, size: int | None, seed: int = 0, model: str | None = None) -> Fitted:
+    """The width at which a remedy's free parameters come closest to those of the plain network.
 
     Args:
         candidate: the remedy.
         data: gives inputs and classes.
-        size: width of the plain network, with two hidden layers.
+        size: width of the plain network: one with two hidden layers, or ``model``; None for a model without a width,
+            whose remedies then keep its size: their free parameters are fewer.
         seed: of masks and constants.
+        model: a specification of another model, see :func:`isthmus.zoo.models.resolve`.
 
     Raises:
-        SettingError: the size is below 4 units.
+        SettingError: the size is below 4 units, or the remedy is no change of a model.
     """
-    if size < _NARROWEST:
+    if size is not None and size < _NARROWEST:
         raise SettingError(f"sizes must be at least {_NARROWEST} units, got {size}")
-    shared = {"inputs": data.shape, "classes": data.classes, "depth": 2}
-    target = free_parameters(network("mlp", width=size, **shared))
-    if candidate.network == "mlp" and candidate.change is None:
-        low = high = size
-    else:
-        low, high = _NARROWEST, 8 * size
+    if model is not None and not candidate.fits_any:
+        raise SettingError(f"{candidate.name} is an architecture of its own and cannot be tried on {model}")
+    spec, settings, change = _source(candidate, data, model)
+    example = data.train_inputs[:2].cpu()
 
-    def make(width: int, initial: int = 0, **further: Any) -> nn.Module:
-        made = network(candidate.network, seed=initial, width=width, **shared, **candidate.settings, **further)
-        changes = {} if candidate.change is ordered else {"seed": seed}
-        return made if candidate.change is None else candidate.change(made, **changes)
+    def make(width: int | None, initial: int = 0, **further: Any) -> nn.Module:
+        wide = {} if width is None else {"width": width}
+        made = resolve(spec, seed=initial, **settings, **wide, **further)
+        if change is None:
+            return made
+        symmetry = discovery.discover(made, example, verify=False) if model is not None else None
+        return change(made, seed, symmetry)
 
+    width = size
+    if size is not None and (candidate.network != "mlp" or change is not None):
+        plain_spec, plain_settings, _ = _source(REMEDIES["plain"], data, model)
+        target = free_parameters(resolve(plain_spec, **plain_settings, width=size))
+        width = _closest(lambda one: free_parameters(make(one)), target, _NARROWEST, 8 * size)
+    named = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    wide = {} if width is None else {"width": width}
+    return Fitted(candidate, spec, {**named, **wide}, width, free_parameters(make(width)), partial(make, width))
+
+
+def has_width(model: str) -> bool:
+    """Whether a specification names a function with a ``width``, so that remedies can be matched in size."""
+    if is_network(model):
+        kind, short = parse(model)
+        default = inspect.signature(NETWORKS[kind]).parameters.get("width")
+        # A multiplier of all layers' widths is no width in units.
+        return default is not None and isinstance(default.default, int) and "widths" not in short
+    library, _, _ = model.partition(":")
+    if ":" not in model or library in ("torchvision", "timm"):
+        return False
+    return "width" in inspect.signature(function(model)).parameters
+
+
+def _source(candidate: Candidate, data: Data, model: str | None) -> tuple[str, dict[str, Any], Change | None]:
+    """What a candidate is made from: a specification, its settings without the width, and the change."""
+    shaped = {"inputs": data.shape, "classes": data.classes}
+    if model is None:
+        return candidate.network, {**shaped, "depth": 2, **candidate.settings}, candidate.change
+    if is_network(model):
+        kind, short = parse(model)
+        return kind, {**shaped, **{name: value for name, value in short.items() if name != "width"}}, candidate.own
+    return model, {}, candidate.own
+
+
+def _closest(parameters: Callable[[int], int], target: int, low: int, high: int) -> int:
+    """The width whose parameters come closest to the target; they must grow with it."""
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if free_parameters(make(middle)) <= target else (low, middle)
-    width = min((low, high), key=lambda one: abs(free_parameters(make(one)) - target))
-    return Fitted(candidate, width, free_parameters(make(width)), partial(make, width))
+        low, high = (middle, high) if parameters(middle) <= target else (low, middle)
+    return min((low, high), key=lambda one: abs(parameters(one) - target))
 
 
 def trained(
@@ -143,8 +222,7 @@ def trained(
     Raises:
         SettingError: fewer than two networks trained without diverging.
     """
-    named = {"inputs": list(data.shape), "classes": data.classes, "width": fit.width, "depth": 2}
-    recipe = dataclasses.replace(recipe, network=fit.candidate.network, settings={**named, **fit.candidate.settings})
+    recipe = dataclasses.replace(recipe, network=fit.network, settings=dict(fit.settings))
     stages = _growing if fit.candidate.growing else _at_once
     runs = stages(fit, recipe.replicates(networks), data, device, progress)
     kept = [run for run in runs if not any(stage.diverged for stage in run)]
