@@ -90,4 +90,6 @@ PUBLIC: dict[str, str] = {
     "continual": "isthmus.studies.continual:continual",
     "loss_scores": "isthmus.merge.prediction:loss_scores",
     "merges": "isthmus.studies.continual:merges",
+    "accompanied": "isthmus.core.companions:accompanied",
+    "companions_in": "isthmus.core.companions:companions_in",
 }
