@@ -171,18 +171,18 @@ def align_checkpoints(
         raise SettingError(f"an alignment takes a fixed checkpoint and at least one to permute, got {len(paths)}")
     if wish.needs_data and (network is None or objective is None):
         raise SettingError(f"{wish.method} together={wish.together} looks at a network's answers: give data")
+    names = _target_names(paths[1:], folder)
     shared = dict(tied or {})
     opened = [_opened(path, symmetry, shared, unsafe_pickle=unsafe_pickle) for path in paths]
     solutions = opened if wish.streams else [dict(weights) for weights in opened]
     found = _matched(_counting_once(symmetry, shared), solutions, wish, network, objective, progress)
     first = found.permutations[0].inverse()
     matches = iter(found.matches)
-    aligned, names = [], []
-    for place, (path, weights) in enumerate(zip(paths[1:], opened[1:], strict=True), start=1):
+    aligned = []
+    for place, (path, weights, name) in enumerate(zip(paths[1:], opened[1:], names, strict=True), start=1):
         permutation = Permutation(symmetry, first.after(found.permutations[place]).indices)
-        names.append(target_name(path, names))
         match = next(matches, None)
-        target = _written(path, weights, permutation, folder / names[-1], _descent(paths[0], path, wish, unsafe_pickle))
+        target = _written(path, weights, permutation, folder / name, _descent(paths[0], path, wish, unsafe_pickle))
         beside = target.with_name(f"{target.name.removesuffix(target.suffix)}.permutation.json")
         save_permutation(permutation, beside)
         aligned.append(AlignedCheckpoint(path, str(target), str(beside), match, permutation.fixed_share))
@@ -220,6 +220,21 @@ def largest_change(
             output = network(weights, *example, **dict(keywords or {}))
         outputs.append(getattr(output, "logits", output).detach())
     return float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max().clamp_min(1e-30))
+
+
+def _target_names(paths: Sequence[str], folder: Path) -> list[str]:
+    """Where the aligned checkpoints go, decided before the work.
+
+    Raises:
+        SettingError: one would be written over what it is made from.
+    """
+    names: list[str] = []
+    for path in paths:
+        names.append(target_name(path, names))
+    sources = {Path(path).resolve() for path in paths}
+    if over := [name for name in names if (folder / name).resolve() in sources]:
+        raise SettingError(f"the output must be another place than the checkpoints, got {folder / over[0]}")
+    return names
 
 
 def target_name(path: str, taken: Sequence[str]) -> str:
