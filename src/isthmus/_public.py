@@ -50,7 +50,7 @@ PUBLIC: dict[str, str] = {
     "hessian": "isthmus.curvature.hessian:hessian",
     "Data": "isthmus.zoo.data:Data",
     "Recipe": "isthmus.train.recipe:Recipe",
-    "Replica": "isthmus.train.replicas:Replica",
+    "Replica": "isthmus.train.group:Replica",
     "build": "isthmus.zoo.models:build",
     "load_data": "isthmus.zoo.data:load",
     "network": "isthmus.zoo.networks:network",
