@@ -70,6 +70,7 @@ def test_it_is_drawn_and_marks_what_has_not_relaxed(place):
     assert states[-1] == "not relaxed: left out"
     assert len(drawn.figures) == 1
     assert "batches of the data" in drawn.headline
+    assert len(section(found, language="ja").tables) == len(drawn.tables)
 
 
 def test_the_mean_ratio_has_an_interval_over_walkers():

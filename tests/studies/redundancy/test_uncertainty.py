@@ -92,6 +92,8 @@ def test_the_gradient_spreads_beside_the_loss(data, solved):
     drawn = section(found)
     assert len(drawn.figures) == 1
     assert drawn.tables[0].title == "Risk table before training"
+    assert drawn.leading >= 1
+    assert len(section(found, language="ja").tables) == len(drawn.tables)
 
 
 def test_what_is_known_before_training(data, solved):
