@@ -2,12 +2,14 @@
 
     python benchmarks/alignment.py pair --model resnet18 resnet50
     python benchmarks/alignment.py planted --networks 100
+    python benchmarks/alignment.py assign --units 1024 2048
     python benchmarks/alignment.py llama --layers 16 [--folder FOLDER]
 
 ``pair``: two torchvision networks with random weights (default initialisation, seeds 0 and 1, plus N(0, .2) on every
 one-dimensional parameter); each system runs in a process of its own, on one thread. Needs torchvision, and
-``rebasin`` with ``graphviz`` for the peer. ``planted``: how often a planted permutation comes back whole. ``llama``:
-a Llama-shaped pair in bfloat16, safetensors shards, read one tensor at a time.
+``rebasin`` with ``graphviz`` for the peer. ``planted``: how often a planted permutation comes back whole. ``assign``:
+one assignment by SciPy, by lapx as it is, and by ours, which starts lapx near its dual solution. ``llama``: a
+Llama-shaped pair in bfloat16, safetensors shards, read one tensor at a time.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.align import FrankWolfe, WeightMatching
+from isthmus.align.assignment import assign, value
 from isthmus.core.checkpoint import save
 from isthmus.core.lazy import LazyCheckpoint
 from isthmus.core.randomness import child
@@ -46,6 +49,8 @@ def main() -> None:
     pair.add_argument("--here", help="run this one system in this process and print JSON")
     planted = commands.add_parser("planted")
     planted.add_argument("--networks", type=int, default=100)
+    assigned = commands.add_parser("assign")
+    assigned.add_argument("--units", nargs="+", type=int, default=[512, 1024, 2048])
     llama = commands.add_parser("llama")
     llama.add_argument("--layers", type=int, default=16)
     llama.add_argument("--sweeps", type=int, default=2)
@@ -57,6 +62,8 @@ def main() -> None:
         compare(given.model, given.systems)
     elif given.command == "planted":
         plant(given.networks)
+    elif given.command == "assign":
+        solve(given.units)
     else:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             scale(Path(folder), given.layers, given.sweeps)
@@ -228,6 +235,39 @@ def plant(networks: int) -> None:
                 found += match.permutation.same_as(planted)
             seconds = (time.process_time() - began) / networks
             print(f"{name}, noise {noise:.0%}: {found} of {networks}, {seconds:.2f} CPU s each", flush=True)
+
+
+def solve(sizes: list[int]) -> None:
+    """CPU milliseconds for one assignment, single precision, on similarities of different kinds."""
+    import lap
+    from scipy.optimize import linear_sum_assignment
+
+    torch.set_num_threads(1)
+    for units in sizes:
+        for kind in ("weights", "with gains", "heavy tails", "activations"):
+            generator = child(units, kind)
+            left, right = torch.randn(2, units, 500, generator=generator)
+            if kind == "with gains":  # of a normalisation, around one: some columns are better for every row
+                left[:, 0], right[:, 0] = 10.0, 2 * right[:, 0]
+            elif kind == "heavy tails":
+                left, right = (part * torch.rand(units, 1, generator=generator) ** 4 for part in (left, right))
+            elif kind == "activations":
+                left, right = left.relu(), right.relu()
+            similarity = left @ right.T
+            spent = []
+            for solver in (
+                lambda s: linear_sum_assignment(s.numpy(), maximize=True)[1],
+                lambda s: lap.lapjvr((-s).numpy(), return_cost=False)[1],
+                assign,
+            ):
+                began = time.process_time()
+                index = torch.as_tensor(solver(similarity))
+                spent.append((1000 * (time.process_time() - began), value(similarity, index)))
+            told = ", ".join(
+                f"{name} {ms:.0f}" for name, (ms, _) in zip(("SciPy", "lapjvr", "ours"), spent, strict=True)
+            )
+            same = max(reached for _, reached in spent) - min(reached for _, reached in spent)
+            print(f"{units} units, {kind}: {told} ms; optima differ by {same / abs(spent[0][1]):.0e}", flush=True)
 
 
 def scale(folder: Path, layers: int, sweeps: int) -> None:

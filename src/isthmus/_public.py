@@ -63,7 +63,7 @@ PUBLIC: dict[str, str] = {
     "TaskArithmetic": "isthmus.merge.task_vectors:TaskArithmetic",
     "merge_files": "isthmus.merge.stream:merge_files",
     "examine": "isthmus.merge.findings:examine",
-    "CycleConsistent": "isthmus.align.many:CycleConsistent",
+    "CycleConsistent": "isthmus.align.universe:CycleConsistent",
     "FrankWolfe": "isthmus.align.frank_wolfe:FrankWolfe",
     "ManyMatch": "isthmus.align.many:ManyMatch",
     "SimplexStraightThrough": "isthmus.align.simplex:SimplexStraightThrough",

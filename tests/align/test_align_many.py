@@ -16,7 +16,7 @@ from isthmus.align import (
     to_reference,
 )
 from isthmus.align.descent import loss_over
-from isthmus.core.errors import WeightsError
+from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
@@ -105,6 +105,12 @@ def test_the_universe_agrees_at_least_as_well_as_a_reference(symmetry: Symmetry)
     universe = CycleConsistent()(symmetry, solutions, generator=child(0, "match"))
     assert universe.objective == pytest.approx(_agreement(universe.aligned(solutions), names), rel=1e-6)
     assert universe.objective >= _agreement(reference.aligned(solutions), names)
+
+
+@pytest.mark.parametrize("wrong", [{"start": "middle"}, {"rounds": 0}, {"tolerance": -1.0}])
+def test_settings_of_the_universe_out_of_range_are_refused(wrong: dict) -> None:
+    with pytest.raises(SettingError, match="must be"):
+        CycleConsistent(**wrong)
 
 
 def test_to_the_mean_rises_in_every_round(symmetry: Symmetry) -> None:

@@ -299,6 +299,32 @@ def test_planted_permutations_of_a_transformer_come_back(transformer, noise: flo
     assert found == 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_of_100_planted_permutations_of_a_transformer_95_come_back(transformer, noise: float) -> None:
+    symmetry, shapes = transformer
+    found = 0
+    for seed in range(100):
+        generator = child(seed, "weights")
+        moving = {n: t + t.std().nan_to_num() * torch.randn(t.shape, generator=generator) for n, t in shapes.items()}
+        planted = symmetry.random(child(seed, "planted"))
+        fixed = _noisy(planted.apply(moving), noise, seed)
+        found += WeightMatching()(symmetry, moving, fixed, generator=child(seed)).permutation.same_as(planted)
+    assert found >= 95
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_100_of_100_planted_permutations_of_a_plain_network_come_back(noise: float) -> None:
+    symmetry = mlp(10, 24, 20, 16, 5)
+    found = 0
+    for seed in range(100):
+        moving = weights_of(symmetry, seed)
+        planted = symmetry.random(child(seed, "planted"))
+        fixed = _noisy(planted.apply(moving), noise, seed)
+        found += WeightMatching()(symmetry, moving, fixed, generator=child(seed)).permutation.same_as(planted)
+    assert found == 100
+
+
 def test_a_group_on_both_axes_of_a_tensor_rises_and_finds_a_planted_permutation() -> None:
     """A recurrent square matrix: the similarities of units depend on where the units are."""
     size = 12

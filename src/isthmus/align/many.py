@@ -9,10 +9,8 @@ from typing import Any
 
 import torch
 
-from isthmus.align import soft
 from isthmus.align.landscape import Landscape
 from isthmus.align.match import Match, Matcher, settings_of
-from isthmus.align.relaxation import Softs, beginning, climb
 from isthmus.align.weight_matching import WeightMatching
 from isthmus.core.errors import WeightsError
 from isthmus.core.progress import Progress, silent, within
@@ -132,7 +130,7 @@ def to_mean(
     """
     check_many(solutions)
     chosen = matcher or WeightMatching(start="identity", tolerance=0)
-    permutations, history, converged = _polish(
+    permutations, history, converged = polish(
         symmetry, solutions, chosen, rounds=rounds, generator=generator, progress=progress
     )
     return ManyMatch(
@@ -148,94 +146,7 @@ def to_mean(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class CycleConsistent:
-    """All pairs at once through a common universe: P_ij = Pⱼᵀ Pᵢ, so that every cycle composes to the identity.
-
-    Frank–Wolfe over the permutations of all solutions together, then rounding, then coordinate ascent on the same
-    objective, one solution after the other.
-
-    Attributes:
-        iterations: the most steps of Frank–Wolfe.
-        tolerance: relative gain of a step that ends it.
-        start: ``reference``: weight matching to the first solution; ``identity``.
-        rounds: the most passes of the coordinate ascent.
-        biases: whether one-dimensional tensors count.
-
-    Reference: Crisostomi et al., "C²M³", arXiv 2405.17897, equation 6 and algorithm 1.
-    """
-
-    iterations: int = 30
-    tolerance: float = 1e-4
-    start: str = "reference"
-    rounds: int = 20
-    biases: bool = True
-
-    def __call__(
-        self,
-        symmetry: Symmetry,
-        solutions: Sequence[Weights],
-        *,
-        generator: torch.Generator,
-        progress: Progress = silent,
-    ) -> ManyMatch:
-        """Match any number of solutions.
-
-        Cost: for each iteration, soft matrices times weights of every solution, forward and backward, some 20 more
-        forward for the step length, and one assignment for each group and solution.
-        """
-        check_many(solutions)
-        matching = WeightMatching(biases=self.biases)
-        begin = [symmetry.identity() for _ in solutions]
-        if self.start == "reference":
-            begin = list(to_reference(symmetry, solutions, matching, generator=generator).permutations)
-        relaxed = self._relaxed(symmetry, solutions, begin, progress)
-        still = [symmetry.identity() for _ in solutions]
-        starts = {"relaxed": relaxed, "start": begin, "identity": still}
-        best = max(starts, key=lambda name: _agreement(symmetry, solutions, starts[name], biases=self.biases))
-        moved = [p.apply(solution) for p, solution in zip(starts[best], solutions, strict=True)]
-        polish = WeightMatching(start="identity", tolerance=0, biases=self.biases)
-        steps, history, converged = _polish(
-            symmetry, moved, polish, rounds=self.rounds, generator=generator, progress=progress
-        )
-        return ManyMatch(
-            permutations=tuple(step.after(p) for step, p in zip(steps, starts[best], strict=True)),
-            objective=history[-1],
-            identity_objective=_agreement(symmetry, solutions, still, biases=self.biases),
-            measure="linear similarity of weights, summed over pairs",
-            status=Status.CONVERGED if converged else Status.STOPPED,
-            rounds=len(history) - 1,
-            history=tuple(history),
-            method="cycle-consistent",
-            settings=settings_of(self),
-        )
-
-    def _relaxed(
-        self, symmetry: Symmetry, solutions: Sequence[Weights], begin: Sequence[Permutation], progress: Progress
-    ) -> list[Permutation]:
-        """Frank–Wolfe from the middle between the start and the barycentre, rounded."""
-        landscapes = [Landscape.of(symmetry, s, solutions[0], biases=self.biases) for s in solutions]
-        names = landscapes[0].names
-        if not names:
-            return list(begin)
-        own = [{n: landscape.moving[n] for n in names} for landscape in landscapes]
-        like = own[0][names[0]]
-
-        def value(softs: Softs) -> torch.Tensor:
-            mixed = [soft.apply(symmetry, matrices, weights) for matrices, weights in zip(softs, own, strict=True)]
-            total = torch.zeros((), dtype=like.dtype, device=like.device)
-            for name in names:
-                parts = torch.stack([weights[name] for weights in mixed])
-                total = total + (parts.sum(0).square().sum() - parts.square().sum()) / 2
-            return total
-
-        centre = beginning(symmetry, like, start="barycentre")
-        softs = [{n: (m + centre[n]) / 2 for n, m in soft.hard(p, like).items()} for p in begin]
-        end = climb(value, softs, iterations=self.iterations, tolerance=self.tolerance, progress=progress)
-        return [soft.nearest(symmetry, matrices) for matrices in end]
-
-
-def _polish(
+def polish(
     symmetry: Symmetry,
     solutions: Sequence[Weights],
     matcher: Matcher,
@@ -248,7 +159,7 @@ def _polish(
     biases = getattr(matcher, "biases", True)
     permutations = [symmetry.identity() for _ in solutions]
     current: list[Weights] = list(solutions)
-    history = [_agreement(symmetry, current, biases=biases)]
+    history = [agreement(symmetry, current, biases=biases)]
     for done in range(rounds):
         gained = False
         for place in torch.randperm(len(solutions), generator=generator).tolist():
@@ -262,14 +173,14 @@ def _polish(
                 current[place] = step.apply(current[place])
                 permutations[place] = step.after(permutations[place])
                 gained = True
-        history.append(_agreement(symmetry, current, biases=biases))
+        history.append(agreement(symmetry, current, biases=biases))
         progress(done + 1, rounds, "to the mean")
         if not gained:
             return permutations, history, True
     return permutations, history, False
 
 
-def _agreement(
+def agreement(
     symmetry: Symmetry,
     solutions: Sequence[Weights],
     permutations: Sequence[Permutation] | None = None,
