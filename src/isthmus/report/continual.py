@@ -38,13 +38,41 @@ def continual_section(values: Mapping[str, Any], words: Words) -> Section:
     return Section(
         words("continual.title"),
         text=[
-            words("continual.text", first=_cue(first, words), second=_cue(second, words), replicas=values["replicas"])
+            words("continual.text", first=_cue(first, words), second=_cue(second, words), replicas=values["replicas"]),
+            *verdicts(values, words),
         ],
         figures=drawn,
         tables=tables,
         definitions=[(words(f"continual.{name}"), words(f"continual.{name}.meaning")) for name in terms],
         headline=_headline(values, words),
     )
+
+
+def verdicts(values: Mapping[str, Any], words: Words) -> list[str]:
+    """The claims with their sign tests, one sentence each; the controls beside what they control."""
+    lines = []
+    for found in values["contrasts"]:
+        name = "base" if found["capability"] == "base" else found["name"]
+        # Normalised by what each end had learned, where there is such a number: differences between ends are out of it.
+        if (name != "base" and found["probe"] != "retention") or name == "merge_over_sequential":
+            continue
+        direction = "answer" if found["alternative"] == "greater" else "two_sided"
+        against = words(f"continual.{'doubled' if found['name'].endswith('doubled') else 'parallel'}")
+        lines.append(
+            words(
+                f"continual.verdict.{name}", capability=_cue(found["capability"], words), against=against,
+                difference=_percent(found["interval"]), above=found["above"], below=found["below"],
+                seeds=len(found["differences"]), p=f"{found['p']:.2g}",
+                answer=words(f"continual.{direction}.{'yes' if found['holds'] else 'no'}"),
+            )
+        )  # fmt: skip
+    return lines
+
+
+def _percent(interval: Mapping[str, Any]) -> str:
+    if interval["low"] is None:
+        return f"{interval['estimate']:+.1%}"
+    return f"{interval['estimate']:+.1%} [{interval['low']:+.1%}, {interval['high']:+.1%}]"
 
 
 def contrast_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:
@@ -143,7 +171,9 @@ def _chart(
     lowest = min(row["low"] for row in [*rows, *lines])
     # From zero, unless all lies in the upper half: there differences of a point would not be seen.
     scale = alt.Scale(domain=[0 if lowest < 0.5 else math.floor(lowest * 20 - 0.5) / 20, 1])
-    shade = colour("series", order)
+    every = [words(f"continual.{arm}") for arm in _ARMS]
+    every += [words(f"continual.network.{name}") for name in ("base", "joint", "replay")]
+    shade = colour("series", every, shown=order)
     tooltip = [
         alt.Tooltip("series:N"),
         *(alt.Tooltip(f"{n}:Q", format=".3f") for n in ("alpha", "accuracy", "low", "high")),

@@ -72,10 +72,16 @@ def test_contrasts_are_paired_and_at_the_middle(quick):
 
 def test_a_forecast_scores_every_merge(quick):
     forecast = quick.forecast
-    assert len(forecast.observed) == 2 * len(quick.retention)
-    lost = {(o.arm, o.capability, o.replica): o.lost for o in forecast.observed}
+    assert sorted({o.position for o in forecast.observed}) == [0.25, 0.5, 0.75]
+    assert len(forecast.observed) == 3 * 2 * len(quick.retention)
+    middle = [o for o in forecast.observed if o.position == 0.5]
+    quarter = next(
+        o for o in forecast.observed if (o.position, o.arm, o.capability, o.replica) == (0.25, "doubled", "noise", 0)
+    )
+    assert quarter.lost == pytest.approx(1 - float(quick.kept("doubled", "noise").values[0, 1]))
+    lost = {(o.arm, o.capability, o.replica): o.lost for o in middle}
     assert lost["parallel", "colour", 1] == pytest.approx(1 - float(quick.kept("parallel", "colour").values[1, 2]))
-    scores = {(o.arm, o.capability): o.scores for o in forecast.observed if o.replica == 0}
+    scores = {(o.arm, o.capability): o.scores for o in middle if o.replica == 0}
     # Trained on from the holder: what it learned is still in the other end.
     assert scores["incremental", "colour"]["dilution"] < scores["parallel", "colour"]["dilution"]
     assert scores["parallel", "colour"]["distance"] == scores["parallel", "noise"]["distance"]
@@ -183,7 +189,7 @@ def test_a_perfect_score_beats_a_shuffled_one():
         for arm in range(6):
             lost = float(rng.random())
             scores = {"distance": float(rng.random()), "angle": lost**3, "dilution": -lost}
-            observed.append(Observed(replica, str(arm), "c", lost, scores))
+            observed.append(Observed(replica, str(arm), "c", 0.5, lost, scores))
     found = validated(observed)
     assert found.best == "angle"
     by = {ranking.score: ranking for ranking in found.rankings}

@@ -30,8 +30,12 @@ def altair() -> Any:
     return importlib.import_module("altair")
 
 
-def colour(series: str, order: Sequence[str], *, legend: bool = True) -> Any:
-    """The colour of each series, in the palette's order, with a legend that fits under a chart."""
+def colour(series: str, order: Sequence[str], *, legend: bool = True, shown: Sequence[str] | None = None) -> Any:
+    """The colour of each series, in the palette's order, with a legend that fits under a chart.
+
+    Charts that stand together give one ``order`` and each its own series as ``shown``: then colours mean the same in
+    all, and each legend names what its chart holds.
+    """
     alt = altair()
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(order))]
     longest, whole = max(map(len, order)), sum(map(len, order))
@@ -42,7 +46,9 @@ def colour(series: str, order: Sequence[str], *, legend: bool = True) -> Any:
         title=None,
         sort=list(order),
         scale=alt.Scale(domain=list(order), range=colours),
-        legend=alt.Legend(columns=columns) if legend else None,
+        legend=alt.Legend(columns=columns, **({"values": list(shown)} if shown is not None else {}))
+        if legend
+        else None,
     )
 
 

@@ -262,18 +262,21 @@ def _observed(
     inputs: Mapping[str, Tensor],
     progress: Progress,
 ) -> list[Observed]:
-    """For every replica, arm and cue: scores before merging, and the retention that was lost at the middle."""
-    middle = len(found.positions) // 2
+    """For every replica, arm, cue and three merges: scores before merging, and the retention that was lost."""
+    last = len(found.positions) - 1
+    points = [point for point in sorted({round(last * share) for share in (0.25, 0.5, 0.75)}) if 0 < point < last]
     made = []
     for place, kept in enumerate(found.retention):
         for replica in range(found.replicas):
             start, end = (networks[name][replica] for name in bench.ends_of(kept.arm))
             holder, other = (end, start) if kept.holder == "end" else (start, end)
-            scores = loss_scores(
-                holder, bench.mixed(start, end), other=other, base=networks["base"][replica],
-                network=bench.network, inputs=inputs[kept.cue],
-            )  # fmt: skip
-            made.append(Observed(replica, kept.arm, kept.cue, 1 - float(kept.values[replica, middle]), scores))
+            for point in points:
+                scores = loss_scores(
+                    holder, bench.mixed(start, end, found.positions[point]), other=other,
+                    base=networks["base"][replica], network=bench.network, inputs=inputs[kept.cue],
+                )  # fmt: skip
+                lost = 1 - float(kept.values[replica, point])
+                made.append(Observed(replica, kept.arm, kept.cue, found.positions[point], lost, scores))
         progress(place + 1, len(found.retention), "predicting")
     return made
 

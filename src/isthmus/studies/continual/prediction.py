@@ -22,6 +22,7 @@ class Observed(Record):
         replica: the seed; merges of one seed are not independent of each other.
         arm: which ends were mixed.
         capability: of the holder.
+        position: α of the merge.
         lost: share of it that was lost, 1 − retention.
         scores: made before, by name.
     """
@@ -29,6 +30,7 @@ class Observed(Record):
     replica: int
     arm: str
     capability: str
+    position: float
     lost: float
     scores: Mapping[str, float]
 

@@ -18,7 +18,7 @@ TEXTS = {
     "continual.retention.note": "(accuracy − floor) / (accuracy of the end that learned it − floor), on exchanged images with the cue kept. The floor is the base network's accuracy there, at least chance. Kept: the interval lies above .9.",
     "continual.controls": "Networks that are not on a path",
     "continual.forecast": "Scores before merging: rank correlation with what was lost",
-    "continual.forecast.note": "Spearman's correlation over all arms, cues and seeds; intervals resample seeds. The naive baseline is the distance of the ends.",
+    "continual.forecast.note": "Spearman's correlation over all arms, cues, seeds and three merges each (near α = .25, .5 and .75); intervals resample seeds. The naive baseline is the distance of the ends.",
     "continual.column.contrast": "Contrast",
     "continual.column.capability": "Capability",
     "continual.column.probe": "Probe",
@@ -80,4 +80,9 @@ TEXTS = {
     "continual.score.curvature": "second-order rise of the divergence, unlabelled inputs",
     "continual.score.linear_disagreement": "linearised disagreement, unlabelled inputs",
     "continual.score.disagreement": "disagreement after a trial merge, unlabelled inputs",
+    "continual.verdict.shared_over_parallel": "Kept where both ends know it: of the {capability} {difference} more remains than where one end alone does; {above} of {seeds} seeds, sign test p = {p}: {answer}.",
+    "continual.verdict.specific_lost": "Lost where one end alone knows it: {difference} of the {capability}; {above} of {seeds} seeds, p = {p}: {answer}.",
+    "continual.verdict.incremental_over_parallel": "One after the other instead of side by side: {difference} more of the {capability}; {above} of {seeds} seeds, p = {p}: {answer}.",
+    "continual.verdict.incremental_over_doubled": "The same against as many steps ({against}): {difference} more of the {capability}; {above} of {seeds} seeds, p = {p}: {answer}.",
+    "continual.verdict.base": "Accuracy without any cue, incremental against {against}, two-sided: {difference}; {above} seeds above, {below} below, p = {p}: {answer}.",
 }

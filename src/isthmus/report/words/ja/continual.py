@@ -18,7 +18,7 @@ TEXTS = {
     "continual.retention.note": "（正解率 − 下限）/（学んだ端の正解率 − 下限）。画像を入れ替え手がかりを残した場合。下限はそこでの基底の正解率で、少なくとも偶然の水準。保持：区間が .9 より上。",
     "continual.controls": "経路上にないネットワーク",
     "continual.forecast": "マージ前のスコア：失われた量との順位相関",
-    "continual.forecast.note": "全条件・手がかり・シードでのスピアマン相関。区間はシードの再標本化。素朴な基準は両端の距離です。",
+    "continual.forecast.note": "全条件・手がかり・シードと各 3 つの併合（α = .25、.5、.75 付近）でのスピアマン相関。区間はシードの再標本化。素朴な基準は両端の距離です。",
     "continual.column.contrast": "対比",
     "continual.column.capability": "能力",
     "continual.column.probe": "調べ方",
@@ -80,4 +80,9 @@ TEXTS = {
     "continual.score.curvature": "発散の 2 次の増加（ラベルなし入力）",
     "continual.score.linear_disagreement": "線形化した不一致（ラベルなし入力）",
     "continual.score.disagreement": "試しのマージ後の不一致（ラベルなし入力）",
+    "continual.verdict.shared_over_parallel": "両端が知るものは残る：{capability} は片端だけが知る場合より {difference} 多く残ります。{seeds} シード中 {above}、符号検定 p = {p}：{answer}。",
+    "continual.verdict.specific_lost": "片端だけが知るものは失われる：{capability} の {difference}。{seeds} シード中 {above}、p = {p}：{answer}。",
+    "continual.verdict.incremental_over_parallel": "並行でなく順に学ぶと：{capability} が {difference} 多く残ります。{seeds} シード中 {above}、p = {p}：{answer}。",
+    "continual.verdict.incremental_over_doubled": "同じ比較を同じ歩数に対して（{against}）：{capability} が {difference} 多く残ります。{seeds} シード中 {above}、p = {p}：{answer}。",
+    "continual.verdict.base": "手がかりのない正解率、逐次と{against}の両側比較：{difference}。上回るシード {above}、下回るシード {below}、p = {p}：{answer}。",
 }
