@@ -34,6 +34,10 @@ def remedies_text(values: Mapping[str, Any], words: Words) -> list[str]:
         matched = "remedies.model" if values["matched"] else "remedies.unmatched"
         said.append(words(matched, model=values["model"]))
     said += [
+        words("remedies.left_out", remedy=words(f"remedies.{name}"), reason=reason)
+        for name, reason in values["left_out"].items()
+    ]
+    said += [
         words(
             f"remedies.claim.{claim['name']}", verdict=words(f"remedies.claim.{claim['verdict']}"),
             removed=claim["removed"], lowered=claim["lowered"], trials=claim["trials"],

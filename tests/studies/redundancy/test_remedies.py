@@ -9,7 +9,7 @@ import torch
 from isthmus.core.errors import SettingError
 from isthmus.core.statistics import Interval, over_networks
 from isthmus.report.section import section
-from isthmus.studies.redundancy.candidates import REMEDIES, has_width, matched
+from isthmus.studies.redundancy.candidates import REMEDIES, has_width, left_out, matched
 from isthmus.studies.redundancy.judgement import claims, difference, ratio, verdict
 from isthmus.studies.redundancy.remedies import RECIPE, try_remedies
 from isthmus.studies.redundancy.trials import Heights
@@ -104,6 +104,15 @@ def build(width=8):
 
 def fixed():
     return Own(6)
+
+
+class Called(nn.Sequential):
+    def forward(self, images):
+        return self[1](torch.relu(self[0](images.flatten(1))))
+
+
+def called():
+    return Called(nn.Linear(64, 5, bias=False), nn.Linear(5, 10))
 """
 
 
@@ -128,7 +137,10 @@ def test_a_users_model_is_matched_by_its_width(data, own):
     assert frozen.log10_copies == 0
     assert chebyshev.width == 8  # five coefficients more are nearer than a unit more
     assert chebyshev.parameters == plain.parameters + 5
-    assert "own.py" in " ".join(section(found).text)
+    assert set(found.left_out) == {"modular"}
+    said = " ".join(section(found).text)
+    assert "own.py" in said
+    assert "Not tried: modular (an architecture of its own" in said
 
 
 def test_a_model_without_a_width_keeps_its_size(data, own):
@@ -143,6 +155,14 @@ def test_a_model_without_a_width_keeps_its_size(data, own):
     assert mask.parameters < plain.parameters
     assert section(found).tables[0].rows
     assert not section(found).figures
+
+
+def test_what_a_model_cannot_take_is_found_before_the_work(data, own):
+    called = own[1].replace("fixed", "called")
+    missing = left_out(("mask", "chebyshev", "ordered", "sorted"), data, called)
+    assert set(missing) == {"chebyshev", "ordered"}
+    assert "activation layers" in missing["chebyshev"]
+    assert "bias" in missing["ordered"]
 
 
 def test_which_models_have_a_width(own):

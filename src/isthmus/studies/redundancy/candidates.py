@@ -1,4 +1,4 @@
-"""The networks that the trial of remedies trains: each remedy's, as wide as matches the plain network's parameters."""
+"""The remedies that are tried, and the networks they make: as wide as matches the plain network's parameters."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ from torch import nn
 
 import isthmus.discover as discovery
 from isthmus.core.errors import SettingError
-from isthmus.core.progress import Progress, silent
-from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
-from isthmus.core.weights import Weights
-from isthmus.train import Recipe, Replica, train
 from isthmus.zoo.data import Data
 from isthmus.zoo.models import function, resolve
-from isthmus.zoo.modular import Modular, grown
 from isthmus.zoo.networks import NETWORKS, is_network, parse
 from isthmus.zoo.ortho_polynomial import with_polynomials
 from isthmus.zoo.remedies import anchored, free_parameters, masked, ordered
@@ -122,27 +117,6 @@ class Fitted:
     make: Callable[..., nn.Module]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
-    """Networks of one remedy.
-
-    Attributes:
-        module: their architecture.
-        width: of it.
-        parameters: what training may change.
-        solutions: those that did not diverge.
-        histories: for each of them, steps and test accuracy at the end of every epoch.
-        diverged: how many did.
-    """
-
-    module: nn.Module
-    width: int | None
-    parameters: int
-    solutions: Sequence[Weights]
-    histories: Sequence[Sequence[tuple[int, float]]]
-    diverged: int
-
-
 def matched(candidate: Candidate, data: Data, *, size: int | None, seed: int = 0, model: str | None = None) -> Fitted:
     """The width at which a remedy's free parameters come closest to those of the plain network.
 
@@ -182,6 +156,21 @@ def matched(candidate: Candidate, data: Data, *, size: int | None, seed: int = 0
     return Fitted(candidate, spec, {**named, **wide}, width, free_parameters(make(width)), partial(make, width))
 
 
+def left_out(names: Sequence[str], data: Data, model: str | None, *, seed: int = 0) -> dict[str, str]:
+    """Remedies that cannot be tried on a model, and why: found out before anything is trained."""
+    found: dict[str, str] = {}
+    for name in names:
+        candidate = REMEDIES[name]
+        if model is not None and not candidate.fits_any:
+            found[name] = "an architecture of its own, no change of a model"
+        elif model is not None and candidate.own is not None:
+            try:
+                matched(candidate, data, size=None, seed=seed, model=model)
+            except SettingError as problem:
+                found[name] = str(problem)
+    return found
+
+
 def has_width(model: str) -> bool:
     """Whether a specification names a function with a ``width``, so that remedies can be matched in size."""
     if is_network(model):
@@ -212,80 +201,3 @@ def _closest(parameters: Callable[[int], int], target: int, low: int, high: int)
         middle = (low + high) // 2
         low, high = (middle, high) if parameters(middle) <= target else (low, middle)
     return min((low, high), key=lambda one: abs(parameters(one) - target))
-
-
-def trained(
-    fit: Fitted, recipe: Recipe, data: Data, *, networks: int, device: str = "cpu", progress: Progress = silent
-) -> Trained:
-    """Train networks of one remedy that differ in initialisation, order and augmentation.
-
-    Raises:
-        SettingError: fewer than two networks trained without diverging.
-    """
-    recipe = dataclasses.replace(recipe, network=fit.network, settings=dict(fit.settings))
-    stages = _growing if fit.candidate.growing else _at_once
-    runs = stages(fit, recipe.replicates(networks), data, device, progress)
-    kept = [run for run in runs if not any(stage.diverged for stage in run)]
-    if len(kept) < 2:
-        raise SettingError(
-            f"at least 2 networks must train without diverging, got {len(kept)} of {fit.candidate.name}; lower the rate"
-        )
-    return Trained(
-        module=fit.make(0),
-        width=fit.width,
-        parameters=fit.parameters,
-        solutions=[run[-1].weights for run in kept],
-        histories=[_history(run) for run in kept],
-        diverged=len(runs) - len(kept),
-    )
-
-
-def _at_once(
-    fit: Fitted, recipes: Sequence[Recipe], data: Data, device: str, progress: Progress
-) -> list[list[Replica]]:
-    """One stage for each network."""
-    replicas = train(
-        recipes, data=data, module=lambda recipe: fit.make(recipe.initialisation_seed), device=device, scores="epochs",
-        progress=progress,
-    )  # fmt: skip
-    return [[replica] for replica in replicas]
-
-
-def _growing(
-    fit: Fitted, recipes: Sequence[Recipe], data: Data, device: str, progress: Progress
-) -> list[list[Replica]]:
-    """The epochs are divided over as many stages as there are blocks; each stage begins with one more block."""
-    modules: dict[int, nn.Module] = {r.initialisation_seed: fit.make(r.initialisation_seed, blocks=1) for r in recipes}
-    blocks = len(fit.make(0).blocks)  # type: ignore[arg-type]
-    runs: list[list[Replica]] = [[] for _ in recipes]
-    for stage in range(blocks):
-        epochs = recipes[0].epochs * (stage + 1) // blocks - recipes[0].epochs * stage // blocks
-        part = [dataclasses.replace(recipe, epochs=max(1, epochs), order_seed=recipe.order_seed + 1000 * stage)
-                for recipe in recipes]  # fmt: skip
-
-        def told(done: float, total: float, label: str = "", *, stage: int = stage) -> None:
-            progress(stage + done / max(total, 1), blocks, label)
-
-        replicas = train(
-            part, data=data, module=lambda recipe: modules[recipe.initialisation_seed], device=device, scores="epochs",
-            progress=told,
-        )  # fmt: skip
-        for run, replica in zip(runs, replicas, strict=True):
-            run.append(replica)
-            seed = replica.recipe.initialisation_seed
-            module = modules[seed]
-            module.load_state_dict(dict(replica.weights))
-            if stage < blocks - 1 and isinstance(module, Modular):
-                modules[seed] = grown(module, generator=child(seed, "growth", stage))
-    return runs
-
-
-def _history(run: Sequence[Replica]) -> list[tuple[int, float]]:
-    """Steps, counted over all stages, and test accuracy after every epoch."""
-    found, before = [], 0
-    for stage in run:
-        found += [
-            (before + epoch.steps, 1 - epoch.test_error) for epoch in stage.history if epoch.test_error is not None
-        ]
-        before = found[-1][0] if found else 0
-    return found

@@ -14,7 +14,7 @@ from isthmus.core.errors import SettingError, listed
 from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
-from isthmus.studies.redundancy.candidates import REMEDIES, has_width
+from isthmus.studies.redundancy.candidates import REMEDIES, has_width, left_out
 from isthmus.studies.redundancy.judgement import Claim, Scaling, claims, judged, scaling
 from isthmus.studies.redundancy.trials import Bench, Trial
 from isthmus.train import Recipe
@@ -42,6 +42,7 @@ class Remedies(Record):
         model: the user's model; None for our own network.
         matched: whether remedies were made as wide as brings their parameters to the plain network's; a model without a
             width keeps its size, so that what is held at constants is not made up for.
+        left_out: remedies that could not be tried on the model, and why.
         recipe: of the training; network, label noise and seeds vary.
         provenance: versions, machine, data.
     """
@@ -55,6 +56,7 @@ class Remedies(Record):
     points: int
     model: str | None
     matched: bool
+    left_out: Mapping[str, str]
     recipe: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -86,7 +88,7 @@ def try_remedies(
         data: to train and test on.
         recipe: how to train; its network is set here.
         model: specification of another model, see :func:`isthmus.zoo.models.resolve`. Remedies that change a module are
-            tried on it through its symmetry; those that are architectures are left out.
+            tried on it through its symmetry; those that cannot be are left out and named.
         remedies: some of :data:`isthmus.studies.redundancy.candidates.REMEDIES`; ``plain`` is always there.
         sizes: widths of the plain network.
         label_noise: shares of wrong training labels.
@@ -106,7 +108,8 @@ def try_remedies(
     """
     _check(remedies, networks, target)
     wide = model is None or has_width(model)
-    chosen = ["plain", *(name for name in remedies if name != "plain" and (model is None or REMEDIES[name].fits_any))]
+    missing = left_out(remedies, data, model, seed=seed)
+    chosen = ["plain", *(name for name in remedies if name != "plain" and name not in missing)]
     found: list[Trial] = []
     jobs = [(noise, size) for noise in label_noise for size in (sizes if wide else (None,))]
     for place, (noise, size) in enumerate(jobs):
@@ -124,7 +127,18 @@ def try_remedies(
     made_by = {**provenance(), "data": data.fingerprint}
     powers = tuple(scaling(found, name, noise) for noise in label_noise for name in chosen)
     return Remedies(
-        tuple(found), powers, claims(found), target, threshold, method, points, model, wide, recipe.to_dict(), made_by
+        tuple(found),
+        powers,
+        claims(found),
+        target,
+        threshold,
+        method,
+        points,
+        model,
+        wide,
+        missing,
+        recipe.to_dict(),
+        made_by,
     )
 
 

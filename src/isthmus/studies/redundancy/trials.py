@@ -16,7 +16,8 @@ from isthmus.core.progress import Progress
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, over_networks, over_pairs
 from isthmus.studies.comparison import compare
-from isthmus.studies.redundancy.candidates import REMEDIES, Candidate, Trained, matched, trained
+from isthmus.studies.redundancy.candidates import REMEDIES, Candidate, matched
+from isthmus.studies.redundancy.training import Trained, trained
 from isthmus.train import Recipe
 from isthmus.zoo.data import Data
 from isthmus.zoo.remedies import sorted_units

@@ -5,6 +5,7 @@ TEXTS = {
     "remedies.text": "Every remedy beside the plain network and beside aligning it, at matched trainable parameters, on test data. Masks and constants are shared by all networks of a remedy. Intervals are over networks. A barrier counts as removed if the whole interval of the error barrier lies below {threshold}; steps are counted to a test accuracy of {target}, at the ends of epochs.",
     "remedies.model": "Every network is {model}, as wide as matches the plain one's parameters.",
     "remedies.unmatched": "Every network is {model} at one size: it has no width to match parameters by, so what a remedy holds at constants is not made up for. The size is the plain network's number of parameters.",
+    "remedies.left_out": "Not tried: {remedy} ({reason}).",
     "remedies.claim.masks": "That masks, sorting and ordering do not remove the barrier: {verdict}. It was removed in {removed} and lowered in {lowered} of {trials} trials.",
     "remedies.claim.frozen": "That frozen constants remove it: {verdict}. It was removed in {removed} and lowered in {lowered} of {trials} trials.",
     "remedies.claim.confirmed": "confirmed",

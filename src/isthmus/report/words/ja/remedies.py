@@ -5,6 +5,7 @@ TEXTS = {
     "remedies.text": "各対策を、学習可能なパラメータ数をそろえた上で、素のネットワークおよびその整列と比べます（テストデータ）。マスクと定数は、同じ対策のすべてのネットワークで共通です。区間はネットワークについてのものです。誤差障壁の区間全体が {threshold} 未満であれば障壁は除去されたとみなします。ステップ数は、エポックの終わりでテスト精度が {target} に達するまでを数えます。",
     "remedies.model": "すべてのネットワークは {model} で、幅は素のもののパラメータ数に合わせています。",
     "remedies.unmatched": "すべてのネットワークは一つの大きさの {model} です。パラメータ数を合わせる幅がないため、定数に固定した分は補われません。規模は素のネットワークのパラメータ数です。",
+    "remedies.left_out": "試していないもの：{remedy}（{reason}）。",
     "remedies.claim.masks": "マスク、整列、順序の維持では障壁が除去されないこと：{verdict}。{trials} 件の試行のうち除去 {removed} 件、低下 {lowered} 件。",
     "remedies.claim.frozen": "定数への固定で障壁が除去されること：{verdict}。{trials} 件の試行のうち除去 {removed} 件、低下 {lowered} 件。",
     "remedies.claim.confirmed": "確認された",
