@@ -61,7 +61,7 @@ def verdicts(values: Mapping[str, Any], words: Words) -> list[str]:
         lines.append(
             words(
                 f"continual.verdict.{name}", capability=_cue(found["capability"], words), against=against,
-                difference=_percent(found["interval"]), above=found["above"], below=found["below"],
+                difference=_percent(found["interval"], "+" if name == "base" else ""), above=found["above"], below=found["below"],
                 seeds=len(found["differences"]), p=f"{found['p']:.2g}",
                 answer=words(f"continual.{direction}.{'yes' if found['holds'] else 'no'}"),
             )
@@ -69,10 +69,10 @@ def verdicts(values: Mapping[str, Any], words: Words) -> list[str]:
     return lines
 
 
-def _percent(interval: Mapping[str, Any]) -> str:
+def _percent(interval: Mapping[str, Any], sign: str) -> str:
     if interval["low"] is None:
-        return f"{interval['estimate']:+.1%}"
-    return f"{interval['estimate']:+.1%} [{interval['low']:+.1%}, {interval['high']:+.1%}]"
+        return f"{interval['estimate']:{sign}.1%}"
+    return f"{interval['estimate']:{sign}.1%} [{interval['low']:{sign}.1%}, {interval['high']:{sign}.1%}]"
 
 
 def contrast_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], list[list[Any]]]:

@@ -2,7 +2,7 @@
 
 TEXTS = {
     "continual.title": "What survives a merge",
-    "continual.text": "{replicas} seeds. All networks start from one base without cues; a task ties a cue to the class ({first}, then {second}). Accuracy on test images, means over seeds with 95 % intervals.",
+    "continual.text": "{replicas} seeds. All networks start from one base without cues; a task ties a cue to the class ({first}, then {second}). Accuracy on test images, means over seeds with 95 % intervals. Shares of a cue are normalised: 0 is what the base tells by the cue alone (at least chance), 1 what the end tells that learned it.",
     "continual.headline": "Half-way between the ends {shared} of the {cue} survives where both ends know it, {parallel} where only one end does, and {incremental} where the second end was trained on from the first.",
     "continual.figure": "α = 0: the network of the first task; α = 1: that of the second. Dashed: networks that are on no path.",
     "continual.axis.alpha": "α (0: first task, 1: second)",
