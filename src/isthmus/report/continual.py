@@ -57,11 +57,12 @@ def verdicts(values: Mapping[str, Any], words: Words) -> list[str]:
         if (name != "base" and found["probe"] != "retention") or name == "merge_over_sequential":
             continue
         direction = "answer" if found["alternative"] == "greater" else "two_sided"
+        difference = _percent(found["interval"], "+" if name == "base" else "")
         against = words(f"continual.{'doubled' if found['name'].endswith('doubled') else 'parallel'}")
         lines.append(
             words(
                 f"continual.verdict.{name}", capability=_cue(found["capability"], words), against=against,
-                difference=_percent(found["interval"], "+" if name == "base" else ""), above=found["above"], below=found["below"],
+                difference=difference, above=found["above"], below=found["below"],
                 seeds=len(found["differences"]), p=f"{found['p']:.2g}",
                 answer=words(f"continual.{direction}.{'yes' if found['holds'] else 'no'}"),
             )
