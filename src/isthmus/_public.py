@@ -92,4 +92,8 @@ PUBLIC: dict[str, str] = {
     "merges": "isthmus.studies.continual:merges",
     "accompanied": "isthmus.core.companions:accompanied",
     "companions_in": "isthmus.core.companions:companions_in",
+    "OrthogonalProjection": "isthmus.merge.projection:OrthogonalProjection",
+    "ProtectSpecific": "isthmus.merge.protection:ProtectSpecific",
+    "protect": "isthmus.studies.continual.protection:protect",
+    "history": "isthmus.studies.history:history",
 }
