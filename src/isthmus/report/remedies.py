@@ -10,6 +10,8 @@ from isthmus.report.connectivity import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
+_SHORT = 12  # rows of a table that stands above the figures
+
 
 def remedies_section(values: Mapping[str, Any], words: Words) -> Section:
     """Verdicts and prices as tables, barriers against size as figures."""
@@ -23,7 +25,7 @@ def remedies_section(values: Mapping[str, Any], words: Words) -> Section:
             for name in ("removes", "lowers", "does not")
         ],
         headline=headline(values, words),
-        leading=1,
+        leading=int(len(values["trials"]) <= _SHORT),
     )
 
 
