@@ -5,7 +5,8 @@
 Every measurement runs in a process of its own, on one thread, under a time limit; its peak memory is the largest
 resident set of that process. *ratio* is the peer's CPU seconds over those of isthmus for the same work: above 1,
 isthmus is faster. What a machine cannot run (a peer that is not installed, a GPU that is not there) is in the table
-with the reason. The full run takes about ten minutes on two quiet cores; ``--quick`` shows in two or three that everything runs.
+with the reason. The full run takes about ten minutes on two quiet cores; ``--quick`` shows in two or three that
+everything runs.
 """
 
 from __future__ import annotations
