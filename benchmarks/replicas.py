@@ -50,7 +50,7 @@ class Case:
 
 CPU = ("vectorised", "compiled")
 FLAT = ("graph", "compiled graph")
-IMAGES = ("graphs", "compiled graphs")
+IMAGES = ("graphs", "compiled graphs", "folded graph")
 CASES = {
     "cpu": [
         Case("MLP 64, batch 32", "mlp-64x1", (1, 8, 8), 1437, 32, 16, 10.0, CPU),

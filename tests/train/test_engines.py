@@ -233,7 +233,7 @@ def test_compiled_is_the_plain_loop(name):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("engine", ["vectorised", "graph", "graphs"])
+@pytest.mark.parametrize("engine", ["vectorised", "graph", "graphs", "folded graph"])
 @pytest.mark.parametrize("name", VARIED)
 def test_cuda_engines_are_the_plain_loop(name, engine):
     recipes = dataclasses.replace(BASE, **VARIED[name]).replicates(3)

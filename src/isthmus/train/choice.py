@@ -13,7 +13,7 @@ from isthmus.train.graphs import Graph, Graphs
 from isthmus.train.task import State, Task
 
 CPU_ENGINES = ("vectorised", "chunks", "compiled")
-CUDA_ENGINES = ("graph", "graphs", "compiled graph", "compiled graphs")
+CUDA_ENGINES = ("graph", "graphs", "compiled graph", "compiled graphs", "folded graph")
 ENGINES = ("auto", "sequential", *CPU_ENGINES, *CUDA_ENGINES)
 
 _MARGIN = 1.05  # another engine must beat the plain loop by this, more than the probe's own noise
@@ -99,8 +99,10 @@ def _fastest(task: Task, probe: _Probe, *, single: float, steps: int) -> tuple[E
 
 def _setting_up(name: str, count: int) -> float:
     """Seconds that an engine takes before its first step, roughly: so that a probe never costs what it cannot save."""
-    graphs = {"graph": 1, "graphs": count, "compiled graph": 1, "compiled graphs": count}.get(name, 0)
-    return _TRACING + _CAPTURING * graphs + _COMPILING * ("compiled" in name)
+    graphs = {"graph": 1, "graphs": count, "compiled graph": 1, "compiled graphs": count, "folded graph": 1}.get(
+        name, 0
+    )
+    return _TRACING + _CAPTURING * graphs + _COMPILING * ("compiled" in name or "folded" in name)
 
 
 def _candidates(task: Task, count: int) -> list[str]:
@@ -108,8 +110,8 @@ def _candidates(task: Task, count: int) -> list[str]:
     if task.device.type != "cuda":
         return [name for name in CPU_ENGINES if name != "chunks" or count > _CHUNK]
     many = ["graphs", "compiled graphs"] if count <= _MOST_GRAPHS else []
-    if task.convolutional and many:
-        return many  # convolutions under vmap become grouped ones, several times slower
+    if task.convolutional:  # under vmap alone they become grouped ones without fast kernels
+        return [*many[:1], "folded graph", *many[1:]]
     chunks = ["chunks"] if count > _CHUNK else []  # where all at once do not fit into memory
     return ["vectorised", *chunks, "graph", *many[:1], "compiled graph", *many[1:]]
 
@@ -122,6 +124,7 @@ _ALL: Mapping[str, Callable[[Task], Engine]] = {
     "graphs": Graphs,
     "compiled graph": lambda task: Graph(task, compiled=True),
     "compiled graphs": lambda task: Graphs(task, compiled=True),
+    "folded graph": lambda task: Graph(task, compiled=True, folded=True),
 }
 
 

@@ -1,8 +1,8 @@
-"""Training steps captured as CUDA graphs: one for all replicas, or one for each on a stream of its own.
+"""Training steps captured as CUDA graphs: vectorised over the replicas, or with a branch for each of them.
 
 A small network's step is hundreds of short kernels, and launching them one by one from Python leaves the GPU idle. A
-graph launches them all at once. Everything a step needs to know is read from device memory (position in the epoch,
-learning rate, optimiser step), so that replaying the same graph takes the next step.
+graph launches them all at once; its branches run beside each other. Everything a step needs to know is read from device
+memory (position in the epoch, learning rate, optimiser step), so that replaying the same graph takes the next step.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _WARM = 3  # eager steps before a capture, so that libraries have set up their w
 
 
 class _Tape:
-    """A captured step: the graph, and every tensor that it reads or writes, which must live as long as it does.
+    """Every tensor that a branch of a captured step reads or writes; they must live as long as the graph does.
 
     Attributes:
-        state: weights that the graph trains.
+        state: weights that the branch trains.
+        stream: where the branch is captured.
         place: the step within the epoch, on the device.
         step: the step within the whole training, on the device.
     """
@@ -40,7 +41,6 @@ class _Tape:
         device = state.losses.device
         self.place = torch.zeros((), dtype=torch.int64, device=device)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def load(self, state: State, stretch: Stretch) -> None:
         """Set the graph's memory to where a stretch begins."""
@@ -65,19 +65,21 @@ class _Tape:
         """The learning rate at the present step."""
         return self.rates.index_select(0, self.step.view(1)).squeeze(0)
 
-    def replay(self, size: int) -> None:
-        """Take one step."""
-        self.graphs[size].replay()
+    def back(self, marks: tuple[Tensor, Tensor]) -> None:
+        """Set the counters."""
+        self.place.copy_(marks[0])
+        self.step.copy_(marks[1])
 
 
 class _Graphs:
-    """What both engines share: tapes, captured when first needed."""
+    """What both engines share: tapes, and one graph of all for each size of batch, captured when first needed."""
 
     name = "graphs"
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self._tapes: list[_Tape] = []
+        self._captured: dict[int, torch.cuda.CUDAGraph] = {}
         self._batches: Batches | None = None
 
     def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
@@ -93,20 +95,17 @@ class _Graphs:
 
     def _advance(self, state: State, stretch: Stretch) -> None:
         if self._batches is not stretch.batches:
+            self._captured = {}
             self._tapes, self._batches = self._new(state, stretch), stretch.batches
         parts = self._parts(state, stretch)
         for tape, (part, piece) in zip(self._tapes, parts, strict=True):
             tape.load(part, piece)
         sizes = [stretch.size(index) for index in range(stretch.first, stretch.last)]
         for size in dict.fromkeys(sizes):
-            for tape in self._tapes:
-                if size not in tape.graphs:
-                    self._capture(tape, size)
-        with _beside([tape.stream for tape in self._tapes]):
-            for size in sizes:
-                for tape in self._tapes:
-                    with torch.cuda.stream(tape.stream):
-                        tape.replay(size)
+            if size not in self._captured:
+                self._captured[size] = self._capture(size)
+        for size in sizes:
+            self._captured[size].replay()
         for tape, (part, _) in zip(self._tapes, parts, strict=True):
             part.copy_(tape.state)
 
@@ -116,27 +115,25 @@ class _Graphs:
         count = range(state.count)
         return [(state.part(index, index + 1), stretch.part(index, index + 1)) for index in count]
 
-    def _capture(self, tape: _Tape, size: int) -> None:
-        """Warm up and record one step; the tape's state is put back to where it was."""
-        before = tape.state.clone()
-        marks = (tape.place.clone(), tape.step.clone())
-        graph = torch.cuda.CUDAGraph()
-        with _fastest_kernels(), _beside([tape.stream]):
-            with torch.cuda.stream(tape.stream):
-                for _ in range(_WARM):
-                    self._step(tape, size)
-                    self._return(tape, marks)
+    def _capture(self, size: int) -> torch.cuda.CUDAGraph:
+        """Warm up and record one step of every tape; their states are put back to where they were."""
+        before = [(tape, tape.state.clone(), (tape.place.clone(), tape.step.clone())) for tape in self._tapes]
+        graph, trunk = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.task.device)
+        with _fastest_kernels():
+            for tape, _, marks in before:
+                with _beside([tape.stream]), torch.cuda.stream(tape.stream):
+                    for _ in range(_WARM):
+                        self._step(tape, size)
+                        tape.back(marks)
             torch.cuda.synchronize(self.task.device)
-            with torch.cuda.graph(graph, stream=tape.stream):
-                self._step(tape, size)
-        tape.graphs[size] = graph
-        tape.state.copy_(before)
-        self._return(tape, marks)
-
-    @staticmethod
-    def _return(tape: _Tape, marks: tuple[Tensor, Tensor]) -> None:
-        tape.place.copy_(marks[0])
-        tape.step.copy_(marks[1])
+            with torch.cuda.graph(graph, stream=trunk), _beside([tape.stream for tape in self._tapes]):
+                for tape in self._tapes:
+                    with torch.cuda.stream(tape.stream):
+                        self._step(tape, size)
+        for tape, state, marks in before:
+            tape.state.copy_(state)
+            tape.back(marks)
+        return graph
 
     def _update(
         self, tape: _Tape, state: State, losses: Tensor, slopes: Sequence[Tensor], buffers: Sequence[Tensor]
@@ -153,28 +150,34 @@ class _Graphs:
 
 
 class Graph(_Graphs):
-    """One graph of the vectorised step of all replicas: for networks whose kernels are small, such as perceptrons."""
+    """One graph of the vectorised step of all replicas: for networks whose kernels are small, such as perceptrons.
 
-    def __init__(self, task: Task, *, compiled: bool = False) -> None:
+    Args:
+        task: what the group shares.
+        compiled: hand the traced step to ``torch.compile``.
+        folded: lay images out for grouped convolutions (:mod:`isthmus.train.folding`).
+    """
+
+    def __init__(self, task: Task, *, compiled: bool = False, folded: bool = False) -> None:
         super().__init__(task)
-        self.name = "one captured graph" + (", compiled" if compiled else "")
-        self._slopes = Function(task, gradients, compiled=compiled)
+        self.name = "one captured graph" + (", folded" if folded else "") + (", compiled" if compiled else "")
+        self._slopes, self._folded = Function(task, gradients, compiled=compiled), folded
 
     def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
         return [_Tape(state.clone(), stretch, torch.cuda.Stream(self.task.device))]
 
     def _step(self, tape: _Tape, size: int) -> None:
-        layout = Layout.of(tape.state)
+        layout = Layout.of(tape.state, folded=self._folded)
         results = self._slopes(layout, [*tape.state.inputs(), *tape.batch(size)])
         self._update(tape, tape.state, *layout.split(results))
 
 
 class Graphs(_Graphs):
-    """A graph for each replica, on streams of their own: for convolutions, which are slow when vectorised."""
+    """A branch of the graph for each replica: for what is slow when vectorised, as many convolutions are."""
 
     def __init__(self, task: Task, *, compiled: bool = False) -> None:
         super().__init__(task)
-        self.name = "a captured graph for each replica" + (", compiled" if compiled else "")
+        self.name = "a captured graph with a branch for each replica" + (", compiled" if compiled else "")
         self._plain = Sequential(task.copy())
         self._slopes = Function(task, gradients, compiled=True) if compiled else None
 

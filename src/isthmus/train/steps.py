@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import warnings
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.train import optimisers
+from isthmus.train import folding, optimisers
 from isthmus.train.task import State, Task
 
 TINY = 1e-12  # keeps SAM's direction finite where the gradient vanishes
@@ -27,6 +28,7 @@ class Layout:
         masks: how many tensors.
         memory: how many lists of as many tensors as there are parameters.
         stacked: whether everything has a leading replica axis.
+        folded: whether images are laid out with the replica axis among the channels, for convolutions.
     """
 
     parameters: int
@@ -34,11 +36,13 @@ class Layout:
     masks: int
     memory: int
     stacked: bool = True
+    folded: bool = False
 
     @classmethod
-    def of(cls, state: State, *, stacked: bool = True) -> Layout:
+    def of(cls, state: State, *, stacked: bool = True, folded: bool = False) -> Layout:
         """The layout of a state's tensors."""
-        return cls(len(state.parameters), len(state.buffers), len(state.masks), len(state.memory), stacked)
+        counts = (len(part) for part in (state.parameters, state.buffers, state.masks, state.memory))
+        return cls(*counts, stacked=stacked, folded=folded)
 
     def taken(self, flat: Sequence[Tensor]) -> list[Sequence[Tensor]]:
         """Parameters, buffers, masks, the batch, and the rest."""
@@ -110,7 +114,9 @@ def _differentiate(
 
     with torch.enable_grad(), task.autocast():
         if layout.stacked:
-            outputs, moved = torch.func.vmap(forward)(leaves, moved, inputs)
+            images, axis = (folding.folded(inputs), 1) if layout.folded else (inputs, 0)
+            with folding.Rewriting(convolutions=layout.folded):
+                outputs, moved = torch.func.vmap(forward, in_dims=(0, 0, axis))(leaves, moved, images)
             losses = task.losses(outputs, targets)
         else:
             losses = task.loss(task.apply(leaves, moved, inputs), targets)
@@ -147,12 +153,15 @@ class Function:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, about operations that vmap runs one by one
             traced = make_fx(lambda *tensors: self.step(self.task, layout, tensors))(*flat)
+            if layout.folded:
+                folding.flip_backward(traced.graph)
             _simplify(traced.graph)
             traced.recompile()
             if not self.compiled:
                 return traced.forward
             # Without dynamo's guards: shapes are checked above.
-            made: Any = compile_graph(traced, list(flat))
+            with folding.layouts_kept() if layout.folded else contextlib.nullcontext():
+                made: Any = compile_graph(traced, list(flat))
             return made
 
 
