@@ -113,3 +113,56 @@ def test_predictions_with_a_network_use_unlabelled_inputs(shell, family):
     code, _, err = shell("merge", *paths, "--predict", "-o", family / "other")
     assert code == 2
     assert "give the --base" in err
+
+
+def test_networks_are_saved_with_their_histories(shell, tmp_path):
+    common = ("--replicas", 2, "--points", 3, "--no-controls", "--no-predict", "--margin", 0.05)
+    code, _, err = shell(*QUICK, *common, "--save", tmp_path / "all", "--json")
+    assert code == 0, err
+    code, out, err = shell("history", tmp_path / "all", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    name = {node["content"]: node["name"] for node in found["nodes"]}
+    steps = {(name[edge["parent"]], name[edge["child"]], edge["role"]) for edge in found["edges"]}
+    assert ("base-0.safetensors", "first-0.safetensors", "model") in steps
+    assert ("first-1.safetensors", "after-1.safetensors", "model") in steps
+    assert ("after-1.safetensors", "merged-incremental-1.safetensors", "model") in steps
+    assert ("base-1.safetensors", "merged-incremental-1.safetensors", "base") in steps
+    assert len(found["nodes"]) == 2 * (6 + 4)
+    merged = next(node["descent"] for node in found["nodes"] if node["name"] == "merged-shared-0.safetensors")
+    assert merged["capabilities"]["colour, cue_only"] > 0.2
+    first = next(node["descent"] for node in found["nodes"] if node["name"] == "first-0.safetensors")
+    assert first["data"]
+    assert first["recipe"]["epochs"] == 12
+    code, _, err = shell(*QUICK, *common, "--save", tmp_path / "all")
+    assert code == 2
+    assert "without checkpoints" in err
+
+
+@pytest.mark.parametrize("start", ["previous", "merged"])
+def test_a_stream_is_saved_with_its_history(shell, tmp_path, start):
+    code, out, err = shell(
+        *QUICK[:3], "--stream", "permuted", "--tasks", 3, "--mergers", "last,orthogonal_projection", "--start", start,
+        "--replicas", 1, "--points", 3, "--no-controls", "--examples", 100, "--task", "epochs=1", "--train", "epochs=1",
+        "--save", tmp_path / "all",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "orthogonal projection" in out
+    code, out, _ = shell("history", tmp_path / "all", "--json")
+    found = json.loads(out)
+    name = {node["content"]: node["name"] for node in found["nodes"]}
+    steps = {(name[edge["parent"]], name[edge["child"]]) for edge in found["edges"]}
+    merge = "orthogonal_projection-after-task-3-0.safetensors"
+    own = "orthogonal_projection-" if start == "merged" else ""
+    assert {parent for parent, made in steps if made == merge} >= {"task-1-0.safetensors", f"{own}task-3-0.safetensors"}
+    if start == "merged":
+        assert (
+            "orthogonal_projection-after-task-2-0.safetensors",
+            "orthogonal_projection-task-3-0.safetensors",
+        ) in steps
+
+
+def test_a_cue_that_is_not_learned_stops_before_the_other_arms(shell):
+    code, _, err = shell(*QUICK, "--cue", "strength=.001", "--replicas", 2)
+    assert code == 2
+    assert "after the first task, replica" in err

@@ -113,10 +113,57 @@ def test_benchmarks_of_experiences():
     assert torch.equal(read.tasks[1].test_inputs, found.tasks[1].test_inputs)
     benchmark.test_stream = [experience(data.test_inputs, data.test_targets)]
     assert len(from_avalanche(benchmark).tasks[0].test_targets) == 50
+    by_name = types.SimpleNamespace(streams={"train": benchmark.train_stream, "test": benchmark.test_stream})
+    assert torch.equal(from_avalanche(by_name).tasks[1].train_inputs, found.tasks[1].train_inputs)
     with pytest.raises(DataError, match="train_stream"):
         from_avalanche(object())
     with pytest.raises(DataError, match="dataset of"):
         from_avalanche(types.SimpleNamespace(train_stream=[object()] * 2, test_stream=[object()]))
+
+
+def test_benchmarks_of_avalanche_itself():
+    """The library's own objects, where it can be imported; it needs a torchvision that fits torch, and more."""
+    try:
+        from avalanche.benchmarks import benchmark_from_datasets
+        from avalanche.benchmarks.utils import as_classification_dataset
+    except Exception as problem:  # whatever its many requirements raise
+        pytest.skip(f"avalanche-lib cannot be imported here: {type(problem).__name__}: {str(problem)[:100]}")
+    found = split(images(), 2)
+    parts = {
+        part: [
+            as_classification_dataset(
+                torch.utils.data.TensorDataset(getattr(task, f"{part}_inputs"), getattr(task, f"{part}_targets")),
+                target_labels=getattr(task, f"{part}_targets").tolist(),
+            )
+            for task in found.tasks
+        ]
+        for part in ("train", "test")
+    }
+    read = from_avalanche(benchmark_from_datasets(**parts))
+    assert read.labels == found.labels
+    assert torch.equal(read.tasks[1].test_inputs, found.tasks[1].test_inputs)
+
+
+def test_a_stream_of_ones_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from types import SimpleNamespace as Any\nimport torch\nfrom isthmus.zoo import load_data\n"
+        "from isthmus.zoo.streams import permuted\n\n\n"
+        "def stream():\n    return permuted(load_data('digits').limited(30), 2)\n\n\n"
+        "def benchmark():\n"
+        "    parts = [Any(dataset=[(torch.ones(1, 4, 4) * k, c, 0) for c in (0, 1)]) for k in range(3)]\n"
+        "    return Any(train_stream=parts, test_stream=parts)\n\n\n"
+        "def nothing():\n    return 3\n"
+    )
+    data = images()
+    assert stream(f"{file}:stream", data, 9).names == ("in order", "permutation 1")
+    read = stream(f"{file}:benchmark", data, 9)
+    assert len(read.tasks) == 3
+    assert read.scenario == "domain"
+    with pytest.raises(DataError, match="must have a train_stream"):
+        stream(f"{file}:nothing", data, 2)
+    with pytest.raises(SettingError, match="no function other"):
+        stream(f"{file}:other", data, 2)
 
 
 def test_what_is_no_stream():

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from isthmus.core.record import Record
     from isthmus.train import Recipe
     from isthmus.zoo.data import Data
+    from isthmus.zoo.streams import Stream
 
 
 def continual(
@@ -27,7 +28,11 @@ def continual(
     controls: Annotated[bool, typer.Option(help="Also train jointly and with replay.")] = True,
     predict: Annotated[bool, typer.Option(help="Also score before merging what will be lost.")] = True,
     stream: Annotated[
-        str | None, typer.Option(help="Many tasks instead: split, domain, permuted, rotated or cues.")
+        str | None,
+        typer.Option(
+            help="Many tasks instead: split, domain, permuted, rotated or cues; or file.py:function, which gives a "
+            "stream or a benchmark of Avalanche."
+        ),
     ] = None,
     tasks: Annotated[int, typer.Option(help="With --stream: how many.")] = 3,
     mergers: Annotated[
@@ -69,17 +74,22 @@ def continual(
         kinds = [kind.strip() for kind in cues.split(",") if kind.strip()]
         coloured = "colour" in kinds if stream is None else stream == "cues"
         shown = in_colour(found) if coloured else found
-        base, later = _recipes(model, shown, data, train, task)
-        archive = Archive(save) if save else None
-        result: Record
+        course: Stream | None = None
         if stream is not None:
-            from isthmus.studies.continual.stream import merges
             from isthmus.zoo import streams
 
             # The cues that were asked for come first, then the others in their order.
             laid = [_cue(Cue, kind, chosen) for kind in dict.fromkeys((*kinds, *KINDS))] if stream == "cues" else []
+            course = streams.stream(stream, shown, tasks, cues=laid, seed=seed)
+            shown = course.tasks[0]
+        base, later = _recipes(model, shown, stream if stream and ":" in stream else data, train, task)
+        archive = Archive(save) if save else None
+        result: Record
+        if course is not None:
+            from isthmus.studies.continual.stream import merges
+
             result = merges(
-                streams.stream(stream, shown, tasks, cues=laid, seed=seed), base, task=later,
+                course, base, task=later,
                 mergers=[name.strip() for name in mergers.split(",")], start=start,  # pyright: ignore[reportArgumentType]
                 heads=heads, replicas=replicas, joint=controls, points=points,  # pyright: ignore[reportArgumentType]
                 archive=archive, device=where, progress=told,

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from isthmus.core.errors import DataError, SettingError, listed
 from isthmus.core.randomness import child
 from isthmus.zoo.cues import Cue, cued
 from isthmus.zoo.data import Data
+from isthmus.zoo.models import function
 
 Scenario = Literal["class", "domain"]
 STREAMS = ("split", "domain", "permuted", "rotated", "cues")
@@ -140,9 +141,16 @@ def rotated(data: Data, tasks: int, *, most: float = 90.0) -> Stream:
 def stream(kind: str, data: Data, tasks: int, *, cues: Sequence[Cue] = (), seed: int = 0) -> Stream:
     """A stream by name: one of :data:`STREAMS`; ``split`` is class-incremental, ``domain`` the same with shared labels.
 
+    ``module:function`` or ``path/to/file.py:function`` names a function that returns a :class:`Stream`, or a benchmark
+    of Avalanche (see :func:`from_avalanche`); data and tasks are then its own.
+
     Raises:
         SettingError: there is none of that name, or the data cannot be divided so.
+        DataError: the function returns something else.
     """
+    if ":" in kind:
+        made = function(kind)()
+        return made if isinstance(made, Stream) else from_avalanche(made, name=kind)
     if kind in ("split", "domain"):
         return split(data, tasks, scenario="class" if kind == "split" else "domain")
     if kind == "permuted":
@@ -166,16 +174,23 @@ def with_cues(data: Data, cues: Sequence[Cue], *, seed: int = 0) -> Stream:
 def from_avalanche(benchmark: Any, *, name: str = "avalanche") -> Stream:
     """The experiences of an Avalanche benchmark as tasks.
 
-    The benchmark is only read: ``train_stream`` and ``test_stream`` of experiences, whose ``dataset`` gives (input,
-    class number, …) tuples. A single test experience serves all tasks.
+    The benchmark is only read: ``train_stream`` and ``test_stream`` (or ``streams`` by those names) of experiences,
+    whose ``dataset`` gives (input, class number, …) tuples. A single test experience serves all tasks. Avalanche itself
+    is not needed; ``pip install isthmus[avalanche]`` brings it.
 
     Raises:
         DataError: it has no such streams, or items of other forms.
     """
-    try:
-        train, test = list(benchmark.train_stream), list(benchmark.test_stream)
-    except AttributeError as problem:
-        raise DataError(f"an Avalanche benchmark must have a train_stream and a test_stream: {problem}") from problem
+    known = getattr(benchmark, "streams", None)
+    both = [
+        getattr(benchmark, f"{part}_stream", known.get(part) if isinstance(known, Mapping) else None)
+        for part in ("train", "test")
+    ]
+    if any(part is None for part in both):
+        raise DataError(
+            f"an Avalanche benchmark must have a train_stream and a test_stream, got {type(benchmark).__name__}"
+        )
+    train, test = (list(part) for part in both if part is not None)
     if len(test) not in (1, len(train)):
         raise DataError(f"tests must be one, or one for each of {len(train)} experiences, got {len(test)}")
     parts = [(_gathered(a), _gathered(test[0] if len(test) == 1 else b)) for a, b in zip(train, test * len(train))]  # noqa: B905
