@@ -116,6 +116,23 @@ def test_every_method_writes_networks_of_the_same_function(shell, tmp_path, symm
             assert torch.equal(load(one["file"])["1.weight"], fixed["1.weight"])
 
 
+def test_a_scale_that_the_function_does_not_see_is_taken_off(shell, tmp_path, symmetry):
+    """ReLU units scaled up by up to a hundred: inner products go astray, unit scale does not."""
+    fixed = network(MODEL, inputs=(1, 8, 8), seed=0).state_dict()
+    factors = torch.logspace(-2, 2, 8)
+    scaled = {**fixed, "1.weight": fixed["1.weight"] * factors[:, None], "1.bias": fixed["1.bias"] * factors}
+    scaled["3.weight"] = fixed["3.weight"] / factors
+    planted = symmetry.random(child(1, "planted"))
+    save(fixed, tmp_path / "a.safetensors")
+    save(planted.apply(scaled), tmp_path / "b.safetensors")
+    files = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    _answer(shell, *files, *EXAMPLE, "--scale", "unit", "--check", "-o", tmp_path / "out")
+    assert torch.equal(load(tmp_path / "out" / "b.safetensors")["1.weight"], scaled["1.weight"])
+    assert "scale must be" in _refusal(shell, *files, *EXAMPLE, "--scale", "half", "-o", tmp_path / "out")
+    refused = _refusal(shell, *files, *EXAMPLE, "--scale", "unit", "--method", "sinkhorn", "-o", tmp_path / "out")
+    assert "option of the methods weights and cosine" in refused
+
+
 def test_the_table_for_people_names_files_and_changes(shell, sharded, tmp_path):
     code, out, err = shell("align", *sharded, *EXAMPLE, "--check", "-o", tmp_path / "out")
     assert code == 0, err

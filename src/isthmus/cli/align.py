@@ -35,6 +35,9 @@ def align(
     together: Annotated[
         str, typer.Option(help="Three and more: each to the first (reference), mean, universe; with --data simplex.")
     ] = "reference",
+    scale: Annotated[
+        str, typer.Option(help="unit: compare units scaled to length one where the function does not see it (ReLU).")
+    ] = "as_is",
     data: options.MaybeData = None,
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
@@ -64,7 +67,7 @@ def align(
         from isthmus.core.symmetry_file import load_symmetry
         from isthmus.studies.alignment import Wish, align_checkpoints, largest_change
 
-        wish = Wish(method=method, together=together, seed=seed)  # type: ignore[arg-type]
+        wish = Wish(method=method, together=together, scale=scale, seed=seed)  # type: ignore[arg-type]
         if wish.needs_data and (data is None or model is None):
             raise SettingError(f"{method} together={together} looks at a network's answers: give --model and --data")
         folder = inputs.output_folder(output)
@@ -74,7 +77,7 @@ def align(
         if model is not None:
             module, example = _module(model, found, shape, seed)
             tied = Network.of(module).tied
-        groups = load_symmetry(symmetry) if symmetry else _discovered(module, example)
+        groups = load_symmetry(symmetry) if symmetry else _discovered(module, example, scales=scale == "unit")
         network = Network.of(module) if module is not None and wish.needs_data else None
         objective = inputs.objective(network, found, split="train") if network is not None and found else None
         result = align_checkpoints(
@@ -132,11 +135,12 @@ def _module(
     return module, example
 
 
-def _discovered(module: torch.nn.Module | None, example: Any) -> Symmetry:
+def _discovered(module: torch.nn.Module | None, example: Any, *, scales: bool) -> Symmetry:
     import isthmus.discover as discovery
 
     assert module is not None
-    return discovery.discover(module, example, keywords=inputs.keywords(module))
+    kinds = ("permutation", "scale") if scales else ("permutation",)
+    return discovery.discover(module, example, keywords=inputs.keywords(module), kinds=kinds)
 
 
 def _show(values: dict[str, Any], *, checked: bool) -> None:

@@ -108,11 +108,14 @@ class Wish:
             ``frank_wolfe`` or ``sinkhorn``, or the loss in the middle by ``straight_through`` or ``swaps``.
         together: each to the first (``reference``), to the ``mean`` of the others, all through a ``universe``, or by
             the loss on the ``simplex``.
+        scale: ``unit``: weights are compared after every unit with a free positive scale got incoming weights of
+            length one; the symmetry must hold scale groups.
         seed: of what is drawn at random.
     """
 
     method: Method = "weights"
     together: Together = "reference"
+    scale: Literal["as_is", "unit"] = "as_is"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -123,6 +126,12 @@ class Wish:
         if self.together in ("universe", "simplex") and self.method != "weights":
             raise SettingError(f"together={self.together} is a method of its own; leave method out, got {self.method}")
 
+        if self.scale not in ("as_is", "unit"):
+            raise SettingError(f"scale must be as_is or unit, got {self.scale}")
+        if self.scale == "unit" and (self.method not in BY_WEIGHTS or self.together in ("universe", "simplex")):
+            given = f"{self.method} together={self.together}"
+            raise SettingError(f"scale=unit is an option of the methods {' and '.join(BY_WEIGHTS)}, got {given}")
+
     @property
     def needs_data(self) -> bool:
         """Whether a network has to be run."""
@@ -131,7 +140,7 @@ class Wish:
     @property
     def streams(self) -> bool:
         """Whether tensors may be read one at a time."""
-        return self.method in BY_WEIGHTS and self.together == "reference"
+        return self.method in BY_WEIGHTS and self.together == "reference" and self.scale == "as_is"
 
 
 def align_checkpoints(
@@ -301,8 +310,12 @@ def _matched(  # noqa: PLR0917
         assert objective is not None
         return SimplexStraightThrough(objective)(symmetry, solutions, generator=generator, progress=progress)
     matching = matcher_of(wish.method, network, objective)
+    if isinstance(matching, WeightMatching):
+        matching = dataclasses.replace(matching, scale=wish.scale)
     if wish.together == "mean":
-        chosen = WeightMatching(start="identity", tolerance=0) if wish.method == "weights" else matching
+        chosen = matching
+        if isinstance(matching, WeightMatching):
+            chosen = dataclasses.replace(matching, start="identity", tolerance=0)
         return to_mean(symmetry, solutions, chosen, generator=generator, progress=progress)
     return to_reference(symmetry, solutions, matching, generator=generator, progress=progress)
 
