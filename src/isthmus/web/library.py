@@ -9,8 +9,9 @@ import re
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from isthmus.core.errors import IsthmusError
 from isthmus.studies.store import index
@@ -18,6 +19,8 @@ from isthmus.studies.store.kept import Run
 from isthmus.studies.store.progress import Told, heard
 from isthmus.studies.store.store import Store
 
+_Answer = TypeVar("_Answer")
+_MOST_ANSWERS = 200  # pages of 50 runs each take about 0.3 MB
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _RESULT = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,120}")
 
@@ -61,11 +64,15 @@ class Library:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._studies: tuple[StudyState, ...] = ()
         self._said: Any = None
+        # Answers from the index as it stands; a new index empties it. Readers mostly ask for the same few lists.
+        self._answers: dict[Any, Any] = {}
 
     def refresh(self) -> bool:
         """Bring everything up to date; whether anything changed. Only one thread at a time does the work."""
         with self._lock:
             changed = self._refresh_index()
+            if changed:
+                self._answers = {}
             studies = self._read_studies()
             results = tuple(entry.name for entry in self.results())
             now = (studies, results)
@@ -82,11 +89,13 @@ class Library:
 
     def search(self, query: index.Query) -> index.Found:
         """The runs that fit a query."""
-        return index.search(self._file, query)
+        if query.limit is None:  # all of them, for a table: too much to keep
+            return index.search(self._file, query)
+        return self._answered(query, lambda: index.search(self._file, query))
 
     def counts(self, field: str) -> dict[str, int]:
         """How many runs have each value of a field."""
-        return index.counts(self._file, field)
+        return self._answered(field, lambda: index.counts(self._file, field))
 
     def studies(self) -> tuple[StudyState, ...]:
         """Every study that used the store."""
@@ -120,6 +129,17 @@ class Library:
         """The file of one result."""
         file = self.store.path / "results" / f"{name}.json"
         return file if _RESULT.fullmatch(name) and file.is_file() else None
+
+    def _answered(self, question: Hashable, ask: Callable[[], _Answer]) -> _Answer:
+        """An answer that was given before, or a new one. Two threads may ask at once: they get equal answers."""
+        answers = self._answers
+        found = answers.get(question)
+        if found is None:
+            found = ask()
+            if len(answers) >= _MOST_ANSWERS:
+                answers.clear()
+            answers[question] = found
+        return found
 
     def _refresh_index(self) -> int:
         try:

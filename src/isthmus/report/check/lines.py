@@ -48,6 +48,23 @@ def reason_lines(values: Mapping[str, Any], words: Words) -> list[str]:
     return lines
 
 
+def doubt_lines(values: Mapping[str, Any], words: Words) -> list[str]:
+    """How far the data that decide can be trusted; nothing for results that were written before this was looked at."""
+    found = values.get("doubt")
+    if not found:
+        return []
+    if found["label_share"] is None:
+        lines = [words("check.doubt.seen", share=f"{found['disagreement']:.1%}")]
+    else:
+        said = {"share": f"{found['label_share']:.1%}", "contradicted": f"{found['disagreement']:.1%}"}
+        lines = [words("check.doubt.labels", **said)]
+        if found["label_share"] > rule(values):
+            lines.append(words("check.doubt.hidden", threshold=f"{rule(values):.1%}"))
+    if found["suspects"]:
+        lines.append(words("check.doubt.suspects", examples=", ".join(str(n) for n in found["suspects"])))
+    return lines
+
+
 def guidance_lines(values: Mapping[str, Any], words: Words) -> list[str]:
     """What to do, for who does not know the field."""
     key = values["verdict"] if values["compatible"] or values["verdict"] == "apart" else "unsound"

@@ -11,6 +11,7 @@ from isthmus.report.check.lines import (
     WAYS,
     change_lines,
     deciding,
+    doubt_lines,
     guidance_lines,
     names,
     pair_name,
@@ -18,7 +19,7 @@ from isthmus.report.check.lines import (
     rule,
     verdict_line,
 )
-from isthmus.report.check.rows import capability_rows, item_rows, model_rows, pair_rows, way_rows
+from isthmus.report.check.rows import capability_rows, item_rows, model_rows, pair_rows, signal_rows, way_rows
 from isthmus.report.connectivity import definitions
 from isthmus.report.page import Choice, Figure, Page, Section, Table
 from isthmus.report.words import Words, words_for
@@ -40,6 +41,7 @@ def check_page(values: Mapping[str, Any], *, language: str = "en") -> Page:
             _capabilities(values, words),
             _ways(values, words),
             _models(values, words),
+            *_doubt(values, words),
             _items(values, words),
         ],
         provenance=_reproduction(values),
@@ -156,6 +158,15 @@ def _models(values: Mapping[str, Any], words: Words) -> Section:
             Table(words("symmetry.obstacles"), [words("symmetry.obstacle.reason")], [[o] for o in values["obstacles"]])
         )
     return Section(words("check.models"), text, (), tables)
+
+
+def _doubt(values: Mapping[str, Any], words: Words) -> list[Section]:
+    lines = doubt_lines(values, words)
+    if not lines:
+        return []
+    columns, rows = signal_rows(values, words)
+    table = Table(words("check.doubt.table"), columns, rows, note=words("check.doubt.note"))
+    return [Section(words("check.doubt"), lines, (), [table] if rows else [])]
 
 
 def _items(values: Mapping[str, Any], words: Words) -> Section:

@@ -88,6 +88,13 @@ def capability_rows(values: Mapping[str, Any], words: Words) -> Rows:
     return [words(f"check.column.{kind}") for kind in kinds], rows
 
 
+def signal_rows(values: Mapping[str, Any], words: Words) -> Rows:
+    """Every model's gradient against its noise."""
+    kinds = ("model", "signal", "scale", "gradients")
+    rows = [[s["name"], s["to_noise"], s["noise_scale"], s["examples"]] for s in values["doubt"]["signals"]]
+    return [words(f"check.column.{kind}") for kind in kinds], rows
+
+
 def duration(seconds: float, words: Words) -> str:
     """A time in the unit that suits it."""
     for unit, size in (("hours", 3600.0), ("minutes", 60.0)):

@@ -23,6 +23,7 @@ from isthmus.curvature import random_sharpness
 from isthmus.noise import effective_redundancy
 from isthmus.studies.check.capabilities import Retention, by_class, capability, foresee, rank_correlation
 from isthmus.studies.check.checklist import Origin
+from isthmus.studies.check.doubt import Doubt, doubt
 from isthmus.studies.check.verdict import Effort, Model, Pair, Thresholds, Verdict, Way, judged
 from isthmus.studies.check.views import Crossing, View, accuracy, cross, mean, view
 from isthmus.studies.comparison import matcher
@@ -124,6 +125,14 @@ class Bench:
             affordable = effort.seconds / (a_pass * points) - min(effort.statistics_examples, len(self.statistics))
             wanted = max(min(_PATH_FLOOR, everything), min(wanted, int(affordable)))
         self.effort = dataclasses.replace(effort, path_examples=wanted)
+
+    def doubt(self, *, unseen: bool) -> Doubt:
+        """How far the labels and the loss can be trusted; after :meth:`models`."""
+        examples = min(self.effort.noise_examples, len(self.training.targets))
+        models = self.solutions if examples > 1 else ()
+        return doubt(
+            self.views, self.training.limited(examples), models, names=self.names[: len(models)], unseen=unseen
+        )
 
     def pairs(self, progress: Progress) -> tuple[Pair, ...]:
         """Judge every pair."""

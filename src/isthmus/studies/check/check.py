@@ -22,6 +22,7 @@ from isthmus.core.record import Record
 from isthmus.core.weights import Weights
 from isthmus.studies.check.bench import Bench
 from isthmus.studies.check.checklist import Item, Origin, checklist
+from isthmus.studies.check.doubt import Doubt
 from isthmus.studies.check.verdict import Change, Effort, Model, Pair, Thresholds, Verdict, Way, changes, worst
 from isthmus.zoo.data import Data
 
@@ -39,6 +40,7 @@ class Check(Record):
         pairs: each pair.
         changes: what would change the verdict.
         ways: forward, with costs.
+        doubt: how far the objective that decides can be trusted itself.
         items: the checklist.
         thresholds: that decided.
         effort: that was spent.
@@ -56,6 +58,7 @@ class Check(Record):
     pairs: tuple[Pair, ...]
     changes: tuple[Change, ...]
     ways: tuple[Way, ...]
+    doubt: Doubt
     items: tuple[Item, ...]
     thresholds: Thresholds
     effort: Effort
@@ -132,6 +135,7 @@ def check(
         seed=seed,
     )
     models = bench.models(known, progress)
+    doubt = bench.doubt(unseen=split == "test")
     pairs = bench.pairs(progress)
     verdict = worst(pairs)
     baseline = float(torch.bincount(targets.flatten().cpu()).max()) / targets.numel()
@@ -155,6 +159,7 @@ def check(
         pairs=pairs,
         changes=changes(pairs, verdict, rule),
         ways=bench.ways(pairs, verdict if sound else "apart", distil_epochs, len(data.train_targets)),
+        doubt=doubt,
         items=items,
         thresholds=rule,
         effort=bench.effort,

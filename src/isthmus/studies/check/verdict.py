@@ -69,6 +69,7 @@ class Effort(Record):
         foresee_examples: at most so many for what an average is foreseen to keep.
         directions: random directions for flatness.
         flat_examples: training examples for flatness.
+        noise_examples: training examples for the gradient's signal and noise; 0 leaves them out.
         curvature: also the largest Hessian eigenvalue and the trace.
         identities: also which units of each model can be told apart (all pairs of units of every layer are compared).
         seconds: aim for about so much time for the paths, by using fewer examples; ``None``: no aim.
@@ -82,6 +83,7 @@ class Effort(Record):
     foresee_examples: int = 2000
     directions: int = 10
     flat_examples: int = 1000
+    noise_examples: int = 1000
     curvature: bool = True
     identities: bool = True
     seconds: float | None = None
@@ -102,6 +104,7 @@ class Effort(Record):
             foresee_examples=250,
             directions=2,
             flat_examples=250,
+            noise_examples=64,
             curvature=False,
             identities=False,
             seconds=15.0,

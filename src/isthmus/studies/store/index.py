@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.errors import IsthmusError, SettingError
+from isthmus.core.errors import IsthmusError, SettingError, UnwritableError
 from isthmus.core.files import atomic
 from isthmus.core.record import Record
 from isthmus.studies.store.export import flat, numbers
@@ -113,12 +113,13 @@ def refresh(store: Store, *, rebuild: bool = False, file: Path | None = None) ->
     target = file or index_of(store)
     kept = None if rebuild else _stamps(target)
     known = kept or {}
-    present = {key: _stamp(store.folder(key)) for key in store.keys}
+    runs = str(store.path / "runs")
+    present = {key: _stamp(f"{runs}/{key}") for key in store.keys}
     stale = [key for key, stamp in present.items() if known.get(key) != stamp]
     gone = [key for key in known if key not in present]
     if kept is not None and not stale and not gone:
         return 0
-    with atomic(target) as temporary:
+    with atomic(target) as temporary, _full_disks_in_words(target):
         if known:
             shutil.copyfile(target, temporary)
         with contextlib.closing(sqlite3.connect(temporary)) as database:
@@ -235,6 +236,15 @@ def _up_to_date(store: Store) -> Iterator[Path]:
     yield index_of(store)
 
 
+@contextlib.contextmanager
+def _full_disks_in_words(target: Path) -> Iterator[None]:
+    """SQLite's complaint that the file cannot be written (a full disk, above all) as the error of any other file."""
+    try:
+        yield
+    except sqlite3.OperationalError as problem:
+        raise UnwritableError(f"{target} must be writable, but: {problem}; free some space") from problem
+
+
 def _lay_out(database: sqlite3.Connection) -> None:
     database.executescript(_SCHEMA)
     database.execute(f"pragma user_version = {_SCHEMA_VERSION}")
@@ -266,7 +276,7 @@ def _insert(database: sqlite3.Connection, store: Store, key: str, stamp: str) ->
     )  # fmt: skip
 
 
-def _stamp(folder: Path) -> str:
+def _stamp(folder: str) -> str:
     """Changes whenever rows were added or the run was written anew."""
     try:
         # Asked for every run at every refresh: no ``Path`` is made for it.
