@@ -36,7 +36,7 @@ def test_train_writes_what_it_says(trained):
     told = json.loads((trained[0].parent / "replicas.json").read_text())
     assert [row["file"] for row in told["replicas"]] == [path.name for path in trained]
     assert len({row["recipe"]["initialisation_seed"] for row in told["replicas"]}) == 3
-    assert all(row["test"]["error"] < 0.3 for row in told["replicas"])
+    assert all(row["test"]["metrics"]["error"] < 0.3 for row in told["replicas"])
     assert not torch.equal(load(trained[0])["1.weight"], load(trained[1])["1.weight"])
 
 

@@ -7,28 +7,14 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from isthmus.core.objective import Objective
+from isthmus.core.objective import Objective, Score
 from isthmus.core.objective import error as wrong
-from isthmus.core.record import Record
 from isthmus.train.batches import Batches, Examples
 from isthmus.train.task import State, Task
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores(Record):
-    """Means over a set of examples.
-
-    Attributes:
-        loss: without label smoothing.
-        error: 1 − accuracy.
-    """
-
-    loss: float
-    error: float
-
-
-def evaluate(task: Task, state: State, batches: Batches, data: Examples) -> tuple[list[Scores], list[Scores]]:
-    """Scores of every replica on its own training examples and labels, and on the test set.
+def evaluate(task: Task, state: State, batches: Batches, data: Examples) -> tuple[list[Score], list[Score]]:
+    """Scores of every replica on its own training examples and labels, and on the test set; no label smoothing in them.
 
     Cost: one forward pass over both sets for each replica.
     """
@@ -44,7 +30,8 @@ def evaluate(task: Task, state: State, batches: Batches, data: Examples) -> tupl
         ):
             with task.autocast():
                 score = objective(one)
-            scores.append(Scores(score.loss, score.metrics.get("error", float("nan"))))
+            # A regression has no error; its place is held, so that all scores have the same fields.
+            scores.append(dataclasses.replace(score, metrics={"error": float("nan"), **score.metrics}))
     return train, test
 
 

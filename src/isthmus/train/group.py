@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.core.errors import IsthmusError, SettingError
+from isthmus.core.objective import Score
 from isthmus.core.progress import Progress
 from isthmus.core.record import Record
 from isthmus.core.status import Status
 from isthmus.core.weights import Weights
 from isthmus.train import prune
 from isthmus.train.batches import Batches, Examples
-from isthmus.train.evaluate import Scores, evaluate
+from isthmus.train.evaluate import evaluate
 from isthmus.train.recipe import Recipe
 from isthmus.train.run import Epoch, Run
 from isthmus.train.task import Build, State, Task, prepare
@@ -61,8 +62,8 @@ class Replica(Record):
     weights: Weights = dataclasses.field(metadata={"record": False})
     checkpoints: Mapping[int, Weights] = dataclasses.field(metadata={"record": False})
     history: tuple[Epoch, ...]
-    train: Scores | None
-    test: Scores | None
+    train: Score | None
+    test: Score | None
     status: Status
     levels: tuple[Level, ...]
     masks: Mapping[str, Tensor] = dataclasses.field(metadata={"record": False})
@@ -200,7 +201,7 @@ class Group:
             )
         return replicas
 
-    def _scores(self) -> tuple[list[Scores] | None, list[Scores] | None]:
+    def _scores(self) -> tuple[list[Score] | None, list[Score] | None]:
         if self.scores == "never":
             return None, None
         return evaluate(self.task, self.state, self.batches, self.data)
