@@ -117,10 +117,9 @@ class _Many(torch.autograd.Function):
         """Nothing is kept: derivatives are those of the operations in :meth:`vmap`."""
 
     @staticmethod
-    def vmap(  # noqa: PLR0917 - the order of forward
-        info: Any, in_dims: Any, inputs: Tensor, weight: Tensor, stride: Any, padding: Any
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
         """All replicas' at once; autograd follows the operations below."""
+        inputs, weight, stride, padding = args
         count = info.batch_size
         images = _leading(inputs, in_dims[0], count).permute(
             1, 3, 4, 0, 2
