@@ -142,7 +142,7 @@ def test_networks_are_saved_with_their_histories(shell, tmp_path):
 @pytest.mark.parametrize("start", ["previous", "merged"])
 def test_a_stream_is_saved_with_its_history(shell, tmp_path, start):
     code, out, err = shell(
-        *QUICK[:3], "--stream", "permuted", "--tasks", 3, "--mergers", "last,orthogonal_projection", "--start", start,
+        *QUICK[:3], "--stream", "permuted", "--tasks", 3, "--mergers", "orthogonal_projection", "--start", start,
         "--replicas", 1, "--points", 3, "--no-controls", "--examples", 100, "--task", "epochs=1", "--train", "epochs=1",
         "--save", tmp_path / "all",
     )  # fmt: skip

@@ -7,7 +7,7 @@ from torch import nn
 from isthmus.core.checkpoint import save
 from isthmus.core.errors import CheckpointError
 from isthmus.merge import examine
-from isthmus.merge.findings import Severity
+from isthmus.merge.finding import Severity
 
 
 def network(seed: int, *, normalised: bool = False) -> dict[str, torch.Tensor]:

@@ -56,7 +56,8 @@ def recipe_of(
 def stream(recipe: Configuration, output: Path, *, seed: int, threads: int | None) -> dict[str, Any]:
     """From disk to disk, after a look at what is merged."""
     from isthmus.core.errors import CheckpointError
-    from isthmus.merge.findings import Severity, examine
+    from isthmus.merge.finding import Severity
+    from isthmus.merge.findings import examine
     from isthmus.merge.stream import merge_files
 
     sources = recipe.solutions if len(recipe.solutions) > 1 else [str(recipe.base_model), *recipe.solutions]

@@ -38,7 +38,8 @@ def in_memory(
     from isthmus.core.errors import SettingError
     from isthmus.core.history import Descent, save_with_descent
     from isthmus.merge.aligned import Aligned
-    from isthmus.merge.findings import Severity, examine
+    from isthmus.merge.finding import Severity
+    from isthmus.merge.findings import examine
     from isthmus.merge.merger import BatchStatisticsWarning
 
     target = target_of(output)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from isthmus.merge.evaluate import appraise as appraise
     from isthmus.merge.family import families as families
     from isthmus.merge.family import layerwise as layerwise
-    from isthmus.merge.findings import Finding as Finding
+    from isthmus.merge.finding import Finding as Finding
     from isthmus.merge.findings import Findings as Findings
     from isthmus.merge.findings import examine as examine
     from isthmus.merge.fisher import Fisher as Fisher
@@ -57,7 +57,8 @@ _PLACES = {
     "configuration": ("Configuration",),
     "evaluate": ("Appraisal", "appraise"),
     "family": ("families", "layerwise"),
-    "findings": ("Finding", "Findings", "examine"),
+    "finding": ("Finding",),
+    "findings": ("Findings", "examine"),
     "fisher": ("Fisher", "diagonal_fisher"),
     "front": ("Aim", "Family", "Front", "Trial", "search"),
     "merger": ("BatchStatisticsWarning", "Merger", "TaskMerger"),

@@ -37,7 +37,10 @@ FROM_INPUTS = ("curvature", "linear_disagreement", "disagreement")
 SCORES = (*FROM_WEIGHTS, *FROM_INPUTS)
 NAIVE = "distance"
 
-# The defaults: highest rank correlation with what was lost, over the cue studies on digits (six seeds each).
+# The defaults ranked best with what was lost, over three cue studies on digits (colour and noise, position and
+# frequency, texture and noise; six seeds, four arms, merges near α = .25, .5 and .75): Spearman .76, .87 and .72 for
+# dilution, .97, .95 and .96 for disagreement, .48, .50 and .38 for the naive distance; both lead it in every study,
+# with intervals over seeds above zero. Displacement is as good (.71, .87, .80); dilution also counts what a merge turns.
 BEST_FROM_WEIGHTS = "dilution"
 BEST_FROM_INPUTS = "disagreement"
 
@@ -78,8 +81,8 @@ def predict(
         base: what all were trained from.
         network: for scores that need inputs.
         inputs: unlabelled inputs of the kind that matters.
-        by: one of :data:`SCORES`; by default ``disagreement`` where there are inputs, else ``dilution``, which ranked
-            best in the cue studies on digits.
+        by: one of :data:`SCORES`; by default ``disagreement`` where there are inputs, else ``dilution``: validated by
+            rank correlation with what was lost, against the naive ``distance`` (``isthmus continual`` repeats that).
 
     Raises:
         SettingError: fewer than two solutions, or a score that needs inputs without any.
