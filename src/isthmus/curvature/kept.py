@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from isthmus.core.errors import DataError, WeightsError, listed
 from isthmus.core.objective import Objective
 from isthmus.core.weights import Weights
+from isthmus.curvature.convolution import Convolutions
 
 # Images of row vectors under one batch's share of the operator, summed (not averaged) over its loss values.
 Rows = Float[Tensor, "vectors size"]
@@ -220,11 +221,12 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _twice_differentiable(objective: Objective) -> Iterator[None]:
-    """Kernels whose backward pass has a derivative: plain attention, and recurrent cells without cuDNN."""
+    """Kernels whose backward pass has a derivative: plain attention, own convolutions, recurrence without cuDNN."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(Convolutions())
         if any(isinstance(layer, nn.RNNBase) for layer in objective.network.modules().values()):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
