@@ -9,6 +9,7 @@ import typer
 from isthmus.cli import console, inputs
 
 if TYPE_CHECKING:
+    from isthmus.core.statistics import Interval
     from isthmus.studies import Engine, Outlook, Store, Study, StudyResult, TwoWay
 
 
@@ -130,13 +131,18 @@ def _say_outlook(found: Outlook, made: Study) -> None:
         console.say(f"estimated time: {describe(found.seconds)} (from {found.basis})")
 
 
+def _shown(interval: Interval) -> str:
+    """A mean with its interval; nothing where every network diverged."""
+    return "–" if interval.estimate != interval.estimate else str(interval)
+
+
 def _say_two_way(found: TwoWay) -> None:
     """Means of one measure by two factors, their margins, and what does not add up."""
     rows = [
-        [f"{found.rows}={level}", *map(str, means), str(margin)]
+        [f"{found.rows}={level}", *map(_shown, means), _shown(margin)]
         for level, means, margin in zip(found.row_levels, found.means, found.row_means, strict=True)
     ]
-    rows.append([f"all {found.rows}", *map(str, found.column_means), ""])
+    rows.append([f"all {found.rows}", *map(_shown, found.column_means), ""])
     head = [f"{found.columns}={level}" for level in found.column_levels]
     console.table(["", *head, f"all {found.columns}"], rows, title=f"{found.measure}: {found.rows} × {found.columns}")
     for one in (one for row in found.interactions for one in row):
@@ -153,7 +159,7 @@ def _say_result(result: StudyResult) -> None:
     for entry in found.cells:
         name = ", ".join(f"{factor}={level}" for factor, level in entry.levels.items())
         cells.setdefault(name, {})[entry.measure] = entry.interval
-    rows = [[name, *(str(means[measure]) for measure in measures)] for name, means in cells.items()]
+    rows = [[name, *(_shown(means[measure]) for measure in measures)] for name, means in cells.items()]
     console.table(["cell", *measures], rows, title=f"{result.study}: means with 95 % intervals over networks")
     claimed = [measure for measure in measures if any(v.measure == measure for v in result.verdicts)]
     for found_table in found.two_way:

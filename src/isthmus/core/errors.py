@@ -27,6 +27,10 @@ class SettingError(IsthmusError):
     """A setting is out of its range."""
 
 
+class UnwritableError(IsthmusError):
+    """A place cannot be written to, or its disk is full; what can be read there can still be read."""
+
+
 def listed(names: object, most: int = 5) -> str:
     """Names for an error line: the first few, then how many more there are.
 

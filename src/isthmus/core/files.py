@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from isthmus.core.errors import IsthmusError
+from isthmus.core.errors import UnwritableError
 
 
 @contextlib.contextmanager
@@ -75,10 +75,10 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def unwritable(path: Path, problem: OSError) -> IsthmusError:
+def unwritable(path: Path, problem: OSError) -> UnwritableError:
     """The one-line error for a place that cannot be written."""
     reason = problem.strerror or str(problem)
-    return IsthmusError(f"{path} must be writable, but: {reason.lower()}; choose another output or free some space")
+    return UnwritableError(f"{path} must be writable, but: {reason.lower()}; choose another output or free some space")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -117,6 +117,19 @@ def test_a_cell_with_nothing_left_has_no_number(planted):
     assert "left out" in cell.interval.method
 
 
+def test_a_trend_is_that_of_the_levels_that_are_left():
+    draw = np.random.default_rng(4)
+    values = np.array([[draw.normal(size=6) + i for _ in range(2)] for i in range(4)])
+    factors = {"rate": (0.1, 0.2, 0.3, 9.0), "width": ("a", "b")}
+    lost = {(3, j, unit) for j in range(2) for unit in range(6)}
+    (trend,) = [
+        t.trend for t in effects(table(values, diverged=lost, factors=factors)).trends if t.measure == "barrier"
+    ]
+    (right,) = [t.trend for t in effects(table(values[:3])).trends if t.measure == "barrier"]
+    assert (trend.statistic, trend.p) == (right.statistic, right.p)
+    assert trend.method.endswith(", without 9.0")
+
+
 def test_matching_is_reported_and_can_be_required(planted):
     uneven = table(planted, loss=lambda i, j: 0.01 + 0.1 * i)
     matching = effects(uneven).matching

@@ -201,7 +201,7 @@ def test_the_engine_is_chosen_once_for_groups_of_a_kind(store, monkeypatch):
     [
         ("sequential", "sequential"),
         ("vectorised", "vectorised"),
-        ("vectorised, in chunks of 4", "vectorised"),
+        ("vectorised, in chunks of 16", "chunks"),
         ("vectorised and compiled", "compiled"),
         ("one captured graph", "graph"),
         ("one captured graph, compiled", "compiled graph"),

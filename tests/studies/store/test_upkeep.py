@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -122,7 +123,7 @@ def test_the_index_is_rebuilt_from_the_folders_at_any_time(store, damage):
     else:
         with contextlib.closing(sqlite3.connect(path)) as database:
             database.execute("pragma user_version = 99")
-            database.execute("drop table rows")
+            database.execute("drop table runs")
             database.commit()
     assert listing(store) == before
     assert not list(store.path.glob("index.sqlite-*"))
@@ -135,9 +136,50 @@ def test_a_store_that_cannot_be_written_is_listed_all_the_same(store, monkeypatc
     before = listing(store)
     store.record(trained(2).key, [Row("overlap", 1, {}, 0.5, "")])
 
+    atomic = index.atomic
+
     def refused(path):
-        raise IsthmusError(f"{path} must be writable")
+        if path == index.index_of(store):
+            raise IsthmusError(f"{path} must be writable")
+        return atomic(path)
 
     monkeypatch.setattr(index, "atomic", refused)
     assert [entry.rows for entry in listing(store)] == [1, 2, 1, 1]
     assert [entry.key for entry in listing(store)] == [entry.key for entry in before]
+
+
+def test_a_full_disk_is_listed_verified_and_cleaned(store, monkeypatch):
+    """Cleaning is what a full disk needs; a group that waits for space to be completed is not taken for unread."""
+    import errno
+    import sqlite3
+    from pathlib import Path
+
+    from isthmus.studies.store import index
+
+    (store.group_folder(store.groups()[0]) / "complete").unlink()
+    doomed = [trained(seed).key for seed in (1, 2, 3)]
+    for key in doomed:
+        shutil.rmtree(store.folder(key))
+    leftover = store.path / "runs" / ".old.x.part"
+    leftover.write_text("x")
+    os.utime(leftover, (time.time() - 4000,) * 2)
+
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def lay_out(database):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    laid, calls = index._lay_out, []
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(
+        index, "_lay_out", lambda database: (calls.append(1), (lay_out if len(calls) == 1 else laid)(database))
+    )
+    again = Store.open(store.path)
+    assert again.keys == [trained(4).key]
+    assert [entry.key for entry in listing(again)] == [trained(4).key]
+    assert verify(again).sound
+    found = collect(again)
+    assert (found.leftovers, found.groups) == (1, 0)
+    monkeypatch.undo()
+    assert len(Store.open(store.path).keys) == 4

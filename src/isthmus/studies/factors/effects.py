@@ -137,9 +137,12 @@ def _cell_mean(table: Table, measure: str, levels: Mapping[str, Level], level: f
 def _trends(table: Table, measure: str) -> list[FactorTrend]:
     found = []
     for factor in table.ordered:
-        samples = [sample(table, measure, {factor: value}) for value in table.factors[factor]]
+        levels = {value: sample(table, measure, {factor: value}) for value in table.factors[factor]}
+        # A level whose networks all diverged says nothing; the others still may rise or fall.
+        empty = [str(value) for value, s in levels.items() if not s.units]
+        samples = [s for s in levels.values() if s.units]
         # Pairs of one set of networks are no independent replicates; their levels are compared by contrasts only.
-        if len(samples) < 3 or any(s.paired or len(s.units) == 0 for s in samples):
+        if len(samples) < 3 or any(s.paired for s in samples):
             continue
         shared = shared_units(samples)
         complete = all(len(shared) == len(s.units) for s in samples)
@@ -147,6 +150,8 @@ def _trends(table: Table, measure: str) -> list[FactorTrend]:
             trend = matched_trend(torch.stack([s.at(shared) for s in samples], dim=1).numpy())
         else:
             trend = jonckheere([s.values.tolist() for s in samples])
+        if empty:
+            trend = dataclasses.replace(trend, method=f"{trend.method}, without {', '.join(empty)}")
         found.append(FactorTrend(measure, factor, trend, math.nan))
     corrected = holm([entry.trend.p for entry in found])
     return [dataclasses.replace(entry, p_corrected=p) for entry, p in zip(found, corrected, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from isthmus.core.errors import IsthmusError, listed
+from isthmus.core.errors import IsthmusError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.status import Status
 from isthmus.studies.factors.cells import Place
@@ -75,7 +75,9 @@ class _Runner:
                 self.present.update(self.store.keys)
                 self._say("waiting for another process")
         if self.problems:
-            raise IsthmusError(f"{listed(self.problems, 1)}; what is done is kept, and another run goes on from there")
+            first, *more = self.problems
+            others = f" (and {len(more)} more like it)" if more else ""
+            raise IsthmusError(f"{first}{others}; what is done is kept, and another run goes on from there")
 
     def close(self) -> None:
         """Give back all claims."""

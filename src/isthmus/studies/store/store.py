@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core import checkpoint
-from isthmus.core.errors import IsthmusError, listed
+from isthmus.core.errors import IsthmusError, UnwritableError, listed
 from isthmus.core.files import atomic_folder, write_text
 from isthmus.core.record import to_json
 from isthmus.studies.store.kept import Run, StoreError, Trained
@@ -76,7 +76,9 @@ class Store:
                 f"the store {root} must be of version {VERSION}, got {version}; {remedy} or name another store"
             )
         store = cls(root)
-        store.complete_groups()
+        # A full disk or a folder of somebody else's can still be read; whoever writes next completes the groups.
+        with contextlib.suppress(UnwritableError):
+            store.complete_groups()
         return store
 
     @property
@@ -223,9 +225,13 @@ class Store:
         folder = self.path / "groups"
         return sorted(e.name for e in folder.iterdir() if not e.name.startswith(".")) if folder.is_dir() else []
 
+    def open_groups(self) -> list[str]:
+        """Groups whose runs are not all there yet."""
+        return [name for name in self.groups() if not (self.group_folder(name) / "complete").exists()]
+
     def complete_groups(self) -> int:
         """Make the runs of groups whose process was killed before it could; returns how many groups that were."""
-        open_groups = [name for name in self.groups() if not (self.group_folder(name) / "complete").exists()]
+        open_groups = self.open_groups()
         for identity in open_groups:
             self._complete(identity)
         return len(open_groups)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.errors import IsthmusError
+from isthmus.core.errors import IsthmusError, UnwritableError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
 from isthmus.studies.store.stacked import digest
@@ -91,12 +91,16 @@ def collect(store: Store, *, runs: tuple[str, ...] = (), remove: bool = True) ->
     Raises:
         StoreError: a run that stays does not say which group it reads, so that no group may go; verify the store first.
     """
-    store.complete_groups()
+    pending: set[str] = set()
+    try:
+        store.complete_groups()
+    except UnwritableError:  # a full disk, which is what this is called for: what waits for space to be completed stays
+        pending = set(store.open_groups())
     doomed = set(runs) & set(store.keys)
     leftovers = [path for path in store.path.rglob(".*.part") if _abandoned(path)]
     gone = [store.folder(key) for key in sorted(doomed)]
     read = {store.group_of(key) for key in store.keys if key not in doomed}
-    unread = [store.group_folder(name) for name in store.groups() if name not in read]
+    unread = [store.group_folder(name) for name in store.groups() if name not in read | pending]
     size = sum(_size(path) for path in [*gone, *leftovers, *unread])
     if remove:
         # Runs before the groups that they read, so that no run is ever without its weights.
