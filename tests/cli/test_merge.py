@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from isthmus.core.checkpoint import load, save
-from isthmus.merge import TIES, MagnitudeMax, Mean
+from isthmus.core.history import beside, content_of
+from isthmus.merge import TIES, MagnitudeMax, Mean, OrthogonalProjection, ProtectSpecific
 from isthmus.zoo.networks import network
 
 MODEL = "mlp-8x1"
@@ -57,15 +58,42 @@ def test_options_say_what_a_configuration_says(shell, checkpoints):
     close(checkpoints / "two.safetensors", load(checkpoints / "one.safetensors"))
 
 
-@pytest.mark.parametrize("method", ["magnitude_max", "knots", "uniform_soup"])
+@pytest.mark.parametrize("method", ["magnitude_max", "knots", "uniform_soup", "orthogonal_projection", "protect"])
 def test_methods_in_memory_need_no_model(shell, checkpoints, method):
     base = with_base(checkpoints)
     a, b, origin = (checkpoints / f"{name}.safetensors" for name in ("a", "b", "base"))
     out = checkpoints / "out" / "m.safetensors"
     more = () if method == "uniform_soup" else ("--base", origin)
     assert shell("merge", a, b, "-m", method, *more, "-o", out)[0] == 0
-    if method == "magnitude_max":
-        close(out, MagnitudeMax()(ends(checkpoints), base=base))
+    by_name = {
+        "magnitude_max": MagnitudeMax(), "orthogonal_projection": OrthogonalProjection(), "protect": ProtectSpecific()
+    }  # fmt: skip
+    if method in by_name:
+        close(out, by_name[method](ends(checkpoints), base=base))
+
+
+def test_a_merge_in_memory_is_written_in_the_precision_that_was_asked_for(shell, checkpoints):
+    a, b, out = (checkpoints / f"{name}.safetensors" for name in ("a", "b", "out"))
+    assert shell("merge", a, b, "-m", "uniform_soup", "--dtype", "bfloat16", "-o", out)[0] == 0
+    merged, expected = load(out), Mean()(ends(checkpoints))
+    for name, tensor in expected.items():
+        assert torch.equal(merged[name], tensor.bfloat16())
+    assert shell("merge", a, b, "-m", "uniform_soup", "--dtype", "int3", "-o", checkpoints / "x.safetensors")[0] == 2
+
+
+def test_what_a_merge_was_measured_to_do_stands_in_its_record(shell, checkpoints):
+    a, b = checkpoints / "a.safetensors", checkpoints / "b.safetensors"
+    common = ("--model", MODEL, "--data", "digits", "--examples", 60, "--evaluate", "--json")
+    for method in ("linear", "uniform_soup"):
+        out = checkpoints / f"{method}.safetensors"
+        code, said, err = shell("merge", a, b, "-m", method, *common, "-o", out)
+        assert code == 0, err
+        verdict = json.loads(said)["verdict"]
+        record = json.loads(beside(out).read_text())
+        assert record["capabilities"] == {"digits": pytest.approx(1 - verdict["merged"]["metrics"]["error"])}
+        assert record["measures"]["loss"] == pytest.approx(verdict["merged"]["loss"])
+        assert record["content"] == content_of(load(out))
+        assert [parent["content"] for parent in record["parents"]] == [content_of(load(path)) for path in (a, b)]
 
 
 @pytest.mark.parametrize("method", ["greedy_soup", "fisher", "regmean"])

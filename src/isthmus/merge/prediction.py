@@ -40,7 +40,7 @@ NAIVE = "distance"
 # The defaults ranked best with what was lost, over three cue studies on digits (colour and noise, position and
 # frequency, texture and noise; six seeds, four arms, merges near α = .25, .5 and .75): Spearman .76, .87 and .72 for
 # dilution, .97, .95 and .96 for disagreement, .48, .50 and .38 for the naive distance; both lead it in every study,
-# with intervals over seeds above zero. Displacement is as good (.71, .87, .80); dilution also counts what a merge turns.
+# with intervals over seeds above zero. Displacement is as good (.71, .87, .80); dilution also counts a merge's turns.
 BEST_FROM_WEIGHTS = "dilution"
 BEST_FROM_INPUTS = "disagreement"
 
