@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -57,14 +55,6 @@ def value(similarity: Float[Tensor, "units units"], index: Int[Tensor, " units"]
     """Σ similarity[u, index[u]], in float64."""
     rows = torch.arange(len(index), device=similarity.device)
     return float(similarity[rows, index.to(similarity.device)].double().sum())
-
-
-def compose(steps: Sequence[Int[Tensor, " units"]]) -> Int[Tensor, " units"]:
-    """Gathers done one after the other, the first one first, as one gather."""
-    total = steps[0]
-    for step in steps[1:]:
-        total = total[step]
-    return total
 
 
 def _as_cost(similarity: Tensor) -> np.ndarray:

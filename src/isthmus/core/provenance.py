@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from isthmus.core.machine import cores
+
 _PACKAGES = ("isthmus", "torch", "numpy", "scipy", "lapx", "safetensors")
 
 
@@ -30,7 +32,7 @@ def provenance() -> dict[str, Any]:
         "versions": {**versions, "python": platform.python_version()},
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
-            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cpus": cores(),
             "torch_threads": torch.get_num_threads(),
             "devices": devices,
         },

@@ -50,6 +50,17 @@ def pair_mean(values: Float[Tensor, "networks networks"]) -> float:
     return float(matrix[rows, columns].mean())
 
 
+def ranks(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
+    """Ranks from 1; equal values share the mean of theirs.
+
+    Example:
+        >>> ranks(np.array([3.0, 1.0, 3.0])).tolist()
+        [2.5, 1.0, 2.5]
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
+
+
 def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.95) -> Interval:
     """Mean over the pairs of one set of networks, with an interval over networks.
 

@@ -6,7 +6,6 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from isthmus.core.errors import CheckpointError, SettingError
+from isthmus.core.machine import cores
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record, to_json
 from isthmus.merge.carry import carry
@@ -103,7 +103,7 @@ def merge_files(
     fingerprint = hashlib.sha256(json.dumps([plan.fingerprint(), header], sort_keys=True).encode()).hexdigest()
     carried: list[str] = []
     with Sink(plan.output, plan.tensors, fingerprint=fingerprint, shard_size=shard_size, metadata=header) as sink:
-        _merge_all(plan, sink, _processors() if threads is None else threads, progress)
+        _merge_all(plan, sink, cores() if threads is None else threads, progress)
         result = plan.result(sink, carried=(), seconds=time.perf_counter() - begun)
         if plan.output.suffix != ".safetensors":
             if plan.keeper.folder is not None:
@@ -218,11 +218,6 @@ def _merge_all(plan: _Plan, sink: Sink, threads: int, progress: Progress) -> Non
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _processors() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Stopped(Exception):

@@ -9,11 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
 from isthmus.core.weights import Weights, flatten
 from isthmus.noise.per_example import PerExampleGradients
-from isthmus.noise.resampling import AUGMENTED, RESAMPLED, Augment, Spread, flipped, spreads, viewed, wrong_labels
+from isthmus.noise.resampling import (
+    AUGMENTED,
+    RESAMPLED,
+    Augment,
+    Spread,
+    check_draws,
+    flipped,
+    spreads,
+    viewed,
+    wrong_labels,
+)
 
 MEASURES = ("gradient", "turn")
 
@@ -36,7 +45,7 @@ def gradient_under_resampling(
 
     Cost: one pass of single gradients, and draws × examples × entries multiplications.
     """
-    _check(draws)
+    check_draws(draws)
     examples = gradients.examples
     drawn = torch.randint(examples, (draws, examples), generator=generator, device=generator.device).cpu()
     counts = torch.zeros(draws, examples, dtype=torch.float64).scatter_add_(
@@ -107,7 +116,7 @@ def gradient_under_augmentation(
 def _over(
     source: str, objective: Objective, weights: Weights, changed: Iterable[Objective], draws: int
 ) -> tuple[Spread, ...]:
-    _check(draws)
+    check_draws(draws)
     names = objective.network.parameter_names
 
     def gradient(of: Objective) -> Tensor:
@@ -121,8 +130,3 @@ def _of(source: str, given: Float[Tensor, " size"], drawn: Float[Tensor, "draws 
     turns = 1 - (drawn @ given) / (lengths * length).clamp(min=1e-300)
     value = torch.stack([length, torch.zeros_like(length)])
     return spreads(source, MEASURES, value.cpu(), torch.stack([lengths, turns], 1).cpu())
-
-
-def _check(draws: int) -> None:
-    if draws < 2:
-        raise SettingError(f"draws must be at least 2 to see a spread, got {draws}")

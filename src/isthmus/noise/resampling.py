@@ -81,7 +81,7 @@ def under_resampling(
         >>> [s.measure for s in under_resampling(objective, network.weights, generator=torch.Generator(), draws=10)]
         ['loss', 'error']
     """
-    _check(draws)
+    check_draws(draws)
     names, table = by_example(objective, weights)
     means = torch.stack([table[_drawn(len(table), generator)].mean(0) for _ in range(draws)])
     return spreads(RESAMPLED, names, table.mean(0), means)
@@ -108,7 +108,7 @@ def under_label_noise(
 
     Cost: one forward pass, then ``draws`` evaluations of the loss on stored outputs.
     """
-    _check(draws)
+    check_draws(draws)
     outputs = _outputs(objective, weights)
 
     def table(targets: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def under_augmentation(
 
     Cost: ``draws`` + 1 passes over the data.
     """
-    _check(draws)
+    check_draws(draws)
     names, clean = by_example(objective, weights)
     rows = []
     for _ in range(draws):
@@ -159,7 +159,7 @@ def metric_choice(
     Raises:
         DataError: fewer than two solutions.
     """
-    _check(draws)
+    check_draws(draws)
     if len(solutions) < 2:
         raise DataError(f"a choice needs at least 2 solutions, got {len(solutions)}")
     rows = [by_example(objective, weights) for weights in solutions]
@@ -245,6 +245,11 @@ def spreads(
     )
 
 
-def _check(draws: int) -> None:
+def check_draws(draws: int) -> None:
+    """A spread needs two draws.
+
+    Raises:
+        SettingError: fewer.
+    """
     if draws < 2:
         raise SettingError(f"draws must be at least 2 to see a spread, got {draws}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval, bootstrap
+from isthmus.core.statistics import Interval, bootstrap, ranks
 from isthmus.merge.prediction import NAIVE, SCORES
 
 
@@ -88,13 +88,7 @@ def validated(observed: Sequence[Observed], *, seed: int = 0) -> Forecast:
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     """Pearson's correlation of the ranks, ties at their mean rank; NaN where one side does not vary."""
-    one, other = (_ranks(np.asarray(values, dtype=float)) for values in (first, second))
+    one, other = (ranks(np.asarray(values, dtype=float)) for values in (first, second))
     one, other = one - one.mean(), other - other.mean()
     lengths = math.sqrt(float((one**2).sum() * (other**2).sum()))
     return float((one * other).sum()) / lengths if lengths > 0 else math.nan
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from isthmus.core.errors import IsthmusError, SettingError
+from isthmus.core.machine import cores
 from isthmus.studies.factors.engines import Finished, Job
 
 # A job that kills its worker this often is at fault itself (out of memory, say), not the machine.
@@ -178,8 +179,3 @@ def seen_by_worker(device: str, environment: Mapping[str, str]) -> tuple[str, di
     index = int(device.partition(":")[2] or 0)
     visible = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return "cuda:0", {**environment, "CUDA_VISIBLE_DEVICES": visible[index] if visible else str(index)}
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

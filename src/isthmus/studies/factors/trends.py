@@ -13,6 +13,7 @@ import torch
 from isthmus.core.errors import SettingError
 from isthmus.core.randomness import child_seed
 from isthmus.core.record import Record
+from isthmus.core.statistics import ranks as ranked
 
 # All orders are tried up to this many; beyond it, as many are drawn, which resolves p to about 1e-4.
 _ORDERS = 20_000
@@ -79,7 +80,7 @@ def matched_trend(values: np.ndarray | torch.Tensor | Sequence[Sequence[float]])
     table = np.asarray(values, dtype=float)
     if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] < 1:
         raise SettingError(f"matched values must be replicates × at least two levels, got shape {table.shape}")
-    ranks = np.array([_ranks(row) for row in table])
+    ranks = np.array([ranked(row) for row in table])
     ranks -= ranks.mean(1, keepdims=True)
     order = np.arange(table.shape[1]) - (table.shape[1] - 1) / 2
     lengths = np.linalg.norm(ranks, axis=1) * np.linalg.norm(order)
@@ -122,13 +123,6 @@ def _permuted(ranks: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, str]:
     for row in ranks:
         totals += draw.permuted(np.tile(order, (_ORDERS, 1)), axis=1) @ row
     return totals / replicates, "sampled"
-
-
-def _ranks(row: np.ndarray) -> np.ndarray:
-    """Ranks with ties at their mean."""
-    below = (row[None, :] < row[:, None]).sum(1)
-    equal = (row[None, :] == row[:, None]).sum(1)
-    return below + (equal + 1) / 2
 
 
 def _jonckheere_variance(sizes: Sequence[int], values: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval, bootstrap
+from isthmus.core.statistics import Interval, bootstrap, ranks
 from isthmus.studies.factors.trends import holm
 
 Statistic = Callable[[np.ndarray], float]
@@ -161,7 +161,7 @@ def _correlation(
     def interval(statistic: Statistic) -> Interval:
         return _over_settings(statistic, len(gap), groups, generator=generator, level=level, draws=draws)
 
-    plain = interval(lambda i: _pearson(_ranks(sharp[i]), _ranks(gap[i])))
+    plain = interval(lambda i: _pearson(ranks(sharp[i]), ranks(gap[i])))
     partial = interval(lambda i: _pearson(*_left(sharp[i], gap[i], held[i])))
     if groups is None:
         within = Interval(math.nan, math.nan, math.nan, level, len(gap), "none: no settings were given")
@@ -198,8 +198,8 @@ def _over_settings(
 
 def _left(sharp: np.ndarray, gap: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the ranks of the controls do not explain of the ranks of both."""
-    design = np.column_stack([np.ones(len(gap)), *(_ranks(column) for column in held.T)])
-    both = np.column_stack([_ranks(sharp), _ranks(gap)])
+    design = np.column_stack([np.ones(len(gap)), *(ranks(column) for column in held.T)])
+    both = np.column_stack([ranks(sharp), ranks(gap)])
     rest = both - design @ np.linalg.lstsq(design, both, rcond=None)[0]
     return rest[:, 0], rest[:, 1]
 
@@ -210,16 +210,9 @@ def _within(sharp: np.ndarray, gap: np.ndarray, groups: np.ndarray) -> float:
     for group in set(groups.tolist()):
         inside = groups == group
         for target, values in ((first, sharp), (second, gap)):
-            ranks = _ranks(values[inside])
-            target[inside] = ranks - ranks.mean()
+            own = ranks(values[inside])
+            target[inside] = own - own.mean()
     return _pearson(first, second)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share their mean rank."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[place]
 
 
 def _pearson(first: np.ndarray, second: np.ndarray) -> float:
