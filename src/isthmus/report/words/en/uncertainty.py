@@ -4,7 +4,7 @@ TEXTS = {
     "uncertainty.title": "How far the objective can be trusted",
     "uncertainty.headline": "A measured error near {error} is good to about ± {reach}; {share} of the training labels look wrong{first}.",
     "uncertainty.headline.first": ", first of all that of example {example}",
-    "uncertainty.labels": "About {share} of the training labels are wrong, by confident learning; predictors that had not seen them contradict {disagreement}. With labels like these a perfect predictor would still show an error of {floor} and could not bring the cross-entropy below {loss}.",
+    "uncertainty.labels": "About {share} of the training labels are wrong, by confident learning; predictors that had not seen them contradict {disagreement}. Weak predictors make that estimate too high. If it is right, a perfect predictor would still show an error of {floor} and could not bring the cross-entropy below {loss}.",
     "uncertainty.before": "Nothing but the predictors of the folds was trained: this is what is known beforehand.",
     "uncertainty.start": "At the start of training the gradient's noise equals its signal at a batch of {scale} examples.",
     "uncertainty.scale": "At the solution the gradient's noise equals its signal at a batch of {scale} examples: a sensible batch size; much larger ones buy little.",

@@ -4,7 +4,7 @@ TEXTS = {
     "uncertainty.title": "目的関数はどこまで信頼できるか",
     "uncertainty.headline": "{error} 付近の測定誤差の精度は約 ± {reach} です。訓練ラベルの {share} が誤りとみられます{first}。",
     "uncertainty.headline.first": "（最初に確認すべきは例 {example}）",
-    "uncertainty.labels": "確信学習によれば、訓練ラベルの約 {share} が誤りです。それらを見ていない予測器は {disagreement} に反対します。このようなラベルでは、完全な予測器でも誤差は {floor} となり、交差エントロピーは {loss} を下回れません。",
+    "uncertainty.labels": "確信学習によれば、訓練ラベルの約 {share} が誤りです。それらを見ていない予測器は {disagreement} に反対します。予測器が弱いとこの推定は過大になります。推定が正しければ、完全な予測器でも誤差は {floor} となり、交差エントロピーは {loss} を下回れません。",
     "uncertainty.before": "学習したのは交差検証の予測器だけです。これは事前に分かることです。",
     "uncertainty.start": "学習の開始時、勾配のノイズと信号は {scale} 例のバッチで等しくなります。",
     "uncertainty.scale": "解では勾配のノイズと信号は {scale} 例のバッチで等しくなります。これが妥当なバッチサイズで、それよりはるかに大きくしても利点はわずかです。",
