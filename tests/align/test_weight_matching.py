@@ -250,6 +250,7 @@ def test_planted_permutations_of_residual_networks_come_back(shape: tuple[int, i
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # of a shared machine
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 @pytest.mark.parametrize("shape", [(30, 50, 2), (64, 128, 4), (256, 512, 4)])
 def test_of_100_planted_permutations_95_come_back(shape: tuple[int, int, int], noise: float) -> None:
@@ -300,6 +301,7 @@ def test_planted_permutations_of_a_transformer_come_back(transformer, noise: flo
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # of a shared machine
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_of_100_planted_permutations_of_a_transformer_95_come_back(transformer, noise: float) -> None:
     symmetry, shapes = transformer
