@@ -58,6 +58,20 @@ def test_a_users_module_takes_them():
     assert isinstance(changed[1], OrthoPolynomial)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_a_users_module_units_stay_exchangeable_and_signs_and_scales_go(family):
+    """One polynomial for all units is the same for each, but no longer homogeneous as a rectifier is."""
+    own = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3))
+    example = torch.zeros(2, 1, 8, 8)
+    before, after = (
+        discover(module, example, kinds=("permutation", "scale", "sign"))
+        for module in (own, with_polynomials(own, family))
+    )
+    assert sorted(group.kind for group in before.groups) == ["permutation", "scale"]
+    assert [group.kind for group in after.groups] == ["permutation"]
+    assert after.log10_size == pytest.approx(math.log10(120))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
