@@ -159,7 +159,18 @@ def test_glass_without_and_with_a_model(shell, trained, tmp_path):
     found = answer(shell, "glass", *trained, "--model", MODEL, *COMMON, "--passes", "--report", tmp_path / "g.html")
     means = {each["label"]: each["distribution"]["mean"]["estimate"] for each in found["arrangements"]}
     assert means["pairwise"] > means["raw"]
-    assert found["disconnectivity"]["source"] == "linear"
+    assert [each["label"] for each in found["arrangements"]] == ["raw", "reference", "pairwise", "function", "planted"]
+    linear, lowest = found["disconnectivity"], found["minimax"]
+    assert (linear["source"], lowest["source"]) == ("linear", "minimax")
+    assert lowest["merges"][-1][2] <= linear["merges"][-1][2]
+    assert lowest["ultrametric_by_construction"]
+
+
+def test_other_widths_are_the_control_for_finite_size(shell, tmp_path):
+    arguments = ("glass", "--train", "network=mlp-8x1,epochs=1", "--solutions", "4", "--widths", "4,16")
+    found = answer(shell, *arguments, "--alignments", "raw", "--report", tmp_path / "g.html")
+    assert found["sizes"]["entries"] == [64 * h + h + 10 * h + 10 for h in (4, 8, 16)]
+    assert found["sizes"]["exponent"]["estimate"] < 0
 
 
 def test_claims_on_own_checkpoints(shell, trained, tmp_path):

@@ -22,6 +22,10 @@ def glass(
         str, typer.Option(help="raw, reference, pairwise: some, with commas.")
     ] = "raw,reference,pairwise",
     families: Annotated[str | None, typer.Option(help="The known family of each checkpoint, with commas.")] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(help="With --train: as many networks of these widths too, as a control for finite size; commas."),
+    ] = None,
     passes: Annotated[
         bool, typer.Option("--passes", help="Also draw the disconnectivity graph (needs model and data).")
     ] = False,
@@ -71,6 +75,12 @@ def glass(
             given = _given(case, passes=passes or demo)
             if demo:
                 given["spawned"] = _spawned(data, data_dir, device, told)
+            sizes = subjects.numbers("16,128" if demo and widths is None else widths, int, what="widths")
+            given["others"] = [
+                _sized(width, "" if demo else train, solutions, data=data or "digits", data_dir=data_dir,
+                       device=device, progress=told)
+                for width in sizes
+            ]  # fmt: skip
         known = _families(families, given["names"]) if families else None
         if known is None and trunks > 1:
             known = {name: str(place * trunks // solutions) for place, name in enumerate(given["names"])}
@@ -99,6 +109,17 @@ def _spawned(data: str | None, data_dir: str | None, device: str, progress: Any)
         progress=progress,
     )  # fmt: skip
     return found.solutions, [str(place // 4) for place in range(16)]
+
+
+def _sized(width: int, train: str | None, solutions: int, **asked: Any) -> tuple[Any, Any]:
+    """As many networks of another width, and their symmetry."""
+    from isthmus.core.errors import SettingError
+    from isthmus.studies.landscape.glass import symmetry_with_scale
+
+    if train is None:
+        raise SettingError("widths are trained; give --train with the recipe they share")
+    case = subjects.chosen(None, train=subjects.widened(train, width), solutions=solutions, least=4, **asked)
+    return case.solutions, symmetry_with_scale(case.module, case.data.train_inputs[:2])
 
 
 def _families(text: str, names: Any) -> dict[str, str]:

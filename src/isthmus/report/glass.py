@@ -15,8 +15,9 @@ def glass_section(values: Mapping[str, Any], words: Words) -> Section:
     """Overlap matrices, P(q) against its null, the verdicts, the tree of passes."""
     drawn = [_matrix(each, words) for each in values["arrangements"]]
     drawn += [_histogram(each, words) for each in values["arrangements"]]
-    if values["disconnectivity"]:
-        drawn.append(_passes(values["disconnectivity"], words))
+    drawn += [_passes(values[name], words) for name in ("disconnectivity", "minimax") if values.get(name)]
+    if values.get("sizes"):
+        drawn.append(_sizes(values["sizes"], words))
     columns, rows = arrangement_rows(values, words)
     tests = [
         [words(f"glass.{each['label']}"), words(f"glass.measure.{test['measure']}"),
@@ -65,7 +66,12 @@ def _matrix(each: Mapping[str, Any], words: Words) -> Figure:
     names = [labels[place] for place in order]
     rows = [{"first": labels[i], "second": labels[j], "q": q[i][j] if i != j else None} for i in order for j in order]
     off = [row["q"] for row in rows if row["q"] is not None]
-    spec = figures.ordered_matrix(rows, names, row="first", column="second", value="q", title="q")
+    place = {leaf: float(position) for position, leaf in enumerate(order)}
+    merges = [
+        [place.get(int(left), left), place.get(int(right), right), height, leaves]
+        for left, right, height, leaves in each["states"]["merges"]
+    ]
+    spec = figures.ordered_matrix(rows, names, row="first", column="second", value="q", title="q", merges=merges)
     title = words("glass." + each["label"])
     return Figure(title, spec, caption=words("glass.matrix"), description=f"{title}: {min(off):.3g} … {max(off):.3g}")
 
@@ -94,10 +100,31 @@ def _histogram(each: Mapping[str, Any], words: Words) -> Figure:
 def _passes(graph: Mapping[str, Any], words: Words) -> Figure:
     spec = figures.tree(graph["merges"], graph["order"], graph["loss"], graph["labels"], y_title=words("curve.loss"))
     kind = words("glass.by_construction") if graph["ultrametric_by_construction"] else words("glass.linear_passes")
+    title = words(f"glass.passes.{graph['source']}")
     low, high = min(graph["loss"]), max(merge[2] for merge in graph["merges"])
-    return Figure(
-        words("glass.passes"), spec, caption=kind, description=f"{words('glass.passes')}: {low:.3g} … {high:.3g}"
-    )
+    return Figure(title, spec, caption=kind, description=f"{title}: {low:.3g} … {high:.3g}")
+
+
+def _sizes(found: Mapping[str, Any], words: Words) -> Figure:
+    """The spread of overlaps against the networks' size, and what chance alone would make of the smallest one's."""
+    pairs = sorted(zip(found["entries"], found["spread"], strict=True), key=lambda pair: pair[0])
+    names = [words("glass.sizes.found"), words("glass.sizes.chance")]
+    first = pairs[0]
+    rows = [
+        {"series": names[0], "entries": entries, "spread": spread["estimate"],
+         "low": max(spread["low"], 0.0), "high": spread["high"]}
+        for entries, spread in pairs
+    ]  # fmt: skip
+    for entries, _ in pairs:
+        chance = first[1]["estimate"] * (first[0] / entries) ** 0.5
+        rows.append({"series": names[1], "entries": entries, "spread": chance, "low": chance, "high": chance})
+    floor = min(row["spread"] for row in rows) / 4
+    spec = figures.trend(
+        rows, x="entries", y="spread", x_title=words("glass.sizes.entries"), y_title=words("glass.column.spread"),
+        order=names, floor=floor,
+    )  # fmt: skip
+    said = words("glass.sizes.said", exponent=interval_text(found["exponent"]))
+    return Figure(words("glass.sizes"), spec, caption=f"{said} {words('glass.sizes.caption')}", description=said)
 
 
 def _headline(values: Mapping[str, Any], words: Words) -> str:

@@ -63,9 +63,10 @@ def eigenvalue_rows(values: Mapping[str, Any], words: Words) -> Rows:
     for place, (value, residual) in enumerate(
         zip(values["largest"]["values"], values["largest"]["residuals"], strict=True)
     ):
-        named = classes is not None and place < len(classes["class_overlap"])
-        share = classes["class_overlap"][place] if named else None
-        rows.append([value, residual, share, _name(classes, place, words) if named else None])
+        if classes is None or place >= len(classes["class_overlap"]):
+            rows.append([value, residual, None, None])
+        else:
+            rows.append([value, residual, classes["class_overlap"][place], _name(classes, place, words)])
     for value, residual in zip(
         *((values["smallest"] or {}).get(name, []) for name in ("values", "residuals")), strict=True
     ):

@@ -15,9 +15,10 @@ def histogram(rows: Sequence[Row], *, x_title: str, y_title: str, null: str) -> 
     middle = [{**row, "q": (row["q1"] + row["q2"]) / 2, "series": null} for row in rows]
     base = alt.Chart(alt.Data(values=middle))
     tooltip = [alt.Tooltip(f"{name}:Q", format=".4g") for name in ("q", "density", "low", "high", "null")]
-    bars = base.mark_bar(color=PALETTE[1], opacity=0.55).encode(
+    # A bar with two ends along x would be drawn as a stroke at its height; a rectangle reaches down to zero.
+    bars = base.mark_rect(color=PALETTE[1], opacity=0.55).encode(
         x=alt.X("q1:Q", title=x_title, scale=alt.Scale(zero=False)), x2="q2:Q", y=alt.Y("density:Q", title=y_title),
-        tooltip=tooltip,
+        y2=alt.datum(0), tooltip=tooltip,
     )  # fmt: skip
     reach = base.mark_rule(color=PALETTE[1], strokeWidth=1.5).encode(x="q:Q", y="low:Q", y2="high:Q")
     line = base.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x="q:Q", y="null:Q", color=colour("series", [null]))

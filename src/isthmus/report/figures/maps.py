@@ -68,13 +68,22 @@ def ordered_matrix(
     )
     if not merges:
         return finished(chart)
-    lines = branches(merges, range(len(names)), [0.0] * len(names))
+    heights = [float(merge[2]) for merge in merges]
+    # Distances between many-dimensional points are all alike: from zero, a tree would be a comb without visible joins.
+    floor = min(heights) - 0.2 * ((max(heights) - min(heights)) or 1.0)
+    lines = branches(merges, range(len(names)), [floor] * len(names))
     # Cells are centred on whole numbers, half a cell from the edges.
     x = alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.5, len(names) - 0.5], nice=False))
     tree = (
         alt.Chart(alt.Data(values=lines))
         .mark_rule(color=PALETTE[6], strokeWidth=1)
-        .encode(x=x, x2="x2:Q", y=alt.Y("y:Q", axis=None), y2="y2:Q", tooltip=[alt.Tooltip("y2:Q", format=".4g")])
+        .encode(
+            x=x,
+            x2="x2:Q",
+            y=alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False, nice=False)),
+            y2="y2:Q",
+            tooltip=[alt.Tooltip("y2:Q", format=".4g")],
+        )
         .properties(width=size, height=size // 5)
     )
     return finished(alt.vconcat(tree, chart, spacing=2))

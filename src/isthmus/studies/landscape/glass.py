@@ -13,6 +13,7 @@ import isthmus.discover as discovery
 from isthmus.align import WeightMatching
 from isthmus.cluster import (
     Disconnectivity,
+    FiniteSize,
     OverlapDistribution,
     Overlaps,
     Recovery,
@@ -20,6 +21,8 @@ from isthmus.cluster import (
     Verdict,
     disconnectivity,
     distribution,
+    finite_size,
+    function_overlaps,
     hierarchy,
     overlaps,
     planted_tree,
@@ -37,6 +40,7 @@ from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
 
 ALIGNMENTS = ("raw", "reference", "pairwise")
+_EXAMPLES = 500  # of outputs that are compared: overlaps of so many are known to about a twentieth of their spread
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +48,8 @@ class Arrangement(Record):
     """How one set of solutions lies, compared in one way.
 
     Attributes:
-        label: ``raw``, ``reference``, ``pairwise``, or ``planted`` and ``spawned`` for the controls.
+        label: ``raw``, ``reference``, ``pairwise``; ``function`` for what the networks compute; ``planted`` and
+            ``spawned`` for the controls.
         overlaps: between all of them.
         distribution: P(q) with intervals over networks and a structureless null.
         verdict: hierarchical or not; ``None`` with fewer than four solutions.
@@ -62,10 +67,21 @@ class Arrangement(Record):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Glass(Record):
-    """Arrangements of the solutions and of the control, and the tree of passes between the solutions."""
+    """Arrangements of the solutions and of the controls, and the trees of passes between the solutions.
+
+    Attributes:
+        arrangements: one for each way of comparing, and one for each control.
+        disconnectivity: branches join at the highest loss on straight ways; ``None`` without an objective.
+        minimax: the same from the lowest pass over chains of those ways, ultrametric by construction.
+        sizes: how the spread of overlaps changes with the networks' size; ``None`` if other sizes were not given.
+        scale_removed: whether free scales of units were removed first.
+        provenance: versions, machine, command.
+    """
 
     arrangements: tuple[Arrangement, ...]
     disconnectivity: Disconnectivity | None
+    minimax: Disconnectivity | None
+    sizes: FiniteSize | None
     scale_removed: bool
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -81,6 +97,7 @@ def glass(
     families: Mapping[str, str] | None = None,
     planted: bool = True,
     spawned: tuple[Sequence[Weights], Sequence[str]] | None = None,
+    others: Sequence[tuple[Sequence[Weights], Symmetry | None]] = (),
     points: int = 9,
     seed: int = 0,
     progress: Progress = silent,
@@ -93,12 +110,14 @@ def glass(
         names: what they are called.
         parameters: the tensors to compare; all floating ones but running statistics by default.
         symmetry: permutations align, scale groups are removed first; without it only ``raw`` is possible.
-        objective: also measures the linear passes and draws the disconnectivity graph.
+        objective: also compares what the networks compute, measures the linear passes and draws their trees.
         alignments: some of :data:`ALIGNMENTS`.
         families: the known family of each solution, by its name.
         planted: also judge a planted family tree of as many leaves, which must come out hierarchical.
         spawned: a trained control of the same architecture: solutions that left common trunks, and the trunk of each;
             they share the order of their units and so are compared as they are.
+        others: sets of the same kind of solutions at other sizes, each with its symmetry: the control for finite size,
+            aligned pair by pair if these solutions are.
         points: on each linear pass.
         seed: of alignment, bootstrap and surrogates.
         progress: told along the way.
@@ -139,6 +158,14 @@ def glass(
                 seed,
             )
         )
+    if objective is not None:
+        computed = function_overlaps(_outputs(solutions, objective), labels=names)
+        found.append(_arranged(computed, "function", families, seed))
+    sizes = None
+    if others:
+        how = "pairwise" if "pairwise" in alignments else "raw"
+        here = next((each.overlaps for each in found if each.label == how), found[0].overlaps)
+        sizes = finite_size([here, *(_sized(*each, how=how, seed=seed) for each in others)])
     if planted:
         tree = planted_tree(_branches(len(solutions)), generator=child(seed, "planted"))
         family = {str(leaf): str(branch) for leaf, branch in enumerate(tree.families[0])}
@@ -146,19 +173,41 @@ def glass(
     if spawned is not None:
         family = {str(place): trunk for place, trunk in enumerate(spawned[1])}
         found.append(_arranged(overlaps(spawned[0], names=parameters, normalise=normalise), "spawned", family, seed))
-    graph = None
+    graph = lowest = None
     if objective is not None:
 
         def passing(done: float, total: float, label: str = "") -> None:
             progress(phases - 1 + done / total, phases, f"passes {label}".strip())
 
         graph = _passes(barriers(solutions, objective, names=names, points=points, progress=passing, **settings))
-    return Glass(tuple(found), graph, scaled)
+        lowest = disconnectivity(graph.loss, graph.heights, source="minimax", labels=graph.labels)
+    return Glass(tuple(found), graph, lowest, sizes, scaled)
 
 
 def symmetry_with_scale(module: torch.nn.Module, example: torch.Tensor) -> Symmetry:
     """The permutations of a module, and its scale groups where it has units that allow them."""
     return discovery.discover(module, example, kinds=("permutation", "scale"))
+
+
+def _outputs(solutions: Sequence[Weights], objective: Objective) -> list[torch.Tensor]:
+    """What each network computes on the first examples."""
+    few = objective.limited(_EXAMPLES)
+    found = []
+    for weights in solutions:
+        parts = [outputs for outputs, _ in few.outputs(weights)]
+        found.append(torch.cat([getattr(part, "logits", part) for part in parts]).float().cpu())
+    return found
+
+
+def _sized(solutions: Sequence[Weights], symmetry: Symmetry | None, *, how: str, seed: int) -> Overlaps:
+    """Overlaps of one set of another size, compared in the same way."""
+    scaled = symmetry is not None and any(group.kind == "scale" for group in symmetry.groups)
+    return overlaps(
+        solutions,
+        alignment=how,  # type: ignore[arg-type]
+        align=_aligner(symmetry, seed) if how != "raw" and symmetry is not None else None,
+        normalise=functools.partial(unit_scale, symmetry) if scaled and symmetry is not None else None,
+    )
 
 
 def _aligner(symmetry: Symmetry, seed: int) -> Callable[[Weights, Weights], Any]:
