@@ -110,6 +110,11 @@ def test_predictions_with_a_network_use_unlabelled_inputs(shell, family):
     code, out, err = shell("merge", *paths, "--base", family / "base.safetensors", *common, "-o", family / "merged")
     assert code == 0, err
     assert "by disagreement" in out
+    page = family / "page.html"
+    base = ("--base", family / "base.safetensors", "-o", family / "again", "--report", page)
+    code, _, err = shell("merge", *paths, *common, *base)
+    assert code == 0, err
+    assert "What each model is expected to lose" in page.read_text()
     code, _, err = shell("merge", *paths, "--predict", "-o", family / "other")
     assert code == 2
     assert "give the --base" in err

@@ -63,7 +63,7 @@ def merge(
     threads: Annotated[int | None, typer.Option(help="Tensors worked on at once; one a processor by default.")] = None,
     unsafe_pickle: options.UnsafePickle = False,
     report: Annotated[
-        str | None, typer.Option(help="With --evaluate or --keep: also write a page with figures here.")
+        str | None, typer.Option(help="With --evaluate, --keep or --predict: also write a page here.")
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="New folder, or a .safetensors file.")] = None,
     json: options.Json = False,
@@ -146,8 +146,8 @@ def _check(
 
     if evaluate and not network:
         raise SettingError("--evaluate measures a network on data: give --model and --data")
-    if report and not (evaluate or keep):
-        raise SettingError("a report shows what was measured: add --evaluate or --keep")
+    if report and not (evaluate or keep or predict):
+        raise SettingError("a report shows what was measured: add --evaluate, --keep or --predict")
     if predict and not base:
         raise SettingError("--predict asks what is lost of what the models learned: give the --base they started from")
 
@@ -167,7 +167,7 @@ def _deliver(told: dict[str, Any], output: str, *, written: bool, report: str | 
         from isthmus.report.assemble import page_of_results
         from isthmus.report.page import write_page
 
-        drawn = [told[name].to_dict() for name in ("kept", "verdict") if name in told]
+        drawn = [told[name].to_dict() for name in ("kept", "verdict", "prediction") if name in told]
         write_page(page_of_results([(output, values) for values in drawn]), report)
         console.note(f"{report} has the figures")
     if json:

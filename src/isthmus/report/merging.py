@@ -36,5 +36,34 @@ def appraisal_section(values: Mapping[str, Any], words: Words) -> Section:
     )
 
 
+def prediction_section(values: Mapping[str, Any], words: Words) -> Section:
+    """What each model is expected to lose, the most endangered first."""
+    scores = list(values["scores"][0])
+    rows = [
+        [name, *(found[score] for score in scores)]
+        for name, found in zip(values["names"], values["scores"], strict=True)
+    ]
+    by = words(f"continual.score.{values['by']}")
+    points = [
+        {"model": name, "value": found[values["by"]], "series": by}
+        for name, found in zip(values["names"], values["scores"], strict=True)
+    ]
+    spec = figures.bars(points, x="value", y="model", x_title=by, series="series")
+    said = "; ".join(f"{point['model']}: {point['value']:.4g}" for point in points)
+    return Section(
+        words("merging.prediction"),
+        text=[words("merging.prediction.text", score=by)],
+        figures=[Figure(by, spec, caption=words("merging.smaller"), description=said)],
+        tables=[
+            Table(
+                words("merging.prediction.table"),
+                [words("merging.prediction.model"), *(words(f"continual.score.{score}") for score in scores)],
+                rows,
+            )
+        ],
+        headline=words("merging.prediction.headline", name=values["names"][0], score=by),
+    )
+
+
 def _value(score: Mapping[str, Any], metric: str) -> float:
     return score["loss"] if metric == "loss" else score["metrics"][metric]

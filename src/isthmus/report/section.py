@@ -20,7 +20,7 @@ from isthmus.report.counting import counting_section
 from isthmus.report.glass import glass_section
 from isthmus.report.history import history_section
 from isthmus.report.landscape import flatness_section, generalisation_section
-from isthmus.report.merging import appraisal_section
+from isthmus.report.merging import appraisal_section, prediction_section
 from isthmus.report.page import Section
 from isthmus.report.protection import protected_section
 from isthmus.report.redundancy import symmetry_section
@@ -48,6 +48,7 @@ SECTIONS: dict[str, Builder] = {
     "Glass": glass_section,
     "History": history_section,
     "Paths": paths_section,
+    "Prediction": prediction_section,
     "Protected": protected_section,
     "Redundancies": counting_section,
     "Remedies": remedies_section,

@@ -27,5 +27,5 @@ TEXTS = {
     "history.unread": "Files that could not be read",
     "history.file": "File",
     "history.reason": "Reason",
-    "history.headline": "{known} checkpoints in {generations} generations, {merged} of them made from several others; {unknown} parents without a file.",
+    "history.headline": "Checkpoints: {known}. Generations: {generations}. Made from several others: {merged}. Parents without a file: {unknown}.",
 }

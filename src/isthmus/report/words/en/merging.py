@@ -6,4 +6,9 @@ TEXTS = {
     "merging.merged": "merged",
     "merging.ensemble": "ensemble",
     "merging.smaller": "Smaller is better.",
+    "merging.prediction": "What each model is expected to lose",
+    "merging.prediction.text": "Scores made without any label; larger means that more of what a model learned is expected to be lost. Ordered by: {score}. How well each score ranks real losses is measured by isthmus continual.",
+    "merging.prediction.table": "All scores",
+    "merging.prediction.model": "Model",
+    "merging.prediction.headline": "Expected to lose most of what it learned: {name}, by the {score}.",
 }

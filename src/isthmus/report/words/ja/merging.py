@@ -6,4 +6,9 @@ TEXTS = {
     "merging.merged": "併合",
     "merging.ensemble": "アンサンブル",
     "merging.smaller": "小さいほど良い。",
+    "merging.prediction": "各モデルが失うと予想されるもの",
+    "merging.prediction.text": "ラベルを使わない点数です。大きいほど、学んだものが多く失われると予想されます。並び順：{score}。各点数が実際の損失をどれほど正しく順位付けるかは isthmus continual が測ります。",
+    "merging.prediction.table": "すべての点数",
+    "merging.prediction.model": "モデル",
+    "merging.prediction.headline": "学んだものを最も失うと予想されるモデル：{name}（{score}）。",
 }
