@@ -86,7 +86,8 @@ def _figure(values: Mapping[str, Any], words: Words) -> Figure:
     series = [words(f"history.series.{key}") for key in ("root", "made", "unknown")]
     nodes = [
         {
-            "x": place[node["content"]][0], "y": place[node["content"]][1], "name": node["name"],
+            "x": place[node["content"]][0], "y": place[node["content"]][1],
+            "name": node["name"].removesuffix(".safetensors"),
             "series": series[(1 if node["content"] in children else 0) if node["known"] else 2],
             "hollow": not node["known"], "content": short(node["content"]),
             "made by": (node["descent"] or {}).get("made_by") or "–",

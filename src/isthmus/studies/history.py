@@ -7,12 +7,14 @@ parents that no file was given for stay in the graph as unknown.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from isthmus.core.errors import CheckpointError, IsthmusError
 from isthmus.core.history import KEY, Descent, beside, printable, read_descent
 from isthmus.core.progress import Progress, silent
+from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.merge.parents import TORCH_FILES, content_of_file
 
@@ -61,11 +63,13 @@ class History(Record):
         nodes: the earliest generation first.
         edges: every step.
         unread: files that were found but are no readable checkpoints, with the reason.
+        provenance: versions, machine, command.
     """
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     unread: tuple[tuple[str, str], ...] = ()
+    provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def node(self, content: str) -> Node:
         """The node of an identity."""
@@ -99,7 +103,7 @@ def history(paths: Sequence[str | Path], *, unsafe_pickle: bool = False, progres
         progress(place + 1, len(files), file.name)
     if not entries:
         raise CheckpointError(f"a history needs at least one readable checkpoint; {unread[0][1]}")
-    return _graph(entries[:_MOST], unread)
+    return dataclasses.replace(_graph(entries[:_MOST], unread), provenance=provenance())
 
 
 @dataclasses.dataclass(frozen=True)
