@@ -54,15 +54,16 @@ def serve(
 
     # Whoever may start work here acts in the name of the user, and others may have accounts on this machine.
     secret = token or (None if local and not allow_run else secrets.token_urlsafe(24))
+    opened = Store.open(store)
+    listening = _listening(host, port)
     app = application(
-        Store.open(store),
+        opened,
         token=secret,
         hosts=(*LOOPBACK, *(() if local else (host, socket.gethostname(), socket.getfqdn())), *(name or ())),
         addresses=not local,
         allow_run=allow_run,
         data_folder=data_dir,
     )
-    listening = _listening(host, port)
     address = address_of(host, listening.getsockname()[1], token=secret, secure=bool(certificate))
     if json:
         console.emit_json({"address": address, "process": os.getpid()})
@@ -84,11 +85,14 @@ def _listening(host: str, port: int) -> socket.socket:
     """
     from isthmus.core.errors import SettingError
 
+    # The resolver would silently take the last 16 bits of a larger number.
+    if not 0 <= port <= 65535:
+        raise SettingError(f"port must be between 0 and 65535, got {port}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=256)
-    except (OSError, OverflowError) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem)
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
         raise SettingError(
             f"host and port must be free and of this machine, but {host}:{port}: {reason.lower()}; try another --port"
         ) from problem
