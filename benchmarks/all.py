@@ -89,14 +89,28 @@ def ran(words: Sequence[str], *, limit: float) -> Done:
 
 def waited(process: int, limit: float) -> tuple[int | None, float]:
     """The exit status (None: killed at the limit) and the largest resident set in KiB."""
-    end = time.monotonic() + limit
+    end, peak = time.monotonic() + limit, 0.0
     while time.monotonic() < end:
         found, status, used = os.wait4(process, os.WNOHANG)
         if found:
-            return os.waitstatus_to_exitcode(status), used.ru_maxrss
-        time.sleep(0.05)
+            return os.waitstatus_to_exitcode(status), peak or used.ru_maxrss
+        peak = resident(process) or peak
+        time.sleep(0.02)
     os.killpg(process, 9)
-    return None, os.wait4(process, 0)[2].ru_maxrss
+    os.wait4(process, 0)
+    return None, peak
+
+
+def resident(process: int) -> float:
+    """The largest resident set of a running process so far, in KiB; 0 where the system does not tell.
+
+    What is told at its end (``ru_maxrss``) also counts the process that it was forked from.
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+    except (OSError, StopIteration):
+        return 0.0
 
 
 def last_json(done: Done) -> dict[str, Any]:

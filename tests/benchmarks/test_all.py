@@ -52,7 +52,8 @@ def test_a_ratio_is_the_peers_seconds_over_ours(table):
 
 
 def test_a_process_is_measured_and_killed_at_its_limit(table):
-    done = table.ran(["-c", "x = bytearray(200_000_000); print('{\"seconds\": 1}')"], limit=60)
+    code = "import time; x = bytearray(200_000_000); time.sleep(1); print('{\"seconds\": 1}')"
+    done = table.ran(["-c", code], limit=60)
     assert table.last_json(done) == {"seconds": 1}
     assert done.trouble is None
     assert 190 < done.peak < 400
