@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from tests.discover.modules import CASES, Case
+from tests.discover.odd_modules import ODD
 
 import isthmus
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("case", [*CASES.values(), *ODD.values()], ids=[*CASES, *ODD])
 def test_groups_have_the_sizes_worked_out_by_hand(case: Case) -> None:
     symmetry = isthmus.discover(case.make(), case.inputs())
     assert sorted(group.size for group in symmetry.groups) == sorted(case.sizes)

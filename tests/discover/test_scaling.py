@@ -190,7 +190,8 @@ def test_tied_tensors_scale_together() -> None:
     module = CASES["tied vocabulary"].make()
     symmetry = isthmus.discover(module, CASES["tied vocabulary"].inputs(), kinds=("scale",))
     assert [group.size for group in symmetry.groups] == [6]
-    shared = Calls(lambda m, x: m.b(torch.relu(m.a(x)) + torch.relu(m.c(-x))), a=lin(4, 5), b=lin(5, 3), c=lin(4, 5))
-    shared.c.weight = shared.a.weight
+    one, other = lin(4, 5), lin(4, 5)
+    other.weight = one.weight
+    shared = Calls(lambda m, x: m.b(torch.relu(m.a(x)) + torch.relu(m.c(-x))), a=one, b=lin(5, 3), c=other)
     (group,) = isthmus.discover(shared, torch.zeros(2, 4), kinds=("scale",)).groups
     assert {site.tensor for site in group.sites} == {"a.weight", "c.weight", "a.bias", "c.bias", "b.weight"}

@@ -22,7 +22,8 @@ from isthmus.discover.ledger import Ledger
 from isthmus.discover.narrow import check_alike, narrow_copy
 from isthmus.discover.proving import call_of, proof_of
 from isthmus.discover.rules import Rule
-from isthmus.discover.scaling import Probe, factor_groups, order_of_use
+from isthmus.discover.scaling import factor_groups, order_of_use
+from isthmus.discover.trial import Probe
 from isthmus.discover.verify import random_weights, redrawn
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from isthmus.core.symmetry import Parent, Role, Site, UnitGroup
+from isthmus.discover.families import Family
 from isthmus.discover.forest import Forest, levels
-from isthmus.discover.ledger import Family, Ledger
+from isthmus.discover.ledger import Ledger
 
 
 def groups_of(  # noqa: D417
@@ -169,7 +170,7 @@ def _family_sites(
         return [(_table(positions[offsets], size), ())]
     axis, starts = family.slices
     every = np.unique(starts)
-    length = int(np.diff(every).min()) if len(every) > 1 else 1
+    length = int(np.diff(every).min()) if len(every) > 1 else max(1, family.width)
     result = []
     for start in np.unique(starts[offsets]):
         here = starts[offsets] == start
@@ -178,7 +179,7 @@ def _family_sites(
         if (counts == counts[0]).all() and counts[0]:
             index = _table(positions[offsets[here]], size)
             result.append((index, ((axis, torch.arange(int(start), int(start) + length)),)))
-    if len(result) == len(every) and all(torch.equal(index, result[0][0]) for index, _ in result):
+    if not family.width and len(result) == len(every) and all(torch.equal(index, result[0][0]) for index, _ in result):
         return [(result[0][0], ())]
     return result
 

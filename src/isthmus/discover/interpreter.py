@@ -15,18 +15,33 @@ from torch.export.graph_signature import InputKind
 
 from isthmus.core.errors import SymmetryError
 from isthmus.discover.exporting import functional, place_of
+from isthmus.discover.families import Split
+from isthmus.discover.graphs import (
+    LARGEST_CONSTANT,
+    alive,
+    held,
+    held_by,
+    inputs_of,
+    measured,
+    mutates,
+    name_of,
+    nested_graph,
+    number,
+    outputs_of,
+    pointwise,
+    readers_of,
+    shapes_of,
+    writes_into_views,
+)
 from isthmus.discover.labels import Labels, constant, fixed
-from isthmus.discover.ledger import Ledger, Split, chosen_units
+from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules import CHOOSING, RULES, Rule
 from isthmus.discover.rules.elementwise import elementwise
-
-_SOME = 5  # stands for a number of places that depends on values
-_LARGEST_CONSTANT = 1 << 24  # entries; larger tables are pinned without being computed
 
 
 def interpretable(program: ExportedProgram) -> ExportedProgram:
     """The program itself, or its functional form where it writes into views or holds graphs inside graphs."""
-    return functional(program) if _writes_into_views(program.graph) else program
+    return functional(program) if writes_into_views(program.graph) else program
 
 
 def interpret(program: ExportedProgram, rules: Mapping[str, Rule]) -> Ledger:
@@ -48,13 +63,13 @@ class Interpreter:
         self.ledger = ledger
         self.rules = rules
         self.values: dict[fx.Node, Any] = {}
-        self.inputs = _inputs(program)
+        self.inputs = inputs_of(program)
 
     def run(self) -> None:
         """Interpret every node; pin what the network hands out."""
-        alive = _alive(self.program.graph)
+        last = alive(self.program.graph)
         for node in self.program.graph.nodes:
-            if node not in alive:
+            if node not in last:
                 continue
             if node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
@@ -64,12 +79,12 @@ class Interpreter:
                 self.values[node] = self._call(node)
             elif node.op == "output":
                 self.ledger.operation, self.ledger.where = "output", ""
-                kept = _outputs(self.program, node)
+                kept = outputs_of(self.program, node)
                 for value in _labels_in([self.values.get(part) for part in kept]):
                     self.ledger.pin(value)
                 self.ledger.pin_unread()
             for used in node.all_input_nodes:
-                if used in self.values and used in alive and alive[used] is node:
+                if used in self.values and used in last and last[used] is node:
                     self.values[used] = None
 
     def _placeholder(self, node: fx.Node) -> Any:
@@ -82,14 +97,14 @@ class Interpreter:
             stored = self.program.state_dict[name]
             if kind == InputKind.PARAMETER or stored.is_floating_point() or stored.is_complex():
                 return self.ledger.atoms(str(name), shape)
-            return _held(stored)
+            return held(stored)
         if kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             stored = self.program.constants.get(str(name))
-            return _held(stored) if isinstance(stored, Tensor) else fixed(shape)
+            return held(stored) if isinstance(stored, Tensor) else fixed(shape)
         return fixed(shape)
 
     def _attribute(self, node: fx.Node) -> Any:
-        return _held_by(self.program.graph_module, str(node.target))
+        return held_by(self.program.graph_module, str(node.target))
 
     def _call(self, node: fx.Node) -> Any:
         arguments: Any = fx.map_arg(node.args, lambda n: self.values[n])
@@ -98,13 +113,14 @@ class Interpreter:
             return arguments[0][arguments[1]]
         if isinstance(size := node.meta.get("val"), torch.SymInt):
             return number(size)
-        name = _name(node)
+        name = name_of(node)
         if (inner := nested_graph(node, arguments)) is not None:
             return self._nested(*inner)
         ledger = self.ledger
         ledger.operation, ledger.where, ledger.word = name, place_of(node), ""
-        ledger.shapes = _shapes(node)
-        ledger.readers = _readers(node)
+        ledger.shapes = shapes_of(node)
+        ledger.readers = readers_of(node)
+        ledger.alone = all(len(used.users) == 1 for used in node.all_input_nodes)
         chosen = [value for value in _labels_in([*arguments, *keywords.values()]) if value.refers is not None]
         if not (chosen and name in CHOOSING) and (folded := self._folded(node, arguments, keywords)) is not None:
             return self._still_chosen(folded, chosen)
@@ -112,9 +128,9 @@ class Interpreter:
             return None
         if name not in CHOOSING:
             for value in chosen:
-                ledger.pin(chosen_units(value), "takes units that an input chose by their numbers")
+                ledger.stop(value, "takes units that an input chose by their numbers")
         result = self._apply(node, name, arguments, keywords)
-        if _mutates(node) and node.args and isinstance(node.args[0], fx.Node):
+        if mutates(node) and node.args and isinstance(node.args[0], fx.Node):
             self.values[node.args[0]] = result
         return result
 
@@ -124,7 +140,7 @@ class Interpreter:
             return folded
         if any(not torch.equal(value.refers, chosen[0].refers) for value in chosen[1:]):  # type: ignore[arg-type]
             for value in chosen:
-                self.ledger.pin(chosen_units(value), "takes units that an input chose by their numbers")
+                self.ledger.stop(value, "takes units that an input chose by their numbers")
             return folded
         parts = folded if isinstance(folded, (tuple, list)) else (folded,)
         made = tuple(dataclasses.replace(part, refers=chosen[0].refers) for part in parts)
@@ -137,7 +153,7 @@ class Interpreter:
         inner.values = dict(zip(placeholders, given, strict=True))
         for node in module.graph.nodes:
             if node.op == "get_attr":
-                inner.values[node] = _held_by(module, str(node.target))
+                inner.values[node] = held_by(module, str(node.target))
             elif node.op == "call_function":
                 inner.values[node] = inner._call(node)
             elif node.op == "output":
@@ -148,7 +164,7 @@ class Interpreter:
         ledger = self.ledger
         ledger.execute = _executable(node)
         rule = self.rules.get(name) or self.rules.get(name.rstrip("_"))
-        if rule is None and _pointwise(node):
+        if rule is None and pointwise(node):
             rule = elementwise
         given = _labels_in([*arguments, *keywords.values()])
         if rule is None:
@@ -174,9 +190,9 @@ class Interpreter:
         given = _labels_in([*arguments, *keywords.values()])
         if any(value.constant is None for value in given) or not isinstance(node.target, torch._ops.OpOverload):
             return None
-        if torch.Tag.nondeterministic_seeded in node.target.tags or _measured(node):
+        if torch.Tag.nondeterministic_seeded in node.target.tags or measured(node):
             return None
-        if any(math.prod(shape) > _LARGEST_CONSTANT for shape in self.ledger.shapes) or not self.ledger.shapes:
+        if any(math.prod(shape) > LARGEST_CONSTANT for shape in self.ledger.shapes) or not self.ledger.shapes:
             return None
         try:
             real = [_real(argument) for argument in arguments]
@@ -193,32 +209,6 @@ class Interpreter:
         return None
 
 
-_MODES = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
-
-
-def nested_graph(node: fx.Node, arguments: Sequence[Any]) -> tuple[fx.GraphModule, Sequence[Any]] | None:
-    """The graph and its arguments, if a node runs a graph inside the graph."""
-    target = node.target
-    if not isinstance(target, torch._ops.HigherOrderOperator) or target.name() not in _MODES:
-        return None
-    place = next((k for k, argument in enumerate(arguments) if isinstance(argument, fx.GraphModule)), None)
-    return None if place is None else (arguments[place], arguments[place + 1 :])
-
-
-def _held_by(module: torch.nn.Module, path: str) -> Any:
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    return _held(found) if isinstance(found, Tensor) else found
-
-
-def _held(stored: Tensor) -> Labels:
-    """A tensor that the network holds and never learns."""
-    if stored.device.type == "meta" or stored.numel() > _LARGEST_CONSTANT:
-        return fixed(tuple(stored.shape))
-    return constant(stored.detach().cpu())
-
-
 def _real(argument: Any) -> Any:
     if isinstance(argument, Labels):
         return argument.constant
@@ -227,136 +217,8 @@ def _real(argument: Any) -> Any:
     return argument
 
 
-def _inputs(program: ExportedProgram) -> dict[str, tuple[InputKind, str | None]]:
-    specs = program.graph_signature.input_specs
-    return {spec.arg.name: (spec.kind, spec.target) for spec in specs if hasattr(spec.arg, "name")}
-
-
-def _outputs(program: ExportedProgram, node: fx.Node) -> list[fx.Node]:
-    from torch.export.graph_signature import OutputKind
-
-    user = {
-        spec.arg.name
-        for spec in program.graph_signature.output_specs
-        if spec.kind == OutputKind.USER_OUTPUT and hasattr(spec.arg, "name")
-    }
-    return [part for part in node.all_input_nodes if part.name in user]
-
-
-def _alive(graph: fx.Graph) -> dict[fx.Node, fx.Node | None]:
-    """Nodes on which an output depends, each with its last reader; writes in place count as reads."""
-    last: dict[fx.Node, fx.Node | None] = {}
-    for node in reversed(graph.nodes):
-        mutating = node.op == "call_function" and _mutates(node)
-        written = node.args[0] if mutating and node.args and isinstance(node.args[0], fx.Node) else None
-        if node.op == "output" or node in last or (written is not None and written in last):
-            last.setdefault(node, None)
-            for used in node.all_input_nodes:
-                if used not in last:
-                    last[used] = node
-            if written is not None:
-                last[written] = last.get(written) or node
-    return last
-
-
-def _shapes(node: fx.Node) -> list[tuple[int, ...]]:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [tuple(number(size) for size in part.shape) for part in values if isinstance(part, Tensor)]
-
-
-def number(size: Any) -> int:
-    """A size; one that depends on values (how many tokens came to an expert) is taken to be the same small number.
-
-    Labels along such an axis only tell places apart, and how many places there are changes nothing about units.
-    """
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, _SOME)))
-
-
-def _measured(node: fx.Node) -> bool:
-    """Whether a size of a node's output depends on values."""
-    value = node.meta.get("val")
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return any(not isinstance(size, int) for part in values if isinstance(part, Tensor) for size in part.shape)
-
-
-def _readers(node: fx.Node) -> frozenset[int] | None:
-    if not isinstance(node.meta.get("val"), (list, tuple)):
-        return None
-    readers = set()
-    for user in node.users:
-        if user.target is not operator.getitem:
-            return None
-        if user.users:
-            readers.add(int(user.args[1]))  # type: ignore[arg-type]
-    return frozenset(readers)
-
-
-def _name(node: fx.Node) -> str:
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return target._schema.name.replace("::", ".")
-    if isinstance(target, torch._ops.HigherOrderOperator):
-        return f"higher_order.{target.name()}"
-    return getattr(target, "__name__", str(target))
-
-
-def _mutates(node: fx.Node) -> bool:
-    target = node.target
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
-
-
-def _pointwise(node: fx.Node) -> bool:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return target in (operator.add, operator.mul, operator.sub, operator.truediv, operator.pow, operator.neg)
-    if torch.Tag.pointwise in target.tags:
-        return True
-    # A write in place is tagged less often than the operation itself.
-    packet = getattr(torch.ops.aten, target._schema.name.split("::")[-1].rstrip("_"), None)
-    if packet is None or not target._schema.is_mutable:
-        return False
-    return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
-
-
 def _executable(node: fx.Node) -> Any:
     return node.target
-
-
-def _writes_into_views(graph: fx.Graph) -> bool:
-    """Whether something is written in place into a value that shares memory with another one still in use."""
-    for node in graph.nodes:
-        if node.op != "call_function":
-            continue
-        target = node.target
-        if isinstance(target, torch._ops.HigherOrderOperator):
-            if target.name() not in _MODES:
-                return True
-            continue
-        if not _mutates(node) or not node.args or not isinstance(node.args[0], fx.Node):
-            continue
-        written = node.args[0]
-        if written.op != "call_function" or _shares_memory(written):
-            return True
-        if any(_shares_memory(user) for user in written.users if user is not node):
-            return True
-    return False
-
-
-_ALIASES = frozenset({"getitem", "contiguous", "reshape", "flatten", "to", "type_as", "dropout", "detach", "view_as"})
-
-
-def _shares_memory(node: fx.Node) -> bool:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return target is operator.getitem and _shares_memory(node.args[0])  # type: ignore[arg-type]
-    if any(output.alias_info is not None and not output.alias_info.is_write for output in target._schema.returns):
-        return True
-    name = target._schema.name.split("::")[-1]
-    return name in _ALIASES or name.startswith(("split", "chunk", "unbind", "tensor_split"))
 
 
 def _labels_in(arguments: Any) -> list[Labels]:

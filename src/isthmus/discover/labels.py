@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+_MIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # odd 64-bit constants, as in splitmix64
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
@@ -210,3 +212,21 @@ def _reshape_layer(
     if layer.distinct and ids.numel() == layer.ids.numel():
         return Layer(ids, layer.pinned, True)
     return squeezed(ids, pinned=layer.pinned, axes=list(itertools.chain(*touched)))
+
+
+def mixed(values: Tensor) -> Tensor:
+    """A 64-bit hash of each integer; sums of hashes tell multisets apart."""
+    values = values * _MIX[0]
+    values = (values ^ (values >> 30)) * _MIX[1]
+    values = (values ^ (values >> 27)) * _MIX[2]
+    return values ^ (values >> 31)
+
+
+def dropped(value: Labels, axes: Sequence[int]) -> Labels:
+    """Labels without some axes of size 1."""
+    kept = [axis for axis in range(value.rank) if axis not in set(axes)]
+    layers = tuple(
+        dataclasses.replace(layer, ids=layer.ids.reshape([layer.ids.shape[axis] for axis in kept]))
+        for layer in value.layers
+    )
+    return Labels(tuple(value.shape[axis] for axis in kept), layers)

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from isthmus.core.errors import SymmetryError
 from isthmus.core.symmetry import Proof, Symmetry
 from isthmus.core.weights import Weights
-from isthmus.discover.interpreter import nested_graph
+from isthmus.discover.graphs import nested_graph
 from isthmus.discover.verify import Call, module_call, prove
 
 _ROUNDING = frozenset({torch.float32, torch.float16, torch.bfloat16})

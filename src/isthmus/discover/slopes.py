@@ -21,9 +21,7 @@ _MOST_DRAWS = 24
 _UNITS = 256  # whose equations are used; all units of a group obey the same ones
 
 
-def slopes(  # noqa: D417
-    groups: Sequence[UnitGroup], call: Call, draw: Draw, generator: torch.Generator
-) -> list[Tensor]:
+def slopes(groups: Sequence[UnitGroup], call: Call, draw: Draw, generator: torch.Generator) -> list[Tensor]:  # noqa: D417
     """For each group the change of a random mix of outputs as one unit's entries at one site grow.
 
     Args:

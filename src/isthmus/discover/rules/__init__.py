@@ -6,6 +6,7 @@ from isthmus.discover.rules import (
     convolution,
     creation,
     elementwise,
+    joining,
     lookup,
     movement,
     normalisation,
@@ -13,6 +14,8 @@ from isthmus.discover.rules import (
     recurrent,
     reduction,
     sampling,
+    spectral,
+    writing,
 )
 from isthmus.discover.rules.registry import CHOOSING, RULES, Rule
 
@@ -25,6 +28,7 @@ __all__ = [
     "convolution",
     "creation",
     "elementwise",
+    "joining",
     "lookup",
     "movement",
     "normalisation",
@@ -32,4 +36,6 @@ __all__ = [
     "recurrent",
     "reduction",
     "sampling",
+    "spectral",
+    "writing",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.discover.labels import Labels, aligned, permuted, reshaped
-from isthmus.discover.ledger import Ledger, dropped
+from isthmus.discover.labels import Labels, aligned, dropped, permuted, reshaped
+from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
 

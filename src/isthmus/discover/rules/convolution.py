@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from isthmus.discover.families import Split
 from isthmus.discover.labels import Labels, Layer, positional, reshaped
-from isthmus.discover.ledger import Ledger, Split
+from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
 

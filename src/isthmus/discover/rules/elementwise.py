@@ -93,7 +93,6 @@ def glu(ledger: Ledger, value: Labels, dim: int = -1) -> Labels:
     "double",
     "half",
     "bfloat16",
-    "view_as_real_copy",
     "positive",
     "_assert_tensor_metadata",
     "prims.convert_element_type",

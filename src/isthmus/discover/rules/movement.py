@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.discover.labels import Labels, Layer, aligned, moved, permuted, positional, reshaped, squeezed
-from isthmus.discover.ledger import Ledger, dropped
+from isthmus.discover.labels import Labels, Layer, aligned, dropped, moved, permuted, positional, reshaped, squeezed
+from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
 
@@ -135,8 +135,17 @@ def select(ledger: Ledger, value: Labels, dim: int, index: int) -> Labels:
 def split(ledger: Ledger, value: Labels, _sizes: Any, dim: int = 0) -> list[Labels]:
     """An axis in runs."""
     parts, start = [], 0
+    dim %= value.rank
+    own = (
+        value.source is not None
+        and ledger.alone
+        and value.rank > 1
+        and not any(s.tensor == value.source for s in ledger.splits)
+    )
     for shape in ledger.shapes:
-        parts.append(narrowed(ledger, value, dim, start, start + shape[dim]))
+        part = narrowed(ledger, value, dim, start, start + shape[dim])
+        # Projections of queries, keys and values that are kept in one matrix may read different streams.
+        parts.append(ledger.part(part, value.source, dim, start) if own and value.source else part)
         start += shape[dim]
     return parts
 
@@ -145,101 +154,6 @@ def split(ledger: Ledger, value: Labels, _sizes: Any, dim: int = 0) -> list[Labe
 def unbind(ledger: Ledger, value: Labels, dim: int = 0) -> list[Labels]:
     """Every position along an axis on its own."""
     return [select(ledger, value, dim, index) for index in range(value.shape[dim])]
-
-
-@rule("cat", "concat", "concatenate")
-def cat(ledger: Ledger, values: Sequence[Labels], dim: int = 0) -> Labels:
-    """Values one after the other along an axis."""
-    values = [value for value in values if value.shape != (0,)]
-    if len(values) == 1:
-        return values[0]
-    dim %= values[0].rank
-    shape = list(values[0].shape)
-    shape[dim] = sum(value.shape[dim] for value in values)
-    layers = [*_joined_movable(ledger, values, dim), *_joined_pinned(values, dim, shape)]
-    return Labels(tuple(shape), ledger.settle(layers, shape))
-
-
-def _joined_movable(ledger: Ledger, values: Sequence[Labels], dim: int) -> list[Layer]:
-    """Movable layers in corresponding order; where a value has none, one label that stands still."""
-    orders = [sorted(value.movable, key=lambda layer: sorted(layer.axes - {dim})) for value in values]
-    result = []
-    for number in range(max((len(order) for order in orders), default=0)):
-        row = [order[number] if number < len(order) else None for order in orders]
-        present = [layer for layer in row if layer is not None]
-        if len(present) == len(row) and all(
-            layer.ids.shape[dim] == 1 and torch.equal(layer.ids, present[0].ids) for layer in present
-        ):
-            result.append(present[0])
-            continue
-        axes = frozenset().union(*[layer.axes for layer in present])
-        pieces = []
-        for value, layer in zip(values, row, strict=True):
-            ids = still(ledger).reshape((1,) * value.rank) if layer is None else layer.ids
-            pieces.append(_written(ids, value.shape, axes | {dim}))
-        result.append(squeezed(torch.cat(pieces, dim)))
-    return result
-
-
-def _joined_pinned(values: Sequence[Labels], dim: int, shape: Sequence[int]) -> list[Layer]:
-    """What tells places apart: which part, and the place within it."""
-    pinned = [[layer for layer in value.layers if layer.pinned] for value in values]
-    single = [layers[0] if len(layers) == 1 else None for layers in pinned]
-    first = single[0]
-    if first is not None and all(
-        layer is not None and layer.distinct and layer.ids.shape == first.ids.shape and layer.ids.shape[dim] == 1
-        for layer in single
-    ):
-        return [first, _parts(values, dim)]
-    axes = frozenset().union(*[layer.axes for layers in pinned for layer in layers]) | {dim}
-    pieces, offset = [], 0
-    for value, layers in zip(values, pinned, strict=True):
-        joint = torch.zeros((1,) * value.rank, dtype=torch.int64)
-        for layer in layers:
-            joint = torch.unique(joint * (int(layer.ids.max()) + 1) + layer.ids, return_inverse=True)[1]
-        pieces.append(_written(joint, value.shape, axes) + offset)
-        offset += int(joint.max()) + 1
-    return [squeezed(torch.cat(pieces, dim), pinned=True)]
-
-
-def _parts(values: Sequence[Labels], dim: int) -> Layer:
-    sizes = [value.shape[dim] for value in values]
-    ids = torch.repeat_interleave(torch.arange(len(values)), torch.tensor(sizes))
-    layout = [1] * values[0].rank
-    layout[dim] = len(ids)
-    return Layer(ids.reshape(layout), True, len(ids) == len(values))
-
-
-def _written(ids: Tensor, shape: Sequence[int], axes: frozenset[int]) -> Tensor:
-    return ids.expand([size if axis in axes else ids.shape[axis] for axis, size in enumerate(shape)])
-
-
-def still(ledger: Ledger) -> Tensor:
-    """One new label that nothing may exchange: the unit of entries that belong to no unit."""
-    label = ledger.blocks(1)
-    ledger.mark(label, label)
-    return label
-
-
-@rule("stack")
-def stack(ledger: Ledger, values: Sequence[Labels], dim: int = 0) -> Labels:
-    """Values along a new axis."""
-    rank = values[0].rank
-    dim %= rank + 1
-    shape = (*values[0].shape[:dim], 1, *values[0].shape[dim:])
-    return cat(ledger, [reshaped(value, shape) for value in values], dim)
-
-
-@rule("hstack")
-def hstack(ledger: Ledger, values: Sequence[Labels]) -> Labels:
-    """Along the second axis, or the only one."""
-    return cat(ledger, values, 0 if values[0].rank == 1 else 1)
-
-
-@rule("vstack")
-def vstack(ledger: Ledger, values: Sequence[Labels]) -> Labels:
-    """Along the first axis."""
-    return cat(ledger, [v if v.rank > 1 else reshaped(v, (1, *v.shape)) for v in values], 0)
 
 
 def literal(ledger: Ledger, value: Labels, move: Any, *, choose: bool = True) -> Labels:
@@ -343,44 +257,6 @@ def im2col(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> L
     return literal(ledger, value, move)
 
 
-@rule("constant_pad_nd", "pad")
-def pad(ledger: Ledger, value: Labels, amounts: Sequence[int], *arguments: Any, **keywords: Any) -> Labels:
-    """Positions added on the sides of the last axes."""
-    mode = keywords.get("mode", arguments[0] if arguments and isinstance(arguments[0], str) else "constant")
-    if mode != "constant":
-        return _pad_by_copies(ledger, value, amounts, mode)
-    result = value
-    for number in range(len(amounts) // 2):
-        dim = value.rank - 1 - number
-        before, after = amounts[2 * number], amounts[2 * number + 1]
-        if before < 0 or after < 0:
-            start, end = max(0, -before), result.shape[dim] - max(0, -after)
-            result, before, after = narrowed(ledger, result, dim, start, end), max(0, before), max(0, after)
-        sides = [Labels((*result.shape[:dim], size, *result.shape[dim + 1 :])) for size in (before, after)]
-        parts = [part for part in (sides[0], result, sides[1]) if part.shape[dim]]
-        result = cat(ledger, parts, dim)
-    return result
-
-
-def _pad_by_copies(ledger: Ledger, value: Labels, amounts: Sequence[int], mode: str) -> Labels:
-    def move(ids: Tensor) -> Tensor:
-        for number in range(len(amounts) // 2):
-            dim = ids.dim() - 1 - number
-            before, after = amounts[2 * number], amounts[2 * number + 1]
-            size = ids.shape[dim]
-            at = torch.arange(-before, size + after)
-            if mode == "circular":
-                at = at % size
-            elif mode == "replicate":
-                at = at.clamp(0, size - 1)
-            else:
-                at = (size - 1) - (at.abs() - (size - 1)).abs()
-            ids = ids.index_select(dim, at)
-        return ids
-
-    return literal(ledger, value, move)
-
-
 @rule("tril", "triu")
 def triangle(ledger: Ledger, value: Labels, *_: Any) -> Labels:
     """Zeros on one side of the diagonal: places along both last axes matter."""
@@ -392,3 +268,10 @@ def triangle(ledger: Ledger, value: Labels, *_: Any) -> Labels:
 def diag_embed(ledger: Ledger, value: Labels, *_: Any) -> Labels:
     """A vector on a diagonal."""
     return ledger.opaque([value], ledger.shape, "spreads units over a diagonal")
+
+
+def still(ledger: Ledger) -> Tensor:
+    """One new label that nothing may exchange: the unit of entries that belong to no unit."""
+    label = ledger.blocks(1)
+    ledger.mark(label, label)
+    return label

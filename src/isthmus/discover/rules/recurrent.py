@@ -8,7 +8,7 @@ from typing import Any
 from isthmus.discover.labels import Labels, positional, reshaped
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.contraction import linear
-from isthmus.discover.rules.movement import cat, stack
+from isthmus.discover.rules.joining import cat, stack
 from isthmus.discover.rules.movement import select as selected
 from isthmus.discover.rules.registry import rule
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from isthmus.discover.labels import Labels, Layer, canonical, positional, squeezed
-from isthmus.discover.ledger import Ledger, mixed
+from isthmus.discover.labels import Labels, Layer, canonical, mixed, positional, squeezed
+from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
 

@@ -1,0 +1,86 @@
+"""Labels of symmetric functions along axes, and of entries that were taken from a value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from isthmus.discover import choosing
+from isthmus.discover.labels import Labels, Layer, dropped, mixed, positional, squeezed
+from isthmus.discover.meeting import deduplicated
+
+if TYPE_CHECKING:
+    from isthmus.discover.ledger import Ledger
+
+
+def reduce(ledger: Ledger, value: Labels, axes: Sequence[int], *, keepdim: bool = False) -> Labels:
+    """Labels of a symmetric function (sum, mean, maximum) of all entries along some axes."""
+    axes = sorted({axis % value.rank for axis in axes}) if value.rank else []
+    layers = []
+    for layer in value.layers:
+        if (reduced := _reduce_layer(ledger, layer, axes)) is not None:
+            layers.append(reduced)
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(value.shape))
+    result = Labels(shape, deduplicated(layers))
+    return result if keepdim else dropped(result, axes)
+
+
+def _reduce_layer(ledger: Ledger, layer: Layer, axes: Sequence[int]) -> Layer | None:
+    gone = [axis for axis in axes if layer.ids.shape[axis] > 1]
+    kept = layer.axes - set(axes)
+    if not gone:
+        return layer
+    if not layer.pinned:
+        ledger.read.append(layer.ids.reshape(-1))
+    if not kept:
+        return None
+    if (slots := ledger.slots(layer)) is not None:
+        return choosing.reduced(ledger, layer, gone, slots)
+    layout = [1 if axis in gone else size for axis, size in enumerate(layer.ids.shape)]
+    if layer.pinned and layer.distinct:
+        return positional(layout)
+    content = mixed(layer.ids).sum(dim=gone, keepdim=True)
+    block = torch.unique(content, return_inverse=True)[1]
+    if layer.pinned:
+        return squeezed(block, pinned=True)
+    names, index = torch.unique(layer.ids, return_inverse=True)
+    code, counts = torch.unique(index * (int(block.max()) + 1) + block, return_counts=True)
+    if len(code) != len(names):
+        ledger.mark(names, names)
+        ledger.obstacle(names, "sums over windows that overlap")
+        return positional(layout)
+    number = int(block.max()) + 1
+    owner = code % number
+    times = counts // torch.bincount(block.reshape(-1), minlength=number)[owner]
+    if len(times.unique()) > 1:
+        ledger.mark(names, times)
+    blocks = ledger.blocks(number)
+    ledger.nest(names, blocks[owner])
+    return squeezed(blocks[block])
+
+
+def chosen(ledger: Ledger, before: Labels, after: Labels) -> Labels:
+    """Labels after entries were taken from a value: those taken more often, or not at all, are marked."""
+    for old, new in zip(_movable_in_order(before), _movable_in_order(after), strict=False):
+        names, occurring = torch.unique(old.ids, return_counts=True)
+        found, counts = torch.unique(new.ids, return_counts=True)
+        if ledger.slots(old) is not None:
+            # An input brings some units to more slots than others; only the share that was taken counts.
+            shares = counts / occurring[torch.searchsorted(names, found)]
+            counts = torch.unique(shares, return_inverse=True)[1] + 1
+        times = torch.zeros(len(names), dtype=torch.int64)
+        times[torch.searchsorted(names, found)] = counts
+        if len(times.unique()) > 1:
+            ledger.mark(names, times)
+            ledger.unread.append(names[times == 0])
+        ledger.read.append(found)
+    if len(after.layers) > 1:
+        return dataclasses.replace(after, layers=ledger.settle(after.layers, after.shape))
+    return after
+
+
+def _movable_in_order(value: Labels) -> tuple[Layer, ...]:
+    return tuple(layer for layer in value.layers if not layer.pinned)

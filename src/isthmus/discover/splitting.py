@@ -1,0 +1,84 @@
+"""Requests for a second look: axes whose positions are units of their own in each slice of another axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from isthmus.discover.families import Split
+from isthmus.discover.labels import Labels, Layer
+
+if TYPE_CHECKING:
+    from isthmus.discover.ledger import Ledger
+
+
+def ask(ledger: Ledger, values: Sequence[Labels], kept: int) -> None:
+    """A batch of weight matrices: each has rows and columns of its own, which whole-axis labels cannot say."""
+    for value in values:
+        others = [other for other in values if other is not value]
+        for axis in range(value.rank):
+            if not value.varies(axis):
+                continue
+            batch = axis < kept and any(other.varies(axis) for other in others) and not _routes(ledger, [value], axis)
+            for layer in value.movable:
+                if layer.ids.shape[axis] > 1:
+                    continue
+                finer = any(
+                    axis in there.axes and layer.axes <= there.axes for other in others for there in other.movable
+                )
+                routed = layer.axes - set(range(kept)) and axis < kept and _routes(ledger, others, axis)
+                if batch or finer or routed:
+                    _want_split(ledger, value, layer, axis, inner_only=not (batch or routed))
+
+
+def ask_as(ledger: Ledger, values: Sequence[Labels]) -> None:
+    """What meets units of slices (the biases of all experts in one matrix) must say which slice is meant too."""
+    if not ledger.splits:
+        return
+    for value in values:
+        for there in value.movable:
+            if len(there.axes) < 2 or ledger.family(int(there.ids.min())).slices is None:
+                continue
+            for other in values:
+                for layer in other.movable:
+                    if layer.axes < there.axes:
+                        for axis in there.axes - layer.axes:
+                            _want_split(ledger, other, layer, axis, inner_only=True)
+
+
+def _routes(ledger: Ledger, values: Sequence[Labels], axis: int) -> bool:
+    """Whether an axis of some value holds units that an input chose."""
+    return any(axis in (ledger.slots(layer) or ()) for value in values for layer in value.movable if axis in layer.axes)
+
+
+def want_slices(ledger: Ledger, table: Labels, axis: int, dim: int) -> None:
+    """The positions of a table along ``dim`` are units of their own in each of its slices along ``axis``."""
+    for layer in table.movable:
+        if layer.ids.shape[dim] > 1 and layer.ids.shape[axis] == 1:
+            _want_split(ledger, table, layer, axis, inner_only=False)
+
+
+def sliced(ledger: Ledger, value: Labels, axis: int) -> bool:
+    """Whether units along an axis come from a table whose slices have, or shall have, units of their own."""
+    tables = {split.tensor for split in ledger.splits | ledger.wanted}
+    return any(
+        layer.ids.shape[axis] > 1 and ledger.family(int(layer.ids.min())).tensor in tables for layer in value.movable
+    )
+
+
+def _want_split(ledger: Ledger, value: Labels, layer: Layer, axis: int, *, inner_only: bool) -> None:
+    family = ledger.family(int(layer.ids.min()))
+    if family.tensor is None or family.slices is not None or int(layer.ids.max()) >= family.stop:
+        return
+    for other in value.movable:
+        if other.ids.shape[axis] == 1 or other.ids is layer.ids:
+            continue
+        owner = ledger.family(int(other.ids.min()))
+        if owner.tensor != family.tensor or owner.dim == family.dim or int(other.ids.max()) >= owner.stop:
+            continue
+        # Of two axes that could each be split by the other, the later one is: heads come before their channels.
+        if inner_only and owner.dim > family.dim:
+            continue
+        parts = owner.stop - owner.start if owner.start in ledger.routed else value.shape[axis]
+        if owner.slices is None and owner.stop - owner.start >= parts:
+            ledger.wanted.add(Split(family.tensor, family.dim, owner.dim, parts))
