@@ -132,29 +132,28 @@ def headline(values: Mapping[str, Any], words: Words) -> str:
 
 
 def _figures(values: Mapping[str, Any], words: Words) -> list[Figure]:
-    if len({trial["size"] for trial in values["trials"]}) < 2:
-        return []
+    """One figure for each level of label noise: the barrier of each remedy at each size."""
     drawn = []
     for noise in sorted({trial["label_noise"] for trial in values["trials"]}):
         rows = []
         for trial in (t for t in values["trials"] if t["label_noise"] == noise):
-            rows.append(_row(words(f"remedies.{trial['remedy']}"), trial["parameters"], trial["naive"]["loss"]))
+            size = words("remedies.at_size", size=trial["size"])
+            rows.append(_row(words(f"remedies.{trial['remedy']}"), size, trial["naive"]["loss"]))
             if trial["remedy"] == "plain" and trial["aligned"]:
-                rows.append(_row(words("remedies.plain.aligned"), trial["parameters"], trial["aligned"]["loss"]))
-        spec = figures.trend(
-            rows, x="parameters", y="barrier", x_title=words("remedies.column.parameters"),
-            y_title=words("convention.loss_barrier"), order=list(dict.fromkeys(row["series"] for row in rows)),
-            floor=1e-3,
+                rows.append(_row(words("remedies.plain.aligned"), size, trial["aligned"]["loss"]))
+        spec = figures.intervals(
+            rows, x="barrier", y="remedy", x_title=words("convention.loss_barrier"), series="size",
+            order=list(dict.fromkeys(row["size"] for row in rows)), floor=1e-3,
         )  # fmt: skip
-        said = "; ".join(f"{row['series']}, {row['parameters']}: {row['barrier']:.3g}" for row in rows)
+        said = "; ".join(f"{row['remedy']}, {row['size']}: {row['barrier']:.3g}" for row in rows)
         drawn.append(Figure(words("remedies.by_size", noise=f"{noise:g}"), spec, description=said))
     return drawn
 
 
-def _row(series: str, parameters: int, interval: Mapping[str, Any]) -> dict[str, Any]:
+def _row(remedy: str, size: str, interval: Mapping[str, Any]) -> dict[str, Any]:
     estimate = interval["estimate"]
     low, high = (estimate if interval[end] is None else interval[end] for end in ("low", "high"))
-    return {"series": series, "parameters": parameters, "barrier": estimate, "low": low, "high": high}
+    return {"remedy": remedy, "size": size, "barrier": estimate, "low": low, "high": high}
 
 
 def _power(exponent: float | None) -> str:

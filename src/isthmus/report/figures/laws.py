@@ -1,4 +1,4 @@
-"""Measured points against the law that predicts them."""
+"""Measured points with their intervals: against a law that predicts them, or by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from isthmus.report.figures.style import HEIGHT, WIDTH, Row, altair, colour, distinct, finished
+
+_NAMES = 210  # pixels kept for names: pictures are measured with one font and read with another
 
 
 def law(
@@ -35,3 +37,30 @@ def law(
         y="low:Q", y2="high:Q", color=colour(series, order or distinct(rows, series))
     )
     return finished((dashed + reach + points).properties(width=WIDTH, height=HEIGHT))
+
+
+def intervals(
+    rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str], floor: float
+) -> dict[str, Any]:
+    """Estimates with intervals (``low``, ``high`` in each row) by name, coloured by series, on a logarithmic axis.
+
+    What lies below the ``floor`` is drawn on it; hovering tells the true values.
+    """
+    alt = altair()
+    names = (x, "low", "high")
+    rows = [{**row, **{f"drawn_{name}": max(row[name], floor) for name in names}} for row in rows]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y(
+            f"{y}:N", title=None, sort=distinct(rows, y), axis=alt.Axis(labelLimit=240, grid=True, minExtent=_NAMES)
+        ),
+        yOffset=alt.YOffset(f"{series}:N", sort=list(order)),
+        color=colour(series, order),
+    )
+    tooltip = [f"{y}:N", f"{series}:N", *(alt.Tooltip(f"{name}:Q", format=".4g") for name in names)]
+    axis = alt.X(
+        f"drawn_{x}:Q", title=x_title, scale=alt.Scale(type="log", domainMin=floor),
+        axis=alt.Axis(tickCount=4, format="~g"),
+    )  # fmt: skip
+    reach = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("drawn_low:Q"), x2="drawn_high:Q")
+    points = base.mark_point(filled=True, size=50, opacity=1).encode(x=axis, tooltip=tooltip)
+    return finished((reach + points).properties(width=WIDTH, height=alt.Step(9)))
