@@ -108,6 +108,13 @@ def test_a_record_in_a_folder_is_that_of_the_checkpoint_in_it(tmp_path):
     assert next(node for node in history([file]).nodes if node.known).notes == ("no_record",)
 
 
+def test_names_that_two_have_are_told_with_their_folders(tmp_path):
+    for folder, value in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        save(weights(value), tmp_path / folder / "a.safetensors")
+    assert [node.name for node in history([tmp_path]).nodes] == ["one/a.safetensors", "two/a.safetensors"]
+
+
 def test_nothing_to_read(tmp_path):
     with pytest.raises(CheckpointError, match="nothing at"):
         history([tmp_path / "missing"])

@@ -6,6 +6,7 @@ parents that no file was given for stay in the graph as unknown.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -123,7 +124,12 @@ class _Entry:
     def name(self) -> str:
         """The file's name, with its folder's where the name alone tells nothing."""
         told = self.file.name in ("model.safetensors", "pytorch_model.bin", "model.pt")
-        return printable(f"{self.file.parent.name}/{self.file.name}" if told else self.file.name)
+        return self.longer if told else printable(self.file.name)
+
+    @property
+    def longer(self) -> str:
+        """The file's name with its folder's."""
+        return printable(f"{self.file.parent.name}/{self.file.name}")
 
 
 def _records(file: Path, content: str) -> tuple[Descent, ...]:
@@ -174,14 +180,20 @@ def _graph(entries: Sequence[_Entry], unread: Sequence[tuple[str, str]]) -> Hist
                 edges.setdefault((step.parent, step.child, step.role), step)
     everything = list(dict.fromkeys([*names, *of]))
     generation = _generations(everything, edges.values())
-    nodes = [
-        Node(
-            content, of[content][0].name if content in of else names[content] or content[:15],
-            tuple(printable(entry.file) for entry in of.get(content, ())), content in of, generation[content],
-            records.get(content), tuple(dict.fromkeys(notes.get(content, ()))),
-        )
-        for content in everything
-    ]  # fmt: skip
+    first = {content: same[0] for content, same in of.items()}
+    often = collections.Counter(entry.name for entry in first.values())
+    nodes = []
+    for content in everything:
+        entry = first.get(content)
+        name = names.get(content) or content[:15]
+        if entry is not None:
+            name = entry.name if often[entry.name] == 1 else entry.longer
+        nodes.append(
+            Node(
+                content, name, tuple(printable(one.file) for one in of.get(content, ())), entry is not None,
+                generation[content], records.get(content), tuple(dict.fromkeys(notes.get(content, ()))),
+            )
+        )  # fmt: skip
     nodes.sort(key=lambda node: (node.generation, node.name, node.content))
     return History(tuple(nodes), tuple(edges.values()), tuple(unread))
 
