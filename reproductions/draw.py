@@ -1,7 +1,7 @@
 """Figures and tables of recorded results: python reproductions/draw.py FOLDER [FOLDER ...]
 
-Every ``*.json`` of a folder that holds a result (it names its kind) becomes ``NAME-1.svg`` and so on, one for each figure of
-its section on a page, and all their sentences and tables stand in ``tables.md``.
+Every ``*.json`` of a folder that holds a result (it names its kind) becomes ``NAME-1.svg`` and so on, one for each
+figure of its section on a page, and all their sentences and tables stand in ``tables.md``.
 """
 
 from __future__ import annotations
