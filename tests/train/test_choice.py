@@ -11,8 +11,8 @@ from isthmus.train.task import prepare
 from isthmus.zoo import Data, build
 
 
-def group(replicas: int = 3):
-    recipe = Recipe(network="mlp-6x1", settings={"inputs": [1, 4, 4], "classes": 2}, batch_size=8)
+def group(replicas: int = 3, network: str = "mlp-6x1"):
+    recipe = Recipe(network=network, settings={"inputs": [1, 4, 4], "classes": 2}, batch_size=8)
     inputs, targets = torch.randn(32, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 2
     data = Data(inputs, targets, inputs, targets, 2)
     batches = Batches.of(recipe.replicates(replicas), data, device=torch.device("cpu"))
@@ -60,7 +60,7 @@ def test_compiling_is_tried_only_for_long_trainings(monkeypatch):
 @pytest.mark.parametrize("count", [2, 16])
 def test_no_trial_costs_more_than_a_quarter_of_what_it_could_save(monkeypatch, count):
     tried = []
-    monkeypatch.setattr(choice, "_candidates", lambda task, count: ["vectorised", "graphs", "compiled graphs"])
+    monkeypatch.setattr(choice, "_candidates", lambda task, count, stretch: ["vectorised", "graphs", "compiled graphs"])
     monkeypatch.setattr(choice, "_ALL", {name: lambda task, name=name: tried.append(name) for name in choice._ALL})
     monkeypatch.setattr(choice._Probe, "check", lambda self, engine: None)
     monkeypatch.setattr(choice._Probe, "seconds", lambda self, engine: float("inf"))
@@ -77,7 +77,16 @@ class _Counted(choice._Probe):
     """Knows only how many replicas there are."""
 
     def __init__(self, count: int) -> None:
-        self.state = type("State", (), {"count": count})()
+        self.state, self.stretch = type("State", (), {"count": count})(), None
+
+
+@pytest.mark.parametrize(("last", "wanted"), [(0.5, "sequential, channels last"), (1.1, "sequential")])
+def test_convolutions_on_a_cpu_may_have_their_channels_last(monkeypatch, last, wanted):
+    monkeypatch.setattr(
+        choice._Probe, "seconds", lambda self, engine, replicas=None: last if "last" in engine.name else 1.0
+    )
+    assert choose(*group(1, "vgg-4"), steps=1000, engine="auto")[0].name == wanted
+    assert choose(*group(1), steps=1000, engine="auto")[0].name == "sequential"  # nothing to lay out
 
 
 def test_close_engines_are_timed_again_in_turns(monkeypatch):

@@ -85,12 +85,13 @@ def by_hand(recipe: Recipe, data: Data) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("engine", ["sequential", "vectorised"])
+@pytest.mark.parametrize("engine", ["sequential", "channels last", "vectorised"])
 @pytest.mark.parametrize("kind", ["mlp-12x2", "vgg-4-6", "resnet20-x0.125"])
 def test_engines_are_the_loop_by_hand_with_running_statistics(engine, kind):
     recipe = dataclasses.replace(BASE, network=kind, epochs=2, order_seed=5)
     data = images()
     for replica in train(recipe.replicates(2), data=data, module=build, engine=engine):
+        assert engine in replica.engine
         right = by_hand(replica.recipe, data).state_dict()
         assert list(replica.weights) == list(right)
         for name, tensor in right.items():

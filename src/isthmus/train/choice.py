@@ -12,7 +12,7 @@ from isthmus.train.engines import Engine, Sequential, Stretch, Vectorised
 from isthmus.train.graphs import Graph, Graphs
 from isthmus.train.task import State, Task
 
-CPU_ENGINES = ("vectorised", "chunks", "compiled")
+CPU_ENGINES = ("channels last", "vectorised", "chunks", "compiled")
 CUDA_ENGINES = ("graph", "graphs", "compiled graph", "compiled graphs", "folded graph")
 ENGINES = ("auto", "sequential", *CPU_ENGINES, *CUDA_ENGINES)
 
@@ -49,7 +49,7 @@ def choose(task: Task, state: State, stretch: Stretch, *, steps: int, engine: st
         return plain, ()
     if task.stochastic:
         return plain, ("the module draws random numbers (dropout), so replicas are trained one after the other",)
-    if engine == "auto" and state.count == 1 and task.device.type == "cpu":
+    if engine == "auto" and not _candidates(task, state.count, stretch):
         return plain, ()
     probe = _Probe(task, state, stretch)
     if engine != "auto":
@@ -80,7 +80,7 @@ def _wanted(task: Task, probe: _Probe, engine: str) -> tuple[Engine, tuple[str, 
 def _fastest(task: Task, probe: _Probe, *, single: float, steps: int) -> tuple[Engine, tuple[str, ...]]:
     best: Engine = Sequential(task)
     fastest, notes = single / _MARGIN, []
-    for name in _candidates(task, probe.state.count):
+    for name in _candidates(task, probe.state.count, probe.stretch):
         if fastest * steps < _REPAYS * (_setting_up(name, probe.state.count) + _TRIAL * fastest):
             continue
         candidate = _ALL[name](task)
@@ -102,13 +102,18 @@ def _setting_up(name: str, count: int) -> float:
     graphs = {"graph": 1, "graphs": count, "compiled graph": 1, "compiled graphs": count, "folded graph": 1}.get(
         name, 0
     )
+    if name == "channels last":
+        return 0.0
     return _TRACING + _CAPTURING * graphs + _COMPILING * ("compiled" in name or "folded" in name)
 
 
-def _candidates(task: Task, count: int) -> list[str]:
+def _candidates(task: Task, count: int, stretch: Stretch) -> list[str]:
     """Engines worth a probe, the cheapest to set up first."""
     if task.device.type != "cuda":
-        return [name for name in CPU_ENGINES if name != "chunks" or count > _CHUNK]
+        images = ["channels last"] if task.convolutional and stretch.batches.inputs.dim() == 4 else []
+        if count == 1:
+            return images
+        return [*images, *(name for name in CPU_ENGINES[1:] if name != "chunks" or count > _CHUNK)]
     many = ["graphs", "compiled graphs"] if count <= _MOST_GRAPHS else []
     if task.convolutional:  # under vmap alone they become grouped ones without fast kernels
         return [*many[:1], "folded graph", *many[1:]]
@@ -117,6 +122,7 @@ def _candidates(task: Task, count: int) -> list[str]:
 
 
 _ALL: Mapping[str, Callable[[Task], Engine]] = {
+    "channels last": lambda task: Sequential(task, channels_last=True),
     "vectorised": Vectorised,
     "chunks": lambda task: Vectorised(task, chunk=_CHUNK),
     "compiled": lambda task: Vectorised(task, compiled=True),
@@ -155,7 +161,7 @@ class _Probe:
 
     def in_turns(self, candidate: Engine, best: Engine) -> tuple[float, float]:
         """Two engines that are close, timed in turns; the plain loop has the margin that it always has."""
-        plain = isinstance(best, Sequential)
+        plain = best.name == "sequential"
         rounds = []
         for _ in range(3):
             other = self.seconds(best, replicas=1) * self.state.count / _MARGIN if plain else self.seconds(best)

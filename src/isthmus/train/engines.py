@@ -78,12 +78,17 @@ class Engine(Protocol):
 
 
 class Sequential:
-    """One replica after the other, as a plain loop would: the oracle of the others, and the one for any module."""
+    """One replica after the other, as a plain loop would: the oracle of the others, and the one for any module.
 
-    name = "sequential"
+    Args:
+        task: what the group shares.
+        channels_last: lay images out with the channels last in memory. Convolutions on CPUs were measured to train 1.2
+            to 1.5 times as fast so (ResNet-20, and 32 or more channels), and .84 times with eight channels.
+    """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, *, channels_last: bool = False) -> None:
+        self.task, self.channels_last = task, channels_last
+        self.name = "sequential, channels last" if channels_last else "sequential"
         self._parameters = dict(task.module.named_parameters())
         self._owners = {name: _owner(task.module, name) for name in task.buffers}
         self._trained = [self._parameters[name] for name in task.parameters]
@@ -106,8 +111,10 @@ class Sequential:
             if self.task.stochastic:
                 torch.manual_seed(child_seed(stretch.batches.recipes[0].augmentation_seed, "dropout", stretch.start))
             for index, rate in zip(range(stretch.first, stretch.last), stretch.rates_here(), strict=True):
-                inputs, targets = stretch.batch(index)
-                loss, slopes = self.differentiate(one, inputs[0], targets[0])
+                inputs, targets = (part[0] for part in stretch.batch(index))
+                if self.channels_last:
+                    inputs = inputs.contiguous(memory_format=torch.channels_last)
+                loss, slopes = self.differentiate(one, inputs, targets)
                 optimisers.step_(self.task.recipe, one.parameters, slopes, one.memory, rate=rate, step=step)
                 one.losses += loss
                 step += 1

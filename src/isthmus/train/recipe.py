@@ -57,8 +57,9 @@ class Recipe:
         augmentation: some of ``crop``, ``flip``, ``cutout``, applied to training images.
         crop_padding: pixels around the image before a crop of its size.
         cutout_size: side of the square set to zero.
-        precision: ``float32``, ``float64``, ``bfloat16`` (autocast; weights stay float32) or ``tensorfloat32`` (float32
-            whose products are rounded to ten bits on GPUs that can, several times faster there).
+        precision: ``float32``, ``float64``, ``bfloat16`` (autocast; weights stay float32; a CPU without bfloat16
+            instructions was measured to train 2 to 14 times slower so) or ``tensorfloat32`` (float32 whose products are
+            rounded to ten bits on GPUs that can, several times faster there).
         spawn: steps that are trained together before replicas go apart; 0 means none.
         spawn_seed: which of the replicas after the spawn this is.
         spawn_vary: what differs after the spawn: some of ``order``, ``augmentation``, ``perturbation``.

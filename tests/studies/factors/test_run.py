@@ -201,6 +201,8 @@ def test_the_engine_is_chosen_once_for_groups_of_a_kind(store, monkeypatch):
     [
         ("sequential", "sequential"),
         ("vectorised", "vectorised"),
+        ("one captured graph, folded, compiled", "folded graph"),
+        ("sequential, channels last", "channels last"),
         ("vectorised, in chunks of 16", "chunks"),
         ("vectorised and compiled", "compiled"),
         ("one captured graph", "graph"),

@@ -212,13 +212,15 @@ class _Runner:
 def _engine_word(name: str) -> str | None:
     """The word by which an engine is asked for again, from the name under which it reports."""
     kinds = {
+        "folded": "folded graph",
         "each replica": "graphs",
         "one captured graph": "graph",
+        "channels last": "channels last",
         "in chunks": "chunks",
         "vectorised": "",
         "sequential": "sequential",
     }
     kind = next((word for part, word in kinds.items() if part in name), None)
-    if kind is None or kind == "sequential":
+    if kind is None or kind in ("sequential", "channels last", "folded graph"):
         return kind
     return f"compiled {kind}".strip() if "compiled" in name else kind or "vectorised"
