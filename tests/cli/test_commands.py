@@ -166,6 +166,20 @@ def test_glass_without_and_with_a_model(shell, trained, tmp_path):
     assert lowest["ultrametric_by_construction"]
 
 
+def test_a_diverged_solution_is_named_and_left_out(shell, trained, tmp_path):
+    broken = dict(load(trained[0]))
+    name = next(iter(broken))
+    broken[name] = torch.full_like(broken[name], float("nan"))
+    save(broken, tmp_path / "broken.safetensors")
+    arguments = ("glass", *trained, tmp_path / "broken.safetensors", "--model", MODEL, *COMMON, "--passes")
+    found = answer(shell, *arguments, "--alignments", "raw", "--report", tmp_path / "g.html")
+    for each in found["arrangements"][:2]:
+        (out,) = each["overlaps"]["left_out"]
+        assert out["reason"].startswith("diverged")
+    assert len(found["disconnectivity"]["labels"]) == 3
+    assert "broken.safetensors" in (tmp_path / "g.html").read_text()
+
+
 def test_other_widths_are_the_control_for_finite_size(shell, tmp_path):
     arguments = ("glass", "--train", "network=mlp-8x1,epochs=1", "--solutions", "4", "--widths", "4,16")
     found = answer(shell, *arguments, "--alignments", "raw", "--report", tmp_path / "g.html")

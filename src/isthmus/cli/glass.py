@@ -70,7 +70,7 @@ def glass(
             case = subjects.chosen(
                 checkpoints, model=model, data=data or "digits", data_dir=data_dir, train="" if demo else train,
                 solutions=solutions, trunks=trunks, store=store, study=study, examples=examples, device=device,
-                unsafe_pickle=unsafe_pickle, least=3, progress=told,
+                unsafe_pickle=unsafe_pickle, least=3, finite=False, progress=told,
             )  # fmt: skip
             given = _given(case, passes=passes or demo)
             if demo:
@@ -139,5 +139,8 @@ def _show(values: dict[str, Any]) -> None:
     for each in values["arrangements"]:
         if each["verdict"]:
             console.say(f"{each['label']}: {each['verdict']['sentence']}")
-    for each in values["arrangements"][0]["overlaps"]["left_out"]:
-        console.say(f"left out: {each['label']} ({each['reason']})")
+    left_out = values["arrangements"][0]["overlaps"]["left_out"]
+    for each in left_out:
+        console.say(f"left out, {len(left_out)} in all: {each['label']} ({each['reason']})")
+    for first, second in values["arrangements"][0]["overlaps"]["identical"]:
+        console.say(f"the same solution, judged once: {first} and {second}")

@@ -41,8 +41,11 @@ def case(
     device: str = "auto",
     unsafe_pickle: bool = False,
     least: int = 1,
+    finite: bool = True,
 ) -> Case:
     """Everything that a command measures on, checked before the work begins.
+
+    Checkpoints that diverged are refused, unless ``finite`` is off: then it is the study that leaves them out.
 
     Raises:
         IsthmusError: the first thing that is wrong.
@@ -59,7 +62,7 @@ def case(
     where = found_device(device)
     found = found_data(data, data_dir, examples=examples)
     made = module(model, data=found)
-    solutions = found_solutions(checkpoints, Network.of(made), unsafe_pickle=unsafe_pickle)
+    solutions = found_solutions(checkpoints, Network.of(made), unsafe_pickle=unsafe_pickle, finite=finite)
     network = Network.of(made.to(where))
     found = found.to(where)
     return Case(
@@ -158,12 +161,13 @@ def module(spec: str, *, data: Data | None = None, shape: Sequence[int] | None =
 
 
 def found_solutions(
-    paths: Sequence[str], network: Network, *, unsafe_pickle: bool, device: str = "cpu"
+    paths: Sequence[str], network: Network, *, unsafe_pickle: bool, device: str = "cpu", finite: bool = True
 ) -> list[Weights]:
     """Checkpoints matched to the network; every misfit is named."""
     from isthmus.zoo.models import weights_of
 
-    return [weights_of(path, network.weights, unsafe_pickle=unsafe_pickle, device=device) for path in paths]
+    asked = {"unsafe_pickle": unsafe_pickle, "device": device, "finite": finite}
+    return [weights_of(path, network.weights, **asked) for path in paths]
 
 
 def found_data(spec: str, folder: str | None, *, examples: int | None = None) -> Data:

@@ -35,6 +35,7 @@ def chosen(
     unsafe_pickle: bool = False,
     least: int = 1,
     most: int | None = None,
+    finite: bool = True,
     progress: Progress = silent,
 ) -> inputs.Case:
     """The solutions that a command line names, with the data they are measured on.
@@ -56,6 +57,7 @@ def chosen(
         unsafe_pickle: run pickles in full.
         least: how many solutions there must be.
         most: how many there may be.
+        finite: refuse checkpoints that diverged.
         progress: told of the training.
 
     Raises:
@@ -74,7 +76,7 @@ def chosen(
         _check_count(len(files), "checkpoints", least, most)
         return inputs.case(
             files, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
-            unsafe_pickle=unsafe_pickle,
+            unsafe_pickle=unsafe_pickle, finite=finite,
         )  # fmt: skip
     where = inputs.found_device(device)
     if store is not None:

@@ -16,7 +16,7 @@ from isthmus.core.errors import DataError, SettingError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
 from isthmus.core.threads import in_threads
-from isthmus.core.weights import Weights, check_alike
+from isthmus.core.weights import Weights, check_alike, dot
 
 Alignment = Literal["raw", "reference", "pairwise"]
 Measure = Literal["correlation", "agreement", "cka"]
@@ -216,16 +216,15 @@ def _pairwise_grams(kept: Sifted, align: Aligner, *, threads: int | None, progre
     def one(pair: tuple[int, int]) -> list[float]:
         fixed, moving = (kept.solutions[index] for index in pair)
         moved = _moved(align(moving, fixed), moving)
-        return [float(torch.dot(_row(fixed[name]), _row(moved[name]))) for name in kept.tensors]
+        return [dot(fixed, moved, names=[name]) for name in kept.tensors]
 
     products = in_threads(one, pairs, threads=threads, progress=progress, label="aligning")
     rows, columns = torch.tensor(pairs).T
     grams = {}
     for place, name in enumerate(kept.tensors):
-        gram = torch.diag(torch.stack([_row(s[name]).square().sum().cpu() for s in kept.solutions]))
+        gram = torch.diag(torch.tensor([dot(s, s, names=[name]) for s in kept.solutions], dtype=torch.float64))
         values = torch.tensor([product[place] for product in products], dtype=torch.float64)
-        gram[rows, columns] = values
-        gram[columns, rows] = values
+        gram[rows, columns] = gram[columns, rows] = values
         grams[name] = gram
     return grams
 
@@ -240,10 +239,6 @@ def _moved(answer: Any, moving: Weights) -> Weights:
         given = type(answer).__name__
         raise SettingError(f"an aligner must return a permutation, a result that holds one, or weights, got {given}")
     return permutation.apply(moving)
-
-
-def _row(tensor: Tensor) -> Tensor:
-    return tensor.detach().flatten().double()
 
 
 def _gram(tensors: Sequence[Tensor]) -> Float[Tensor, "networks networks"]:
@@ -261,8 +256,7 @@ def _cka_gram(features: Float[Tensor, "networks examples outputs"]) -> Float[Ten
     """‖Xᵢᵀ Xⱼ‖² for all pairs: inner products of the networks' Gram matrices, never formed."""
     networks, examples, outputs = features.shape
     wide = features.permute(1, 0, 2).reshape(examples, networks * outputs)
-    cross = wide.T @ wide
-    return cross.view(networks, outputs, networks, outputs).square().sum((1, 3)).cpu()
+    return (wide.T @ wide).view(networks, outputs, networks, outputs).square().sum((1, 3)).cpu()
 
 
 def _from_grams(kept: Sifted, grams: Mapping[str, Tensor], *, alignment: Alignment, reference: str | None) -> Overlaps:

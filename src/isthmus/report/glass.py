@@ -27,6 +27,9 @@ def glass_section(values: Mapping[str, Any], words: Words) -> Section:
     ]  # fmt: skip
     names = ("set", "measure", "null", "observed", "expected", "low", "high", "p")
     text = [words("glass.text"), words("glass.scale" if values["scale_removed"] else "glass.no_scale")]
+    if left_out := values["arrangements"][0]["overlaps"]["left_out"]:
+        said = "; ".join(f"{each['label']} ({each['reason']})" for each in left_out)
+        text.append(words("glass.left_out", n=len(left_out), names=said))
     return Section(
         words("glass.title"),
         text=text,

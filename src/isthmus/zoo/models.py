@@ -94,7 +94,12 @@ def build(recipe: Buildable) -> nn.Module:
 
 
 def weights_of(
-    path: str | Path, like: Weights, *, unsafe_pickle: bool = False, device: str | torch.device = "cpu"
+    path: str | Path,
+    like: Weights,
+    *,
+    unsafe_pickle: bool = False,
+    device: str | torch.device = "cpu",
+    finite: bool = True,
 ) -> dict[str, Tensor]:
     """A checkpoint's weights under the names that its network has in this process.
 
@@ -107,13 +112,14 @@ def weights_of(
         like: the network's own weights.
         unsafe_pickle: run pickles in full.
         device: where the tensors go.
+        finite: also refuse NaN and infinities.
 
     Raises:
         CheckpointError: it cannot be read, or does not fit.
     """
     weights = load(path, unsafe_pickle=unsafe_pickle, device=device)
     try:
-        return fit(weights, like, what=str(path))
+        return fit(weights, like, what=str(path), finite=finite)
     except CheckpointError:
         folder = _configuration(str(path))
         if folder is None:
@@ -125,7 +131,7 @@ def weights_of(
                     folder, local_files_only=True, use_safetensors=True, dtype="auto"
                 )
             found = {name: tensor.detach().to(device) for name, tensor in module.state_dict().items()}
-            return fit(found, like, what=str(path))
+            return fit(found, like, what=str(path), finite=finite)
         raise
 
 

@@ -179,7 +179,11 @@ def glass(
         def passing(done: float, total: float, label: str = "") -> None:
             progress(phases - 1 + done / total, phases, f"passes {label}".strip())
 
-        graph = _passes(barriers(solutions, objective, names=names, points=points, progress=passing, **settings))
+        # A diverged solution has no height: the trees are of those that the overlaps kept.
+        labels = names if names is not None else [str(place) for place in range(len(solutions))]
+        stay = {label: each for label, each in zip(labels, solutions, strict=True) if label in found[0].overlaps.labels}
+        ways = barriers(list(stay.values()), objective, names=list(stay), points=points, progress=passing, **settings)
+        graph = _passes(ways)
         lowest = disconnectivity(graph.loss, graph.heights, source="minimax", labels=graph.labels)
     return Glass(tuple(found), graph, lowest, sizes, scaled)
 
