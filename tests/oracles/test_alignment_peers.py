@@ -127,7 +127,10 @@ def rebasin_aligned(pair: Pair) -> dict[str, Tensor]:
 
 
 def _compare(pairs: list[Pair], *, peer: bool) -> None:
-    """No pair less alike than the identity or than others; no higher on average, up to the spread between pairs."""
+    """No pair less alike than the identity or than others; the barriers' sum no higher, up to a twentieth.
+
+    Networks so narrow that every midpoint guesses would tell nothing: their barriers do not depend on the alignment.
+    """
     heights: dict[str, list[float]] = {"ours": [], "identity": [], "published": [], "rebasin": []}
     products: dict[str, list[float]] = {name: [] for name in heights}
     for seed, pair in enumerate(pairs):
@@ -142,7 +145,6 @@ def _compare(pairs: list[Pair], *, peer: bool) -> None:
         for name, aligned in answers.items():
             products[name].append(pair.product(aligned))
             heights[name].append(pair.height(aligned))
-    print(products, heights)
     for name in ("identity", "published", *(["rebasin"] if peer else [])):
         assert all(ours >= theirs * (1 - 1e-6) for ours, theirs in zip(products["ours"], products[name], strict=True))
         assert sum(heights["ours"]) <= sum(heights[name]) * 1.05 + 0.005 * len(pairs), name
@@ -157,8 +159,8 @@ def test_small_networks_beside_the_published_algorithm() -> None:
     ("name", "settings", "epochs"),
     [
         ("mlp", {"width": 128, "depth": 3}, 10),
-        ("vgg", {"channels": (8, 16, 32), "convolutions": 2}, 6),
-        ("resnet20", {"width": 0.25, "blocks": 3}, 6),
+        ("vgg", {"channels": (32, 64)}, 5),
+        ("resnet20", {"width": 1.0, "blocks": 3}, 5),
     ],
 )
 def test_trained_networks_beside_both(name: str, settings: dict, epochs: int) -> None:
