@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ class Transformer(nn.Module):
 
 def plant(networks: int) -> None:
     """How often a random permutation of random weights is found again, without and with 5 % noise."""
-    builders = {
+    builders: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         f"residual MLP d={d} h={h} blocks={b}": (
             lambda d=d, h=h, b=b: nn.Sequential(nn.Linear(8, d), *(Block(d, h) for _ in range(b)), nn.Linear(d, 5)),
             torch.randn(2, 8),
