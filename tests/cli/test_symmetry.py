@@ -43,3 +43,12 @@ def test_a_language_model_is_called_without_its_cache(shell, tmp_path):
     (tmp_path / "reader.py").write_text(NETWORK)
     found = answer(shell, f"{tmp_path / 'reader.py'}:Reader")
     assert sorted(group["units"] for group in found["groups"]) == [4, 6]  # handed out, the 6 would be pinned
+
+
+def test_scales_and_flips_come_on_request(shell, tmp_path):
+    (tmp_path / "small.py").write_text(
+        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"
+    )
+    model = (f"{tmp_path / 'small.py'}:make", "--input", "2x4")
+    assert [group["name"] for group in answer(shell, *model)["groups"]] == ["0"]
+    assert [group["name"] for group in answer(shell, *model, "--scales")["groups"]] == ["0", "0 scale"]

@@ -15,6 +15,9 @@ def symmetry(
     ],
     shape: options.Shape = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="The input is token numbers, not real numbers.")] = False,
+    scales: Annotated[
+        bool, typer.Option("--scales", help="Also scales and flips of single units; needs weights, not a meta device.")
+    ] = False,
     seed: options.Seed = 0,
     save: Annotated[
         str | None, typer.Option(help="Write the symmetry here, as JSON that bare checkpoints can use.")
@@ -34,7 +37,13 @@ def symmetry(
         module = inputs.module(model, shape=shapes[0][1:] if shapes else None)
         example = inputs.example(shape, module, tokens=tokens, seed=seed)
         keywords = inputs.keywords(module)
-        found = discovery.discover(module, example, keywords=keywords, generator=child(seed, "proof"))
+        found = discovery.discover(
+            module,
+            example,
+            keywords=keywords,
+            kinds=("permutation", "scale", "sign") if scales else ("permutation",),
+            generator=child(seed, "proof"),
+        )
         if save:
             save_symmetry(found, save)
         values = summary(found, discovery.layer_map(found))
