@@ -57,6 +57,28 @@ def test_the_names_in_a_folder_are_not_those_of_the_module_and_yet_it_is_read(fo
     )
 
 
+def test_align_takes_folders_as_model_and_as_checkpoints(capsys, folder):
+    module = isthmus.resolve("one")
+    symmetry = isthmus.discover(module, torch.zeros(2, 1, 8, 8))
+    one = weights_of("one", module.state_dict())
+    moved = symmetry.random(torch.Generator().manual_seed(1)).apply(one)
+    isthmus.save(moved, folder / "moved.safetensors")
+    answer(capsys, "align", "one", "moved.safetensors", "--model", "one", "--input", "1x1x8x8", "-o", "aligned")
+    there = isthmus.load("aligned/moved.safetensors")
+    assert all(torch.equal(tensor, there[name]) for name, tensor in one.items())
+
+
+def test_an_aligned_folder_is_a_folder_that_its_library_reads(capsys):
+    answer(capsys, "align", "one", "two", "--model", "one", "--input", "1x1x8x8", "-o", "both")
+    module, images = isthmus.resolve("two"), torch.rand(2, 1, 8, 8)
+    outputs = []
+    for place in ("two", "both/two"):
+        module.load_state_dict(weights_of(place, module.state_dict()))
+        outputs.append(module.eval()(images).logits)
+    assert torch.allclose(*outputs, atol=1e-6)
+    assert not torch.equal(weights_of("two", module.state_dict())["classifier.weight"], module.classifier.weight)
+
+
 def test_barrier_between_folders(capsys):
     words = ("--model", "one", "--data", "digits", "--examples", "40", "--points", "3")
     found = answer(capsys, "barrier", "one", "two", *words, "--align", "weights")

@@ -29,7 +29,7 @@ from isthmus.align import (
     to_mean,
     to_reference,
 )
-from isthmus.core.checkpoint import fit, load, save
+from isthmus.core.checkpoint import save
 from isthmus.core.errors import CheckpointError, SettingError
 from isthmus.core.history import Descent, stamped, write_beside
 from isthmus.core.lazy import Fitted, LazyCheckpoint
@@ -43,6 +43,7 @@ from isthmus.core.symmetry_file import save_permutation
 from isthmus.core.weights import Weights, check_finite
 from isthmus.merge.carry import carry
 from isthmus.merge.parents import content_of_file, parents_of
+from isthmus.zoo.models import weights_of
 
 Method = Literal["weights", "cosine", "frank_wolfe", "sinkhorn", "activations", "straight_through", "swaps"]
 Together = Literal["reference", "mean", "universe", "simplex"]
@@ -223,7 +224,7 @@ def largest_change(
     network = Network.of(module)
     outputs = []
     for path in (before, after):
-        loaded = fit(load(path, unsafe_pickle=unsafe_pickle), network.weights, what=path)
+        loaded = weights_of(path, network.weights, unsafe_pickle=unsafe_pickle)
         weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
         with torch.no_grad():
             output = network(weights, *example, **dict(keywords or {}))
@@ -274,11 +275,15 @@ def _opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pi
     if not file.exists():
         raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")
     if file.suffix == ".safetensors" or file.name.endswith(".index.json") or any(file.glob("*.safetensors")):
-        return Fitted(LazyCheckpoint(file), symmetry.tensors, tied=tied, what=path)
+        try:
+            return Fitted(LazyCheckpoint(file), symmetry.tensors, tied=tied, what=path)
+        except CheckpointError:
+            if not (file / "config.json").is_file():
+                raise  # only a library's own folder may hold its tensors under other names than the module has
     like = {name: torch.empty(shape, device="meta") for name, shape in symmetry.tensors.items()}
     like |= {name: torch.zeros((), dtype=torch.int64) for name in like if name.endswith("num_batches_tracked")}
     like |= {name: like[earlier] for name, earlier in tied.items()}
-    return fit(load(file, unsafe_pickle=unsafe_pickle), like, what=path)
+    return weights_of(path, like, unsafe_pickle=unsafe_pickle)
 
 
 def _counting_once(symmetry: Symmetry, tied: Mapping[str, str]) -> Symmetry:
@@ -351,7 +356,11 @@ def _written(path: str, weights: Weights, permutation: Permutation, target: Path
     if not isinstance(weights, Fitted):
         moved = permutation.apply(weights)
         check_finite(moved, what=path)
-        save(moved, target)
+        if _is_sharded(Path(path)):  # a folder whose tensors go by other names than the module's
+            save(moved, target / "model.safetensors")
+            carry(Path(path), target, precision=None)
+        else:
+            save(moved, target)
         write_beside(target, dataclasses.replace(descent, content=content_of_file(target)))
         return target
     own = {inside: name for name, inside in reversed(weights.names.items())}
