@@ -84,7 +84,7 @@ class Settings:
 _STEADY = {"optimiser": "sgd", "rate": 0.1, "momentum": 0.9, "schedule": "cosine", "batch_size": 64, "warmup": 20}
 _LARGER_IMAGES: dict[str, dict[str, Any]] = {
     "mlp": dict(solutions=4, epochs=6, examples=4000, points=15),
-    "resnet20": dict(widths=(0.25, 0.5), epochs=6, examples=1500, points=7),
+    "resnet20": dict(widths=(0.25, 0.5), epochs=6, examples=1500, points=5),
     "vit": dict(widths=(16, 32), epochs=8, examples=1500, points=7),
 }
 _DEFAULTS: dict[str, dict[str, Any]] = {

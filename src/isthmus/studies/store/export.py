@@ -25,10 +25,10 @@ def lines(store: Store, *, keys: Sequence[str] | None = None) -> list[dict[str, 
     found = []
     for key in keys if keys is not None else store.keys:
         run = store.run(key)
-        about = _about(run)
+        told = about(run)
         for row in run.rows:
             for column, value in numbers(row).items():
-                found.append({**about, **_of_row(row), "column": column, "value": value})
+                found.append({**told, **_of_row(row), "column": column, "value": value})
     return found
 
 
@@ -147,11 +147,12 @@ def _whole_rows(store: Store, keys: Sequence[str] | None) -> list[dict[str, Any]
     found = []
     for key in keys if keys is not None else store.keys:
         run = store.run(key)
-        found += [{**_about(run), **_of_row(row), "value": row.value} for row in run.rows]
+        found += [{**about(run), **_of_row(row), "value": row.value} for row in run.rows]
     return found
 
 
-def _about(run: Run) -> dict[str, Any]:
+def about(run: Run) -> dict[str, Any]:
+    """What every line of a table says of its run: key, status and recipe, by dotted names."""
     return {"key": run.key, "status": _status(run), **{f"recipe.{k}": v for k, v in flat(run.recipe).items()}}
 
 
