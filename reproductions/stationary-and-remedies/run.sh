@@ -4,4 +4,4 @@ set -eu
 cd "$(dirname "$0")"
 isthmus stationary --walkers 128 --steps 2000 --output stationary.json
 isthmus remedies --output remedies.json
-python draw.py
+python ../draw.py .
