@@ -17,8 +17,8 @@ from isthmus.align import ascent as ascent_module
 from isthmus.align.ascent import Ascent
 from isthmus.align.costs import Costs
 from isthmus.align.landscape import Landscape
-from isthmus.align.scale import unit_scale
 from isthmus.align.starts import anchored
+from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.randomness import child
 from isthmus.core.status import Status
@@ -541,7 +541,7 @@ def test_unit_scale_undoes_any_scaling_that_the_function_does_not_see() -> None:
     moving = planted.inverse().apply(scaled)
     match = WeightMatching(scale="unit")(symmetry, moving, fixed, generator=child(0, "match"))
     assert match.permutation.same_as(planted)
-    with pytest.raises(SettingError, match="scale groups"):
+    with pytest.raises(SettingError, match="kind scale"):
         WeightMatching(scale="unit")(plain, moving, fixed, generator=child(0))
 
 

@@ -13,7 +13,7 @@ from isthmus.align.ascent import Ascent
 from isthmus.align.bound import upper_bound
 from isthmus.align.landscape import Landscape
 from isthmus.align.match import Match, finished, settings_of
-from isthmus.align.scale import unit_scale
+from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent
 from isthmus.core.symmetry import Symmetry
@@ -107,6 +107,7 @@ class WeightMatching:
         Raises:
             SymmetryError: the weights are not of this architecture.
             WeightsError: NaN or infinities.
+            SettingError: unit scale is asked for, and the symmetry has no scale groups.
 
         Cost: for each sweep, one matrix product of units × units × features and one assignment for each group that may
         still move; memory for one more copy of the moving solution in single precision.
@@ -114,6 +115,10 @@ class WeightMatching:
         symmetry.check(moving)
         symmetry.check(fixed)
         if self.scale == "unit":
+            if not any(group.kind == "scale" for group in symmetry.groups):
+                raise SettingError(
+                    'scale="unit" needs groups of the kind scale in the symmetry, got none: discover them'
+                )
             moving, fixed = unit_scale(symmetry, moving), unit_scale(symmetry, fixed)
         landscape = Landscape.of(symmetry, moving, fixed, kernel=self.kernel, biases=self.biases)
         bound = upper_bound(landscape)
