@@ -137,7 +137,11 @@ def pointwise(node: fx.Node) -> bool:
 
 
 def writes_into_views(graph: fx.Graph) -> bool:
-    """Whether something is written in place into a value that shares memory with another one still in use."""
+    """Whether something is written in place into memory that is read later under another name.
+
+    What is read later under the written value's own name, or as the write's result, is known to be new.
+    """
+    place = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if node.op != "call_function":
             continue
@@ -149,11 +153,26 @@ def writes_into_views(graph: fx.Graph) -> bool:
         if not mutates(node) or not node.args or not isinstance(node.args[0], fx.Node):
             continue
         written = node.args[0]
-        if written.op != "call_function" or shares_memory(written):
+        memory = _same_memory(written)
+        if any(one.op != "call_function" for one in memory):
             return True
-        if any(shares_memory(user) for user in written.users if user is not node):
+        others = [user for one in memory - {written, node} for user in one.users if user is not node]
+        if any(place[user] > place[node] for user in others):
             return True
     return False
+
+
+def _same_memory(node: fx.Node) -> set[fx.Node]:
+    """Every node whose value may lie in the memory of this one's: what it is a view of, and all views of that."""
+    while (shares_memory(node) or mutates(node)) and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    found, waiting = {node}, [node]
+    while waiting:
+        last = waiting.pop()
+        views = {user for user in last.users if (shares_memory(user) or mutates(user)) and user.args[:1] == (last,)}
+        waiting += views - found
+        found |= views
+    return found
 
 
 def shares_memory(node: fx.Node) -> bool:
