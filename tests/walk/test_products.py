@@ -5,15 +5,17 @@ from tests.walk.small import classifier
 
 from isthmus.walk.crowd import from_start
 from isthmus.walk.ground import Ground
-from isthmus.walk.products import dots, way
+from isthmus.walk.products import way, with_sum
 
 
 def test_blocks_add_up_to_the_float64_products():
     draw = torch.Generator().manual_seed(0)
-    first, second = (torch.randn(3, 200_001, generator=draw) for _ in range(2))
-    truth = (first.double() * second.double()).sum(1)
-    bound = 1e-6 * first.double().norm(dim=1) * second.double().norm(dim=1)
-    assert bool(((dots(first, second) - truth).abs() < bound).all())
+    first, second, other = (torch.randn(3, 200_001, generator=draw) for _ in range(3))
+    both = first.double() + second.double()
+    square, product = with_sum(first, second, other)
+    assert torch.allclose(square, both.square().sum(1), rtol=1e-6)
+    bound = 1e-6 * both.norm(dim=1) * other.double().norm(dim=1)
+    assert bool(((product - (both * other.double()).sum(1)).abs() < bound).all())
     along, square = way(first[0], second[0])
     step = first[0].double() - second[0].double()
     assert torch.isclose(square, step.square().sum(), rtol=1e-6)

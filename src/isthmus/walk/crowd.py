@@ -85,13 +85,14 @@ class Crowd:
         return torch.ones(len(self), dtype=torch.bool)
 
     def move_some(self, takers: Bool[Tensor, " walkers"], places: Tensor, scores: Scores) -> Bool[Tensor, " walkers"]:
-        """Some go to new places; the others stay."""
+        """Some go to new places; the others stay, and ``places`` is overwritten with where they are."""
         if bool(takers.all()):
             return self.move(places, scores)
         if bool(takers.any()):
             before = self.look()
-            mask = takers.to(places.device)[:, None]
-            self.places = torch.where(mask, places, self.places)
+            stay = (~takers).to(places.device)
+            places[stay] = self.places[stay]
+            self.places = places
             metrics = {name: torch.where(takers, value, before.metrics[name]) for name, value in scores.metrics.items()}
             self.scores = Scores(torch.where(takers, scores.loss, before.loss), metrics, scores.examples)
         return takers

@@ -16,7 +16,7 @@ from isthmus.core.progress import Progress, silent
 from isthmus.core.weights import Weights
 from isthmus.walk.crowd import Advance, Crowd, Trip, wander
 from isthmus.walk.ground import Ground
-from isthmus.walk.products import dots
+from isthmus.walk.products import with_sum
 from isthmus.walk.walk import Refresh, Walk
 
 
@@ -63,22 +63,31 @@ class Langevin:
     def _advance(self, ground: Ground) -> Advance:
         def advance(crowd: Crowd) -> Bool[Tensor, " walkers"]:
             slope, kick = crowd.slopes(), crowd.normal(math.sqrt(2 * self.rate * self.temperature))
-            places = torch.add(crowd.places, kick).sub_(slope, alpha=self.rate)
+            places = self._proposed(crowd.places, kick, slope)
             scores, gradient = ground.gradients(places, together=crowd.together)
             if not self.adjusted:
                 crowd.gradient = gradient
                 return crowd.move(places, scores)
             # log of the proposal's density there → here over here → there: the kick back is rate·both − kick, with both
             # the sum of the two slopes, so (|kick|² − |kick back|²) / (4·rate·T) needs two inner products.
-            both = gradient + slope
-            back = self.rate * dots(both, both) - 2 * dots(kick, both)
+            square, along = with_sum(gradient, slope, kick)
+            back = self.rate * square - 2 * along
             ratio = (crowd.look().loss - scores.loss).double() - back.cpu() / 4
             ratio = ratio / self.temperature
             takers = (crowd.uniform().log() < ratio) & torch.isfinite(scores.loss)
-            if bool(takers.all()):
+            if bool(takers.any()):
+                stay = (~takers).to(places.device)
+                gradient[stay] = slope[stay]
                 crowd.gradient = gradient
-            elif bool(takers.any()):
-                crowd.gradient = torch.where(takers.to(places.device)[:, None], gradient, slope)
             return crowd.move_some(takers, places, scores)
 
         return advance
+
+    def _proposed(self, places: Tensor, kick: Tensor, slope: Tensor) -> Tensor:
+        """Where the walkers would go; on a CPU row by row, so that a row is in the cache when it is needed again."""
+        if places.device.type != "cpu":
+            return torch.add(places, kick).sub_(slope, alpha=self.rate)
+        proposed = torch.empty_like(places)
+        for new, here, one, down in zip(proposed, places, kick, slope, strict=True):
+            torch.add(here, one, out=new).sub_(down, alpha=self.rate)
+        return proposed

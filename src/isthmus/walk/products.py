@@ -23,18 +23,26 @@ def way(place: Float[Tensor, " entries"], home: Float[Tensor, " entries"]) -> tu
     return _total(along), _total(square)
 
 
-def dots(
-    first: Float[Tensor, "walkers entries"], second: Float[Tensor, "walkers entries"]
-) -> Float[Tensor, " walkers"]:
-    """Inner products of the rows of two matrices, in float64 on their device."""
+def with_sum(
+    first: Float[Tensor, "walkers entries"],
+    second: Float[Tensor, "walkers entries"],
+    other: Float[Tensor, "walkers entries"],
+) -> tuple[Float[Tensor, " walkers"], Float[Tensor, " walkers"]]:
+    """With s = first + second: the inner products s·s and other·s of the rows, in float64 on their device."""
     if first.device.type != "cpu":
-        return (first * second).sum(1, dtype=torch.float64)
-    size = _size(first)
-    rows = [
-        _total([torch.dot(a[start : start + size], b[start : start + size]) for start in range(0, len(a), size)])
-        for a, b in zip(first, second, strict=True)
-    ]
-    return torch.stack(rows)
+        both = first + second
+        return (both * both).sum(1, dtype=torch.float64), (other * both).sum(1, dtype=torch.float64)
+    squares, along, size = [], [], _size(first)
+    for rows in zip(first, second, other, strict=True):
+        square, product = [], []
+        for start in range(0, len(rows[0]), size):
+            one, two, three = (row[start : start + size] for row in rows)
+            both = one + two
+            square.append(torch.dot(both, both))
+            product.append(torch.dot(three, both))
+        squares.append(_total(square))
+        along.append(_total(product))
+    return torch.stack(squares), torch.stack(along)
 
 
 def _size(rows: Tensor) -> int:
