@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -63,7 +64,8 @@ def test_the_results_are_written_and_the_same_the_second_time(shell, done):
     again = json.loads(output)
     assert code == 0
     assert {**again, "provenance": None} == {**first, "provenance": None}
-    assert "tiny: 2 cells, 8 networks; 1 process on cpu, 1 thread each" in error
+    # how many threads pay is measured, and so depends on the machine and on what else it does
+    assert re.search(r"tiny: 2 cells, 8 networks; 1 process on cpu, \d+ threads? each", error)
 
 
 def test_people_see_means_and_verdicts(shell, done):
