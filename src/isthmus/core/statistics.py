@@ -61,6 +61,14 @@ def ranks(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
     return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
+def spearman(first: Sequence[float], second: Sequence[float]) -> float:
+    """Pearson's correlation of the ranks, ties at their mean rank; NaN where one side does not vary."""
+    one, other = (ranks(np.asarray(values, dtype=float)) for values in (first, second))
+    one, other = one - one.mean(), other - other.mean()
+    lengths = math.sqrt(float((one**2).sum() * (other**2).sum()))
+    return float((one * other).sum()) / lengths if lengths > 0 else math.nan
+
+
 def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.95) -> Interval:
     """Mean over the pairs of one set of networks, with an interval over networks.
 

@@ -16,6 +16,7 @@ from isthmus.core.objective import Objective
 from isthmus.core.operator import Operator
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
+from isthmus.core.statistics import spearman
 from isthmus.core.weights import Weights
 from isthmus.noise.per_example import PerExampleGradients
 
@@ -208,15 +209,8 @@ def _in_eigenbasis(
     noise = (columns * (covariance @ columns)).double().sum(0).cpu()
     inside = (leading.T @ columns).double().square().sum(0).cpu()
     share = float(noise.sum()) / variance if variance > 0 else 0.0
-    correlation = _spearman(values.double().cpu(), noise)
+    correlation = spearman(values.tolist(), noise.tolist()) if len(values) > 2 else math.nan
     return InEigenbasis(values.double().cpu(), noise, share, inside, leading.shape[1] / covariance.size, correlation)
-
-
-def _spearman(first: Tensor, second: Tensor) -> float:
-    if len(first) < 3:
-        return math.nan
-    ranks = torch.stack([first.argsort().argsort(), second.argsort().argsort()]).double()
-    return float(torch.corrcoef(ranks)[0, 1])
 
 
 def _by_class(targets: Tensor, shares: Tensor) -> Tensor | None:

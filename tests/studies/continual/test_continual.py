@@ -14,12 +14,13 @@ from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.progress import silent
 from isthmus.core.record import to_json
+from isthmus.core.statistics import spearman
 from isthmus.core.weights import lerp
 from isthmus.report.section import section
 from isthmus.studies.continual.arms import Bench, Trainings, joined, replayed
 from isthmus.studies.continual.continual import ARMS, Curriculum, continual
 from isthmus.studies.continual.contrasts import Alternative, contrast, sign_test
-from isthmus.studies.continual.prediction import Observed, spearman, validated
+from isthmus.studies.continual.prediction import Observed, validated
 from isthmus.train import Recipe
 from isthmus.zoo import build, load_data
 from isthmus.zoo.cues import Cue, cued, in_colour

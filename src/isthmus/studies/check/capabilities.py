@@ -15,7 +15,7 @@ from torch import Tensor
 
 from isthmus.core.objective import Objective, class_scores
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval
+from isthmus.core.statistics import Interval, spearman
 from isthmus.core.weights import Weights
 from isthmus.studies.check.views import View, mean
 
@@ -147,9 +147,4 @@ def capability(
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's rank correlation; NaN with fewer than four pairs or where one side does not vary."""
     known = [(a, b) for a, b in zip(first, second, strict=True) if math.isfinite(a) and math.isfinite(b)]
-    if len(known) < 4 or any(len(set(side)) < 2 for side in zip(*known, strict=True)):
-        return float("nan")
-    from scipy.stats import rankdata
-
-    a, b = (torch.as_tensor(rankdata(side)) for side in zip(*known, strict=True))
-    return float(torch.corrcoef(torch.stack([a, b]))[0, 1])
+    return math.nan if len(known) < 4 else spearman(*zip(*known, strict=True))

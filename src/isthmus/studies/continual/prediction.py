@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval, bootstrap, ranks
+from isthmus.core.statistics import Interval, bootstrap, spearman
 from isthmus.merge.prediction import NAIVE, SCORES
 
 
@@ -84,11 +84,3 @@ def validated(observed: Sequence[Observed], *, seed: int = 0) -> Forecast:
     unknown = [ranking for ranking in rankings if not math.isfinite(ranking.correlation.estimate)]
     known.sort(key=lambda ranking: -ranking.correlation.estimate)
     return Forecast((*known, *unknown), tuple(observed))
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Pearson's correlation of the ranks, ties at their mean rank; NaN where one side does not vary."""
-    one, other = (ranks(np.asarray(values, dtype=float)) for values in (first, second))
-    one, other = one - one.mean(), other - other.mean()
-    lengths = math.sqrt(float((one**2).sum() * (other**2).sum()))
-    return float((one * other).sum()) / lengths if lengths > 0 else math.nan
