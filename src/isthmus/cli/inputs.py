@@ -182,7 +182,7 @@ def objective(network: Network, found: Data, *, split: str, batch_size: int = 50
     """The mean loss and error on one split; the network is tried on two examples first, to name what does not fit."""
     import torch
 
-    from isthmus.core.errors import DataError
+    from isthmus.core.errors import DataError, first_line
     from isthmus.core.objective import Objective, check_labels
 
     inputs, targets = (
@@ -193,7 +193,7 @@ def objective(network: Network, found: Data, *, split: str, batch_size: int = 50
         with torch.no_grad():
             outputs = network(network.weights, inputs[:2].to(next(iter(network.weights.values())).device))
     except (RuntimeError, TypeError, IndexError, ValueError) as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        reason = first_line(problem)
         shape = tuple(inputs.shape[1:])
         raise DataError(f"the model must take inputs of shape {shape} of {found.name}, but: {reason}") from problem
     logits = getattr(outputs, "logits", outputs)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import CheckpointError, listed
+from isthmus.core.errors import CheckpointError, first_line, listed
 from isthmus.core.files import atomic
 from isthmus.core.history import Raw
 from isthmus.core.weights import Weights, check_finite
@@ -159,7 +159,7 @@ def _full_disk_is_named(file: Path, kind: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kind as problem:
-        reason = _first_line(problem)
+        reason = first_line(problem, 200)
         raise CheckpointError(
             f"{file} must be writable, but: {reason}; choose another output or free some space"
         ) from problem
@@ -186,14 +186,14 @@ def _load_safetensors(file: Path, device: str | torch.device) -> dict[str, Tenso
     try:
         return load_file(file, device=str(device))
     except (SafetensorError, OSError) as problem:
-        raise CheckpointError(f"{file} must be a whole safetensors file, but: {_first_line(problem)}") from problem
+        raise CheckpointError(f"{file} must be a whole safetensors file, but: {first_line(problem, 200)}") from problem
 
 
 def _load_shards(index: Path, device: str | torch.device) -> dict[str, Tensor]:
     try:
         table: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise CheckpointError(f"{index} must be JSON with a weight_map, but: {_first_line(problem)}") from problem
+        raise CheckpointError(f"{index} must be JSON with a weight_map, but: {first_line(problem, 200)}") from problem
     if not isinstance(table, dict) or not all(isinstance(shard, str) for shard in table.values()):
         raise CheckpointError(f"{index} must map tensor names to shards in its weight_map, and does not")
     weights: dict[str, Tensor] = {}
@@ -217,13 +217,13 @@ def _load_torch(file: Path, *, unsafe_pickle: bool, device: str | torch.device) 
             return torch.load(file, map_location=device, weights_only=not unsafe_pickle)
     except pickle.UnpicklingError as problem:
         if unsafe_pickle:
-            raise CheckpointError(f"{file} must be a torch checkpoint, but: {_first_line(problem)}") from problem
+            raise CheckpointError(f"{file} must be a torch checkpoint, but: {first_line(problem, 200)}") from problem
         raise CheckpointError(
             f"{file} must hold only tensors, but its pickle asks for more or is damaged, and nothing of it was run; "
             "save a plain state_dict, or pass unsafe_pickle (--unsafe-pickle), which lets the file run any code"
         ) from problem
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError, KeyError) as problem:
-        raise CheckpointError(f"{file} must be a whole torch checkpoint, but: {_first_line(problem)}") from problem
+        raise CheckpointError(f"{file} must be a whole torch checkpoint, but: {first_line(problem, 200)}") from problem
 
 
 def _tensors_of(content: Any, file: Path) -> dict[str, Tensor]:
@@ -267,7 +267,3 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         result[name] = tensor if whole and pointer not in seen else tensor.clone()
         seen.add(pointer)
     return result
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem) or type(problem).__name__).splitlines()[0][:200]

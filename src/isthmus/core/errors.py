@@ -31,6 +31,11 @@ class UnwritableError(IsthmusError):
     """A place cannot be written to, or its disk is full; what can be read there can still be read."""
 
 
+def first_line(problem: BaseException, most: int | None = None) -> str:
+    """What went wrong, in one line of at most ``most`` characters: the message's first, or the kind of problem."""
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:most]
+
+
 def listed(names: object, most: int = 5) -> str:
     """Names for an error line: the first few, then how many more there are.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core.checkpoint import without_prefixes
-from isthmus.core.errors import CheckpointError, listed
+from isthmus.core.errors import CheckpointError, first_line, listed
 
 
 class LazyCheckpoint(Mapping[str, Tensor]):
@@ -147,5 +147,5 @@ def _opened(file: Path, device: torch.device) -> Any:
     try:
         return safe_open(file, framework="pt", device=str(device)).__enter__()  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as problem:
-        reason = (str(problem) or type(problem).__name__).splitlines()[0]
+        reason = first_line(problem)
         raise CheckpointError(f"{file} must be a whole safetensors file, but: {reason}") from problem

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import SymmetryError
+from isthmus.core.errors import SymmetryError, first_line
 from isthmus.core.files import write_text
 from isthmus.core.symmetry import Obstacle, Parent, Permutation, Proof, Site, Symmetry, UnitGroup
 
@@ -118,7 +118,7 @@ class _reading:
         if isinstance(problem, KeyError):
             raise SymmetryError(f"{self.source} must be a complete symmetry, but it lacks {problem}") from problem
         if isinstance(problem, (TypeError, ValueError, AttributeError, IndexError, RuntimeError, OverflowError)):
-            reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+            reason = first_line(problem)
             raise SymmetryError(f"{self.source} must be a complete symmetry, but it is damaged: {reason}") from problem
 
 

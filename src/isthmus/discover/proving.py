@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from isthmus.core.errors import SymmetryError
+from isthmus.core.errors import SymmetryError, first_line
 from isthmus.core.symmetry import Proof, Symmetry
 from isthmus.core.weights import Weights
 from isthmus.discover.graphs import nested_graph
@@ -49,7 +49,7 @@ def proof_of(
     except (RuntimeError, TypeError) as problem:
         if note:
             raise
-        reason = str(problem).splitlines()[0][:120]
+        reason = first_line(problem, 120)
         return run(graph_call(program), f"run as exported graph, because the module refuses float64: {reason}")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.errors import CheckpointError, listed
+from isthmus.core.errors import CheckpointError, first_line, listed
 from isthmus.core.history import content
 
 # Bytes for one entry of each type that safetensors files may hold.
@@ -177,7 +177,7 @@ def _index(file: Path) -> dict[str, str]:
         if not all(isinstance(name, str) and isinstance(shard, str) for name, shard in table.items()):
             raise TypeError("names must be text")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise CheckpointError(f"{file} must be JSON with a weight_map, but: {_first_line(problem)}") from problem
+        raise CheckpointError(f"{file} must be JSON with a weight_map, but: {first_line(problem, 200)}") from problem
     shards = sorted(set(table.values()))
     if outside := [shard for shard in shards if Path(shard).name != shard]:
         raise CheckpointError(f"{file} must name shards in its own folder, got {listed(outside)}")
@@ -203,7 +203,7 @@ def _header(file: Path) -> dict[str, Entry]:
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise CheckpointError(f"{file} must be a whole safetensors file, but: {_first_line(problem)}") from problem
+        raise CheckpointError(f"{file} must be a whole safetensors file, but: {first_line(problem, 200)}") from problem
     needed = max((entry.stop for entry in entries.values()), default=8 + length)
     if needed > size:
         raise CheckpointError(
@@ -221,7 +221,3 @@ def _entry(name: str, described: Mapping[str, Any], file: Path, data: int) -> En
     if first < 0 or any(length < 0 for length in shape) or last - first != math.prod(shape) * SIZES[code]:
         raise CheckpointError(f"{file} must be a whole safetensors file, but the place of {name} contradicts its shape")
     return Entry(name, code, shape, file, data + first, data + last)
-
-
-def _first_line(problem: BaseException) -> str:
-    return (str(problem) or type(problem).__name__).splitlines()[0][:200]

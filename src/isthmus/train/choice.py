@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from isthmus.core.errors import SettingError, listed
+from isthmus.core.errors import SettingError, first_line, listed
 from isthmus.train.engines import Engine, Sequential, Stretch, Vectorised
 from isthmus.train.graphs import Graph, Graphs
 from isthmus.train.task import State, Task
@@ -135,8 +135,7 @@ _ALL: Mapping[str, Callable[[Task], Engine]] = {
 
 
 def _note(engine: Engine, problem: Exception) -> str:
-    reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-    return f"the module cannot be trained {engine.name}: {reason[:200]}"
+    return f"the module cannot be trained {engine.name}: {first_line(problem, 200)}"
 
 
 class _Probe:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from isthmus.core.errors import IsthmusError, SettingError
+from isthmus.core.errors import IsthmusError, SettingError, first_line
 from isthmus.core.objective import Score
 from isthmus.core.progress import Progress
 from isthmus.core.record import Record
@@ -214,7 +214,7 @@ class Group:
         except IsthmusError:
             raise
         except Exception as problem:
-            reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+            reason = first_line(problem)
             shape = tuple(self.batches.inputs.shape[1:])
             raise SettingError(f"{self.recipe.network} does not take inputs of shape {shape}: {reason}") from problem
         if self.recipe.sparsity:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.core.errors import DataError
+from isthmus.core.errors import DataError, first_line
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -151,7 +151,7 @@ def _fetched(url: str, md5: str, place: str) -> Path:
         pooch.get_logger().setLevel("WARNING")
         return Path(pooch.retrieve(url, f"md5:{md5}", fname=cache.name, path=cache.parent))
     except Exception as problem:  # pooch passes on whatever the transport raises
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        reason = first_line(problem)
         raise DataError(
             f"{place} could not be fetched from {url} ({reason[:120]}); fetch it yourself and give its folder"
         ) from problem

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.core.checkpoint import fit, load
-from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed
+from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, first_line, listed
 from isthmus.core.randomness import child_seed
 from isthmus.core.weights import Weights
 from isthmus.zoo.networks import NETWORKS, is_network, network
@@ -213,7 +213,7 @@ def _library(name: str, spec: str) -> Any:
         package = name.partition(".")[0]
         raise SettingError(f"{spec} needs {package}, which is not installed; pip install {package}") from None
     except Exception as problem:  # compiled extensions fail in their own ways
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        reason = first_line(problem)
         raise SettingError(f"{spec} needs {name}, which cannot be imported: {reason}") from problem
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.core.errors import DataError, SettingError, listed
+from isthmus.core.errors import DataError, SettingError, first_line, listed
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective, check_labels, error
 from isthmus.core.randomness import child
@@ -190,7 +190,7 @@ def _checked(network: Network, name: str, examples: Examples) -> bool:
         with torch.no_grad():
             outputs = network(network.weights, inputs)
     except (RuntimeError, TypeError, IndexError, ValueError) as problem:
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        reason = first_line(problem)
         shape = tuple(examples.inputs.shape[1:])
         raise DataError(f"the model must take the inputs of {name}, of shape {shape}, but: {reason}") from problem
     logits = getattr(outputs, "logits", outputs)

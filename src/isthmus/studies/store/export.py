@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.errors import IsthmusError
+from isthmus.core.errors import IsthmusError, first_line
 from isthmus.core.files import atomic
 from isthmus.core.progress import Progress, silent
 from isthmus.studies.store.rows import Row
@@ -108,7 +108,7 @@ def export_mlflow(
             progress(done, len(new), key[:12])
             _log(mlflow, client, identity, store.run(key))
     except mlflow.exceptions.MlflowException as problem:
-        raise IsthmusError(f"MLflow must take the runs, but: {str(problem).splitlines()[0]}") from problem
+        raise IsthmusError(f"MLflow must take the runs, but: {first_line(problem)}") from problem
     return len(new)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import CheckpointError, IsthmusError
+from isthmus.core.errors import CheckpointError, IsthmusError, first_line
 from isthmus.core.weights import Weights, stack
 
 FINAL = "final"
@@ -59,7 +59,7 @@ def write_weights(members: Sequence[Weights], path: Path) -> None:
         save_file(stacked, path)
     except SafetensorError as problem:
         # The Rust side reports a full disk as its own error.
-        reason = str(problem).splitlines()[0]
+        reason = first_line(problem)
         raise IsthmusError(
             f"{path} must be writable, but: {reason}; choose another store or free some space"
         ) from problem
@@ -78,5 +78,5 @@ def read_slice(path: Path, index: int, *, device: str | torch.device = "cpu") ->
             names = sorted(handle.keys())
             return {name: handle.get_slice(name)[index : index + 1].squeeze(0).to(device) for name in names}
     except (SafetensorError, OSError, IndexError, RuntimeError) as problem:
-        reason = (str(problem) or type(problem).__name__).splitlines()[0][:200]
+        reason = first_line(problem, 200)
         raise CheckpointError(f"{path} must hold the stacked weights of a group, but: {reason}") from problem
