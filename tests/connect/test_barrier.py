@@ -9,8 +9,9 @@ from torch import nn
 from isthmus.connect import Barrier, Line, barrier, barriers
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
+from isthmus.core.score import Score
 from isthmus.core.status import Status
 
 

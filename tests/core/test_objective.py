@@ -10,7 +10,6 @@ from torch.nn import functional
 from isthmus.core.errors import DataError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.objective import (
-    LOSSES,
     Objective,
     check_labels,
     class_scores,
@@ -109,7 +108,6 @@ def test_squared_error_and_several_inputs():
     assert objective(objective.network.weights).loss == pytest.approx(expected, rel=1e-6)
     assert objective.limited(2).targets.shape == (2, 3)
     assert len(objective.limited(2).parts) == 2
-    assert LOSSES["squared_error"] is squared_error
 
 
 def test_more_metrics_and_batchwise_outputs():

@@ -17,9 +17,10 @@ from isthmus.connect.measures import Measure, Measures
 from isthmus.connect.paths import Line, Path
 from isthmus.connect.treatment import Policy, Treatment, treatment
 from isthmus.core import weights as algebra
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
+from isthmus.core.score import Score
 from isthmus.core.status import Status
 from isthmus.core.weights import Weights
 

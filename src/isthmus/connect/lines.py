@@ -18,7 +18,8 @@ from isthmus.connect.grid import grid_of
 from isthmus.connect.layers import statistics_layers
 from isthmus.connect.paths import Line
 from isthmus.core import weights as algebra
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
+from isthmus.core.score import Score
 from isthmus.core.weights import Weights
 
 _UNDERSTOOD = {"points", "positions", "together", "normalisation", "data", "layers", "sequential", "most"}

@@ -15,9 +15,10 @@ from isthmus.connect.normalisation import reestimate
 from isthmus.connect.paths import Plane
 from isthmus.core import weights as algebra
 from isthmus.core.errors import SettingError, WeightsError
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
+from isthmus.core.score import Score
 from isthmus.core.weights import Weights
 
 

@@ -14,9 +14,10 @@ from isthmus.connect.normalisation import reestimate
 from isthmus.connect.paths import Simplex
 from isthmus.core import weights as algebra
 from isthmus.core.errors import SettingError
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
+from isthmus.core.score import Score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,68 +7,20 @@ an uneven last batch has just its share.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
 from isthmus.core.errors import DataError, WeightsError
 from isthmus.core.network import Network
-from isthmus.core.record import Record
+from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights, count, pick, stack
 
 PerExample = Callable[[Any, Tensor], Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Score(Record):
-    """What an objective says of one solution.
-
-    Attributes:
-        loss: mean over the examples.
-        metrics: further means, such as ``error`` (1 − accuracy, between 0 and 1).
-        examples: how many values each mean is over (tokens, for a language model).
-    """
-
-    loss: float
-    metrics: Mapping[str, float]
-    examples: int
-
-    @property
-    def error(self) -> float:
-        """1 − accuracy."""
-        return self.metrics["error"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores(Record):
-    """What an objective says of many solutions; one entry for each."""
-
-    loss: Float[Tensor, " solutions"]
-    metrics: Mapping[str, Float[Tensor, " solutions"]]
-    examples: int
-
-    @classmethod
-    def of(cls, scores: Sequence[Score]) -> Scores:
-        """Scores that were taken one after the other, at least one."""
-        losses = torch.tensor([score.loss for score in scores], dtype=torch.float64)
-        metrics = {
-            name: torch.tensor([score.metrics[name] for score in scores], dtype=torch.float64)
-            for name in scores[0].metrics
-        }
-        return cls(losses, metrics, scores[0].examples)
-
-    @property
-    def error(self) -> Float[Tensor, " solutions"]:
-        """1 − accuracy."""
-        return self.metrics["error"]
-
-    def __getitem__(self, index: int) -> Score:
-        return Score(float(self.loss[index]), {k: float(v[index]) for k, v in self.metrics.items()}, self.examples)
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -86,9 +38,6 @@ def error(outputs: Tensor, targets: Tensor) -> Tensor:
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Squared error, averaged over output coordinates, for each example."""
     return (outputs - targets.to(outputs.dtype)).square().flatten(1).mean(1)
-
-
-LOSSES: Mapping[str, PerExample] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

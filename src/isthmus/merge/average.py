@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import SettingError, WeightsError
-from isthmus.core.objective import Score
+from isthmus.core.score import Score
 from isthmus.core.weights import Weights
 from isthmus.merge.kernels import arc
 from isthmus.merge.merger import average, check_share, check_solutions, check_weights, merge_tensors

@@ -14,8 +14,9 @@ from torch import Tensor
 from isthmus.core.errors import WeightsError
 from isthmus.core.files import write_text
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, Score, cross_entropy
+from isthmus.core.objective import Objective, cross_entropy
 from isthmus.core.record import Record, to_json
+from isthmus.core.score import Score
 from isthmus.core.weights import Weights
 
 
@@ -98,7 +99,7 @@ def appraise(
     metric = by or ("error" if "error" in score.metrics else "loss")
     if metric != "loss" and metric not in score.metrics:
         raise WeightsError(f"by must be loss or one of {', '.join(score.metrics)}, got {metric}")
-    together = _ensemble(objective, list(solutions.values()))
+    together = ensemble(objective, list(solutions.values()))
     values = {name: _value(end, metric) for name, end in ends.items()}
     best = min(values.values())
     gain = best - _value(score, metric)
@@ -127,7 +128,8 @@ class _Ensemble:
         return stacked.log_softmax(-1).logsumexp(0) - math.log(len(wide))
 
 
-def _ensemble(objective: Objective, solutions: Sequence[Weights]) -> Score:
+def ensemble(objective: Objective, solutions: Sequence[Weights]) -> Score:
+    """Score the mean of the solutions' answers: of class probabilities under a cross-entropy, else of outputs."""
     network: Any = _Ensemble(objective.network, solutions, probabilities=objective.loss is cross_entropy)
     return dataclasses.replace(objective, network=network)(solutions[0])
 

@@ -24,10 +24,11 @@ from isthmus.connect import (
     variance_ratios,
 )
 from isthmus.core.errors import SettingError
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
+from isthmus.core.score import Score
 from isthmus.core.status import Status
 from isthmus.core.weights import Weights, lerp
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
-
 import isthmus.discover as discovery
 from isthmus.connect import PairBarriers, barriers
 from isthmus.connect.normalisation import reestimate
@@ -22,6 +20,7 @@ from isthmus.core.record import Record, plain
 from isthmus.core.status import Status
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights, lerp
+from isthmus.merge.evaluate import ensemble
 from isthmus.studies.comparison import compare, matcher
 from isthmus.train import Recipe, Replica, train
 from isthmus.zoo.data import Data, load
@@ -294,19 +293,6 @@ def _merge(group: Trained, data: Data, seed: int) -> tuple[dict[str, dict[str, f
         middle = {name: reestimate(group.network, weights, data.train_inputs) for name, weights in middle.items()}
     scores = {"first": group.objective(first), "second": group.objective(second)}
     scores |= {name: group.objective(weights) for name, weights in middle.items()}
+    scores["ensemble"] = ensemble(group.objective, (first, second))
     measured = {name: {"loss": score.loss, "accuracy": 1 - score.error} for name, score in scores.items()}
-    measured["ensemble"] = _ensemble(group, (first, second))
     return measured, {"first": first, "second": second, "second_aligned": aligned, "merged": middle["aligned"]}
-
-
-@torch.no_grad()
-def _ensemble(group: Trained, solutions: Sequence[Weights]) -> dict[str, float]:
-    """Loss and accuracy of the mean of the predicted probabilities."""
-    loss, right, examples = 0.0, 0.0, 0
-    for inputs, targets in group.objective.batches():
-        outputs = [group.network(weights, *inputs).double().softmax(1) for weights in solutions]
-        mean = torch.stack(outputs).mean(0)
-        loss -= float(mean.gather(1, targets[:, None]).clamp_min(1e-300).log().sum())
-        right += float((mean.argmax(1) == targets).sum())
-        examples += len(targets)
-    return {"loss": loss / examples, "accuracy": right / examples}

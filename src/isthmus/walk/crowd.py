@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from isthmus.core.objective import Objective, Scores
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress
+from isthmus.core.score import Scores
 from isthmus.core.status import Status
 from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.core.errors import SettingError, WeightsError
-from isthmus.core.objective import Objective, Scores
+from isthmus.core.objective import Objective
+from isthmus.core.score import Scores
 from isthmus.core.weights import Weights, check_finite, pick, stack
 from isthmus.walk.walk import Refresh
 

@@ -13,10 +13,11 @@ from torch import nn
 
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
+from isthmus.core.score import Score
 from isthmus.core.weights import Weights, to
 from isthmus.studies.landscape.flatness import FlatnessVerdict, flatness
 from isthmus.studies.landscape.glass import symmetry_with_scale

@@ -8,11 +8,12 @@ from typing import Any
 
 from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
-from isthmus.core.objective import Objective, Score
+from isthmus.core.objective import Objective
 from isthmus.core.operator import Operator
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
+from isthmus.core.score import Score
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
 from isthmus.curvature import (
