@@ -24,7 +24,7 @@ from isthmus.zoo.data import Data, arrays_of, images
 
 
 def loaded(name: str, folder: Path, *, device: str, examples: int | None = None) -> Data:
-    """One data set of images on the device: ``NAME.npz`` (x, y, x_test, y_test; pixels as bytes) or a folder ``NAME``."""
+    """Images on the device: from ``NAME.npz`` (x, y, x_test, y_test; pixels as bytes) or from a folder ``NAME``."""
     file = folder / f"{name}.npz"
     if file.exists():
         arrays = arrays_of(file)

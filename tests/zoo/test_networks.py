@@ -56,6 +56,19 @@ def test_weights_follow_the_seed_and_nothing_else(name):
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
+def test_a_language_model_does_not_look_ahead():
+    module = network("gpt-16x2", inputs=(12,), classes=7)
+    tokens = torch.randint(7, (3, 12))
+    changed = tokens.clone()
+    changed[:, 8:] = (changed[:, 8:] + 1) % 7
+    with torch.no_grad():
+        before, after, short = module(tokens), module(changed), module(tokens[:, :8])
+    assert before.shape == (3, 12, 7)
+    assert torch.allclose(before[:, :8], after[:, :8], atol=1e-6)
+    assert torch.allclose(before[:, :8], short, atol=1e-6)
+    assert not torch.allclose(before[:, 8:], after[:, 8:], atol=1e-3)
+
+
 def test_known_sizes():
     assert count(network("resnet20", inputs=(3, 32, 32))) == 272_474  # He et al. state .27 million
     assert count(network("mlp-64x2", inputs=(1, 8, 8))) == 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
@@ -80,6 +93,8 @@ def test_signals_keep_their_size_through_depth():
         ("vgg", {"inputs": (64,)}, "needs inputs of"),
         ("vit", {"width": 6}, "multiple of heads"),
         ("vit", {"patch": 5}, "patch must divide"),
+        ("gpt", {"inputs": (3, 8, 8)}, r"needs inputs of \(tokens,\)"),
+        ("gpt", {"width": 6}, "multiple of heads"),
         ("resnet20-wide", {}, "not understood"),
         ("vgg-3x3", {}, "not understood"),
     ],

@@ -1,7 +1,8 @@
 """The small networks of the zoo: perceptrons, convolutions in stages, residual networks, transformers.
 
 All take images ``(examples, channels, height, width)`` or, for ``mlp``, anything that can be flattened, and give class
-scores. How they are named and initialised: :mod:`isthmus.zoo.networks`.
+scores; ``gpt`` takes token numbers and gives scores of the next token. Names, initialisation:
+:mod:`isthmus.zoo.networks`.
 """
 
 from __future__ import annotations
@@ -152,11 +153,14 @@ class ResNet(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Multi-head self-attention with one fused projection for queries, keys and values."""
+    """Multi-head self-attention with one fused projection for queries, keys and values.
 
-    def __init__(self, width: int, heads: int) -> None:
+    ``causal``: no token sees what comes after it.
+    """
+
+    def __init__(self, width: int, heads: int, *, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -164,17 +168,17 @@ class _Attention(nn.Module):
         examples, length, width = tokens.shape
         parts = self.qkv(tokens).reshape(examples, length, 3, self.heads, width // self.heads)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(queries, keys, values)
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, is_causal=self.causal)
         return self.out(mixed.transpose(1, 2).reshape(examples, length, width))
 
 
 class _Encoder(nn.Module):
     """One pre-norm transformer block."""
 
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, *, causal: bool = False) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = _Attention(width, heads)
+        self.attention = _Attention(width, heads, causal=causal)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -200,8 +204,7 @@ class Vit(nn.Module):
         _image(inputs)
         size = patch if patch is not None else max(1, min(inputs[1:]) // 8)
         _positive(classes=classes, width=width, depth=depth, heads=heads, patch=size, expansion=expansion)
-        if width % heads:
-            raise SettingError(f"width must be a multiple of heads, got {width} and {heads}")
+        _divisible(width, heads)
         if inputs[1] % size or inputs[2] % size:
             raise SettingError(f"patch must divide the image's {inputs[1]}×{inputs[2]} pixels, got {size}")
         self.embed = nn.Conv2d(inputs[0], width, size, stride=size)
@@ -214,6 +217,47 @@ class Vit(nn.Module):
         """Images to class scores."""
         tokens = self.embed(inputs).flatten(2).transpose(1, 2) + self.positions
         return self.head(self.norm(self.blocks(tokens)).mean(1))
+
+
+class Gpt(nn.Module):
+    """A small language model (Radford et al. 2019): pre-norm, causal, the next token's scores at every place.
+
+    Args:
+        inputs: (the longest text in tokens,); shorter ones are taken, too.
+        classes: how many tokens there are.
+        width: of the residual stream.
+        depth: blocks.
+        heads: of each block's attention.
+        expansion: hidden units of a block for each one of the stream.
+
+    No dropout, and the scores have weights of their own, not those of the embedding.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[int] = (64,),
+        classes: int = 256,
+        width: int = 64,
+        depth: int = 4,
+        heads: int = 4,
+        expansion: int = 4,
+    ) -> None:
+        super().__init__()
+        if len(inputs) != 1:
+            raise SettingError(f"a language model needs inputs of (tokens,), got {tuple(inputs)}")
+        _positive(tokens=inputs[0], classes=classes, width=width, depth=depth, heads=heads, expansion=expansion)
+        _divisible(width, heads)
+        self.embed = nn.Embedding(classes, width)
+        self.positions = nn.Parameter(torch.zeros(1, inputs[0], width))
+        self.blocks = nn.Sequential(*(_Encoder(width, heads, expansion * width, causal=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Token numbers ``(examples, places)`` to scores ``(examples, places, tokens)``."""
+        hidden = self.embed(tokens) + self.positions[:, : tokens.shape[1]]
+        return self.head(self.norm(self.blocks(hidden)))
 
 
 def _activation(name: str) -> nn.Module:
@@ -244,6 +288,11 @@ def _positive(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise SettingError(f"{name} must be at least 1, got {size}")
+
+
+def _divisible(width: int, heads: int) -> None:
+    if width % heads:
+        raise SettingError(f"width must be a multiple of heads, got {width} and {heads}")
 
 
 def _image(inputs: Sequence[int]) -> None:

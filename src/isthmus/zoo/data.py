@@ -112,7 +112,8 @@ def load(spec: str, folder: str | Path | None = None) -> Data:
 
     Args:
         spec: ``digits`` (scikit-learn, 8×8 pixels), ``mnist``, ``fashion-mnist`` or ``cifar10``; a path to an ``.npz``
-            file with ``x`` and ``y`` (optionally ``x_test`` and ``y_test``); or ``module:function`` (also
+            file with ``x`` and ``y`` (optionally ``x_test`` and ``y_test``); a ``.txt`` file, read as characters in
+            examples of 64 (:func:`isthmus.zoo.text.characters`); or ``module:function`` (also
             ``path/to/file.py:function``) that returns a :class:`Data`, a torch ``Dataset``, or a pair of them
             (training, test). Without a test set a fifth of the examples, drawn with a fixed seed, is held out.
         folder: where the published files are, for the three large sets. Without it they are looked for in pooch's cache
@@ -132,10 +133,14 @@ def load(spec: str, folder: str | Path | None = None) -> Data:
         return images(*arrays, classes=10, name=spec)
     if spec.endswith(".npz"):
         return _npz(Path(spec))
+    if spec.endswith(".txt"):
+        from isthmus.zoo.text import characters
+
+        return characters(spec)
     if ":" in spec:
         return _own(spec)
     raise DataError(
-        f"data must be one of {listed(BUILT_IN)}, an .npz file with x and y, or module:function, got {spec}"
+        f"data must be one of {listed(BUILT_IN)}, an .npz file with x and y, a .txt file or module:function, got {spec}"
     )
 
 

@@ -1,8 +1,9 @@
 """Small networks of the kinds that the questions are about, initialised from one seed and nothing else.
 
 All take images ``(examples, channels, height, width)`` or, for ``mlp``, anything that can be flattened, and give class
-scores. Weights come from a generator of their own (He et al. 2015, arXiv 1502.01852: normal, variance 2/fan-in before a
-rectifier, 1/fan-in at the output; biases zero), so building a network never touches the global random state.
+scores; ``gpt`` takes token numbers and gives scores of the next token. Weights come from a generator of their own (He
+et al. 2015, arXiv 1502.01852: normal, variance 2/fan-in before a rectifier, 1/fan-in at the output; biases zero), so
+building a network never touches the global random state.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.randomness import child
-from isthmus.zoo.architectures import Mlp, ResNet, Vgg, Vit
+from isthmus.zoo.architectures import Gpt, Mlp, ResNet, Vgg, Vit
 from isthmus.zoo.locally_connected import CONNECTIVITIES
 from isthmus.zoo.modular import Modular
 from isthmus.zoo.ortho_polynomial import OrthoMlp
@@ -29,6 +30,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "vgg": Vgg,
     "resnet20": ResNet,
     "vit": Vit,
+    "gpt": Gpt,
     **CONNECTIVITIES,
     "modular": Modular,
     "ortho": OrthoMlp,
@@ -39,10 +41,10 @@ def network(name: str, *, seed: int | torch.Generator = 0, **settings: Any) -> n
     """Build a network of the zoo with weights drawn from ``seed`` alone.
 
     Args:
-        name: ``mlp``, ``vgg``, ``resnet20``, ``vit``, one of the connectivities of
+        name: ``mlp``, ``vgg``, ``resnet20``, ``vit``, ``gpt``, one of the connectivities of
             :mod:`isthmus.zoo.locally_connected`, or a short form that holds settings: ``mlp-128x2`` (width ×
             depth), ``mlp-64-32`` (widths), ``vgg-8-16`` (channels), ``resnet20-x2`` or ``resnet20-layer-x0.5`` (width
-            multiplier, norm), ``vit-64x4`` (width × depth).
+            multiplier, norm), ``vit-64x4`` and ``gpt-64x4`` (width × depth).
         seed: the initialisation's seed, or a generator to draw from.
         settings: what the network's class takes, such as ``inputs=(1, 28, 28)`` and ``classes=10``.
 
@@ -88,7 +90,7 @@ def parse(name: str) -> tuple[str, dict[str, Any]]:
     if not short:
         return kind, {}
     if match := re.fullmatch(r"(\d+)x(\d+)", short):
-        if kind in ("mlp", "modular", "ortho", "vit"):
+        if kind in ("mlp", "modular", "ortho", "vit", "gpt"):
             return kind, {"width": int(match[1]), "depth": int(match[2])}
     elif re.fullmatch(r"\d+(-\d+)*", short) and kind in ("mlp", "vgg"):
         return kind, {"widths" if kind == "mlp" else "channels": tuple(int(part) for part in short.split("-"))}

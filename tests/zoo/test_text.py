@@ -1,0 +1,83 @@
+"""Text as data: every character predicted once, the end held out; a language model that learns from it."""
+
+import math
+
+import pytest
+import torch
+
+from isthmus.core.errors import DataError
+from isthmus.train import Recipe, train
+from isthmus.zoo import build, load_data
+from isthmus.zoo.text import characters
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 40
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def test_targets_are_what_follows(file):
+    data = characters(file, length=8)
+    alphabet = sorted(set(TEXT))
+    assert data.classes == len(alphabet)
+    spelled = ["".join(alphabet[token] for token in row) for row in data.train_inputs.tolist()]
+    assert "".join(spelled) == TEXT[: 8 * len(spelled)]
+    following = ["".join(alphabet[token] for token in row) for row in data.train_targets.tolist()]
+    assert "".join(following) == TEXT[1 : 8 * len(spelled) + 1]
+
+
+def test_the_end_is_held_out(file):
+    data = characters(file, length=8, held_out=0.25)
+    edge = len(TEXT) - round(0.25 * len(TEXT))
+    alphabet = sorted(set(TEXT))
+    first = "".join(alphabet[token] for token in data.test_inputs[0].tolist())
+    assert first == TEXT[edge : edge + 8]
+    assert len(data.train_targets) == (edge - 1) // 8
+
+
+def test_a_stride_overlaps_training_examples_only(file):
+    wide, narrow = characters(file, length=8), characters(file, length=8, stride=4)
+    assert len(narrow.train_targets) in (2 * len(wide.train_targets) - 1, 2 * len(wide.train_targets))
+    assert torch.equal(narrow.train_inputs[1], torch.cat([wide.train_inputs[0, 4:], wide.train_inputs[1, :4]]))
+    assert torch.equal(narrow.test_inputs, wide.test_inputs)
+
+
+def test_a_name_that_ends_in_txt_is_text(file):
+    assert load_data(str(file)).fingerprint == characters(file).fingerprint
+
+
+def test_mistakes_are_one_line(tmp_path, file):
+    short, bytes_ = tmp_path / "short.txt", tmp_path / "bytes.txt"
+    short.write_text("abc")
+    bytes_.write_bytes(b"\xff\xfe\x00")
+    for call, part in (
+        (lambda: characters(tmp_path / "absent.txt"), "there is none"),
+        (lambda: characters(short), "at least 130 characters"),
+        (lambda: characters(bytes_), "UTF-8"),
+        (lambda: characters(file, length=0), "at least 1 character"),
+        (lambda: characters(file, held_out=1.0), "between 0 and 1"),
+    ):
+        with pytest.raises(DataError, match=part) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_language_model_learns_it(file):
+    data = characters(file, length=16)
+    recipe = Recipe(
+        network="gpt-16x1",
+        settings={"inputs": data.shape, "classes": data.classes, "heads": 2},
+        data=data.name,
+        optimiser="adam",
+        rate=1e-2,
+        batch_size=16,
+        epochs=8,
+    )
+    replica = train(recipe, data=data, module=build, device="cpu")[0]
+    assert replica.test is not None
+    assert replica.test.examples == data.test_targets.numel()  # a mean over characters
+    assert replica.test.loss < 0.5 * math.log(data.classes)
