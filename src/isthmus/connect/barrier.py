@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.connect.grid import above_line, above_mean, gaps, grid_of, uncertainty
+from isthmus.connect.curve import Curve
+from isthmus.connect.grid import above_line, above_mean, grid_of, uncertainty
 from isthmus.connect.layers import Inputs
 from isthmus.connect.measures import Measure, Measures
-from isthmus.connect.paths import Line, Path
-from isthmus.connect.treatment import Policy, Treatment, treatment
+from isthmus.connect.paths import Path
+from isthmus.connect.treatment import Policy, treatment
 from isthmus.core import weights as algebra
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
-from isthmus.core.score import Score
+from isthmus.core.score import Score, Scores
 from isthmus.core.status import Status
 from isthmus.core.weights import Weights
 
@@ -100,14 +101,13 @@ class Barrier(Record):
     @classmethod
     def of(cls, scores: Mapping[float, Score], grid: Sequence[float], **more: Any) -> Barrier:
         """The barrier whose curve has these scores; there must be one at ½, whether or not the grid holds it."""
-        along = [scores[t] for t in grid]
-        names = along[0].metrics
+        along = Scores.of([scores[t] for t in grid])
         return cls(
             positions=torch.tensor(grid, dtype=torch.float64),
-            loss=torch.tensor([score.loss for score in along], dtype=torch.float64),
-            metrics={name: torch.tensor([s.metrics[name] for s in along], dtype=torch.float64) for name in names},
+            loss=along.loss,
+            metrics=dict(along.metrics),
             middle=scores[0.5],
-            examples=along[0].examples,
+            examples=along.examples,
             **more,
         )
 
@@ -190,6 +190,7 @@ def barrier(
     fit.
 
     Example:
+        >>> from isthmus.connect import Line
         >>> from isthmus.core.network import Network
         >>> network = Network.of(torch.nn.Linear(2, 2))
         >>> other = {name: tensor + 1 for name, tensor in network.weights.items()}
@@ -210,7 +211,7 @@ def barrier(
         batch_size=objective.batch_size,
         sequential=sequential,
     )
-    curve = _Curve(path, objective, treat, Measures(objective, ends, further), together, progress)
+    curve = Curve(path, objective, treat, Measures(objective, ends, further), together, progress)
     wanted = sorted({*grid, 0.5})
     curve.add(wanted)
     status = None
@@ -227,86 +228,6 @@ def barrier(
         dtype=kinds(ends[0]),
         status=status,
     )
-
-
-@dataclasses.dataclass(eq=False)
-class _Curve:
-    """The scores known so far along one path, and the ways to find more."""
-
-    path: Path
-    objective: Objective
-    treat: Treatment
-    measures: Measures
-    together: int | None
-    progress: Progress
-    scores: dict[float, Score] = dataclasses.field(default_factory=dict)
-    buffers: dict[str, Tensor] | None = None
-
-    def add(self, positions: Sequence[float]) -> None:
-        """Score further positions: one by one on a CPU, many at once on a GPU, the ends always by themselves."""
-        missing = [t for t in positions if t not in self.scores]
-        device = next(iter(self.path(0.0).values())).device
-        together = self.together or (1 if device.type == "cpu" else len(missing))
-        while missing:
-            # Many at once may round otherwise; an end shall have the very value that the objective gives it alone.
-            chunk = missing[:1] if missing[0] in (0.0, 1.0) else [t for t in missing[:together] if t != 1.0]
-            try:
-                scores = self._score(chunk)
-            except torch.cuda.OutOfMemoryError:
-                if len(chunk) == 1:
-                    raise
-                together = max(1, len(chunk) // 2)
-                continue
-            self.scores.update(zip(chunk, scores, strict=True))
-            missing = missing[len(chunk) :]
-            self.progress(len(self.scores), len(self.scores) + len(missing), "path")
-
-    def refine(self, bound: float, most: int) -> Status:
-        """Halve every interval that may hide a barrier higher by more than the bound."""
-        while True:
-            grid = sorted(self.scores)
-            positions = torch.tensor(grid, dtype=torch.float64)
-            loss = torch.tensor([self.scores[t].loss for t in grid], dtype=torch.float64)
-            if not bool(torch.isfinite(loss).all()):
-                return Status.DIVERGED
-            hidden = gaps(positions, loss)
-            worst = [int(i) for i in hidden.argsort(descending=True) if float(hidden[i]) > bound]
-            if not worst:
-                return Status.CONVERGED
-            if len(grid) >= most:
-                return Status.STOPPED
-            self.add([(grid[i] + grid[i + 1]) / 2 for i in worst[: most - len(grid)]])
-
-    def treated_ends(self) -> tuple[Score, Score] | None:
-        """The scores of both ends when they are treated like inner points."""
-        if not self.treat.layers:
-            return None
-        start, end = (self._one(self.treat(self.path(t), t)) for t in (0.0, 1.0))
-        return start, end
-
-    def _one(self, weights: Weights) -> Score:
-        """One point's score with the further measures in it."""
-        score = self.objective(weights)
-        return dataclasses.replace(score, metrics={**score.metrics, **self.measures(weights)})
-
-    def _score(self, positions: Sequence[float]) -> list[Score]:
-        if len(positions) == 1 or self.measures.wanted:
-            return [self._one(weights) for weights in self._weights(positions)]
-        scores = self.objective.many(algebra.stack(list(self._weights(positions))), together=True)
-        return [scores[index] for index in range(len(positions))]
-
-    def _weights(self, positions: Sequence[float]) -> Iterator[Weights]:
-        reuse = isinstance(self.path, Line) and (len(positions) == 1 or bool(self.measures.wanted))
-        for t in positions:
-            weights = self._reused(t) if reuse else self.path(t)
-            yield weights if t in (0.0, 1.0) else self.treat(weights, t)
-
-    def _reused(self, t: float) -> Weights:
-        """The point of a line in memory that the next point overwrites."""
-        assert isinstance(self.path, Line)
-        if self.buffers is None:
-            self.buffers = self.path.buffers()
-        return self.path.write(t, self.buffers)
 
 
 def kinds(weights: Weights) -> str:

@@ -104,7 +104,11 @@ def barriers(
     heights = {name: _matrix(n, {pair: getattr(curve, name) for pair, curve in curves.items()}) for name in CONVENTIONS}
     return PairBarriers(
         heights=heights,
-        intervals={name: over_pairs(matrix, level=level) for name, matrix in heights.items()},
+        intervals={
+            # A middle may lie below its ends.
+            name: over_pairs(matrix, level=level, signed=name.startswith("midpoint"))
+            for name, matrix in heights.items()
+        },
         curves=curves,
         names=tuple(names) if names is not None else tuple(str(index) for index in range(n)),
         normalisation=next(iter(curves.values())).normalisation,

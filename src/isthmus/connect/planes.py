@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.connect.layers import Inputs, statistics_layers
-from isthmus.connect.normalisation import reestimate
+from isthmus.connect.layers import Inputs
 from isthmus.connect.paths import Plane
+from isthmus.connect.treatment import Statistics, refreshing
 from isthmus.core import weights as algebra
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
-from isthmus.core.score import Score
+from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights
 
 
@@ -162,7 +162,7 @@ def surface(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     margin: float = 0.2,
-    normalisation: Literal["reestimate", "interpolate"] = "reestimate",
+    normalisation: Statistics = "reestimate",
     data: Inputs | None = None,
     progress: Progress = silent,
 ) -> Surface:
@@ -181,18 +181,13 @@ def surface(
         progress: told after every point.
 
     Raises:
-        SettingError: fewer than three points, or no data for statistics.
+        SettingError: fewer than three points, an unknown policy, or no data for it.
 
     Cost: points² passes over the objective's data.
     """
     if points < 3:
         raise SettingError(f"points must be at least 3 along each axis, got {points}")
-    network = objective.network
-    fresh = normalisation == "reestimate" and bool(statistics_layers(network))
-    if fresh and data is None:
-        raise SettingError(
-            "normalisation=reestimate must have data: pass training inputs, or normalisation=interpolate"
-        )
+    refreshed = refreshing(objective, data, policy=normalisation)
     x, y = (
         torch.linspace(*(given or _extent(marked.points[:, axis], margin)), points, dtype=torch.float64)
         for axis, given in enumerate((x_range, y_range))
@@ -200,17 +195,12 @@ def surface(
     rows: list[Score] = []
     for column in x.tolist():
         for row in y.tolist():
-            weights = marked.plane(column, row)
-            if fresh and data is not None:
-                weights = reestimate(network, weights, data, batch_size=objective.batch_size)
-            rows.append(objective(weights))
+            rows.append(objective(refreshed(marked.plane(column, row))))
             progress(len(rows), points * points, "surface")
-    grid = {
-        name: torch.tensor([score.metrics[name] for score in rows]).view(points, points) for name in rows[0].metrics
-    }
-    loss = torch.tensor([score.loss for score in rows], dtype=torch.float64).view(points, points)
+    found = Scores.of(rows)
+    loss, metrics = found.loss.view(points, points), {n: v.view(points, points) for n, v in found.metrics.items()}
     exact = tuple(objective(solution) for solution in marked.solutions)
-    return Surface(x, y, loss, grid, marked.points, exact, marked.explained, normalisation)
+    return Surface(x, y, loss, metrics, marked.points, exact, marked.explained, normalisation)
 
 
 def _floating(weights: Weights, names: Collection[str] | None) -> list[str]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.connect.layers import Inputs, statistics_layers
-from isthmus.connect.normalisation import reestimate
+from isthmus.connect.layers import Inputs
 from isthmus.connect.paths import Simplex
+from isthmus.connect.treatment import Statistics, refreshing
 from isthmus.core import weights as algebra
 from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
-from isthmus.core.score import Score
+from isthmus.core.score import Score, Scores
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ def simplex_barrier(
     *,
     points: int = 30,
     generator: torch.Generator,
-    normalisation: str = "reestimate",
+    normalisation: Statistics = "reestimate",
     data: Inputs | None = None,
     progress: Progress = silent,
 ) -> SimplexBarrier:
@@ -78,28 +78,21 @@ def simplex_barrier(
     """
     if points < 3:
         raise SettingError(f"points must be at least 3 to see inside the simplex, got {points}")
-    if normalisation not in ("reestimate", "interpolate"):
-        raise SettingError(f"normalisation must be reestimate or interpolate, got {normalisation}")
-    fresh = normalisation == "reestimate" and bool(statistics_layers(objective.network))
-    if fresh and data is None:
-        raise SettingError("normalisation=reestimate must have data: pass training inputs, or use interpolate")
+    refreshed = refreshing(objective, data, policy=normalisation)
     for index, solution in enumerate(simplex.solutions):
         algebra.check_finite(solution, what=f"solution {index}")
     shares = _shares(len(simplex.solutions), points, generator)
     scores: list[Score] = []
     for row in shares.tolist():
-        weights = simplex(row)
-        if fresh and data is not None:
-            weights = reestimate(objective.network, weights, data, batch_size=objective.batch_size)
-        scores.append(objective(weights))
+        scores.append(objective(refreshed(simplex(row))))
         progress(len(scores), len(shares), "simplex")
     corners = tuple(objective(solution) for solution in simplex.solutions)
-    loss = torch.tensor([score.loss for score in scores], dtype=torch.float64)
-    above = loss - shares @ torch.tensor([corner.loss for corner in corners], dtype=torch.float64)
+    found = Scores.of(scores)
+    above = found.loss - shares @ Scores.of(corners).loss
     return SimplexBarrier(
         coordinates=shares,
-        loss=loss,
-        metrics={name: _column(scores, name) for name in scores[0].metrics},
+        loss=found.loss,
+        metrics=found.metrics,
         corners=corners,
         above=above,
         height=float(above.clamp_min(0.0).max()),
@@ -114,7 +107,3 @@ def _shares(corners: int, points: int, generator: torch.Generator) -> Float[Tens
     # 1 − u avoids log 0.
     gaps = -(1.0 - torch.rand(points, corners, generator=generator, dtype=torch.float64)).log()
     return torch.cat([torch.full((1, corners), 1 / corners, dtype=torch.float64), gaps / gaps.sum(1, keepdim=True)])
-
-
-def _column(scores: Sequence[Score], name: str) -> Tensor:
-    return torch.tensor([score.metrics[name] for score in scores], dtype=torch.float64)

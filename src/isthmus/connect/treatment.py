@@ -13,9 +13,11 @@ from isthmus.connect.normalisation import reestimate
 from isthmus.connect.repair import Repair
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
+from isthmus.core.objective import Objective
 from isthmus.core.weights import Weights
 
 Policy = Literal["reestimate", "interpolate", "repair", "rescale"]
+Statistics = Literal["reestimate", "interpolate"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +75,20 @@ def treatment(
         sequential=sequential,
     )
     return Treatment(policy, made.layers, lambda weights, t: made(weights, (1 - t, t)))
+
+
+def refreshing(objective: Objective, data: Inputs | None, *, policy: Statistics) -> Callable[[Weights], Weights]:
+    """What weights mixed from any number of solutions need: running statistics from ``data``, or nothing.
+
+    Raises:
+        SettingError: an unknown policy, or statistics to estimate and no data.
+    """
+    if policy not in get_args(Statistics):
+        raise SettingError(f"normalisation must be reestimate or interpolate, got {policy}")
+    if policy == "interpolate" or not statistics_layers(objective.network):
+        return lambda weights: weights
+    inputs = _needed(data, policy)
+    return lambda weights: reestimate(objective.network, weights, inputs, batch_size=objective.batch_size)
 
 
 def _needed(data: Inputs | None, policy: str) -> Inputs:

@@ -1,0 +1,100 @@
+"""Scores along one path: found as they are asked for, many at once where that is faster, closer where it bends."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from isthmus.connect.grid import gaps
+from isthmus.connect.measures import Measures
+from isthmus.connect.paths import Line, Path
+from isthmus.connect.treatment import Treatment
+from isthmus.core import weights as algebra
+from isthmus.core.objective import Objective
+from isthmus.core.progress import Progress
+from isthmus.core.score import Score
+from isthmus.core.status import Status
+from isthmus.core.weights import Weights
+
+
+@dataclasses.dataclass(eq=False)
+class Curve:
+    """The scores known so far along one path, and the ways to find more."""
+
+    path: Path
+    objective: Objective
+    treat: Treatment
+    measures: Measures
+    together: int | None
+    progress: Progress
+    scores: dict[float, Score] = dataclasses.field(default_factory=dict)
+    buffers: dict[str, Tensor] | None = None
+
+    def add(self, positions: Sequence[float]) -> None:
+        """Score further positions: one by one on a CPU, many at once on a GPU, the ends always by themselves."""
+        missing = [t for t in positions if t not in self.scores]
+        device = next(iter(self.path(0.0).values())).device
+        together = self.together or (1 if device.type == "cpu" else len(missing))
+        while missing:
+            # Many at once may round otherwise; an end shall have the very value that the objective gives it alone.
+            chunk = missing[:1] if missing[0] in (0.0, 1.0) else [t for t in missing[:together] if t != 1.0]
+            try:
+                scores = self._score(chunk)
+            except torch.cuda.OutOfMemoryError:
+                if len(chunk) == 1:
+                    raise
+                together = max(1, len(chunk) // 2)
+                continue
+            self.scores.update(zip(chunk, scores, strict=True))
+            missing = missing[len(chunk) :]
+            self.progress(len(self.scores), len(self.scores) + len(missing), "path")
+
+    def refine(self, bound: float, most: int) -> Status:
+        """Halve every interval that may hide a barrier higher by more than the bound."""
+        while True:
+            grid = sorted(self.scores)
+            positions = torch.tensor(grid, dtype=torch.float64)
+            loss = torch.tensor([self.scores[t].loss for t in grid], dtype=torch.float64)
+            if not bool(torch.isfinite(loss).all()):
+                return Status.DIVERGED
+            hidden = gaps(positions, loss)
+            worst = [int(i) for i in hidden.argsort(descending=True) if float(hidden[i]) > bound]
+            if not worst:
+                return Status.CONVERGED
+            if len(grid) >= most:
+                return Status.STOPPED
+            self.add([(grid[i] + grid[i + 1]) / 2 for i in worst[: most - len(grid)]])
+
+    def treated_ends(self) -> tuple[Score, Score] | None:
+        """The scores of both ends when they are treated like inner points."""
+        if not self.treat.layers:
+            return None
+        start, end = (self._one(self.treat(self.path(t), t)) for t in (0.0, 1.0))
+        return start, end
+
+    def _one(self, weights: Weights) -> Score:
+        """One point's score with the further measures in it."""
+        score = self.objective(weights)
+        return dataclasses.replace(score, metrics={**score.metrics, **self.measures(weights)})
+
+    def _score(self, positions: Sequence[float]) -> list[Score]:
+        if len(positions) == 1 or self.measures.wanted:
+            return [self._one(weights) for weights in self._weights(positions)]
+        scores = self.objective.many(algebra.stack(list(self._weights(positions))), together=True)
+        return [scores[index] for index in range(len(positions))]
+
+    def _weights(self, positions: Sequence[float]) -> Iterator[Weights]:
+        reuse = isinstance(self.path, Line) and (len(positions) == 1 or bool(self.measures.wanted))
+        for t in positions:
+            weights = self._reused(t) if reuse else self.path(t)
+            yield weights if t in (0.0, 1.0) else self.treat(weights, t)
+
+    def _reused(self, t: float) -> Weights:
+        """The point of a line in memory that the next point overwrites."""
+        assert isinstance(self.path, Line)
+        if self.buffers is None:
+            self.buffers = self.path.buffers()
+        return self.path.write(t, self.buffers)
