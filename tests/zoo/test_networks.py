@@ -69,6 +69,21 @@ def test_a_language_model_does_not_look_ahead():
     assert not torch.allclose(before[:, 8:], after[:, 8:], atol=1e-3)
 
 
+def test_another_start():
+    """Torch's own layers start uniform within ±1/√fan-in, biases too; a scale multiplies weights and nothing else."""
+    he = network("mlp-400x1", inputs=(1, 20, 20)).state_dict()
+    torchs = network("mlp-400x1", inputs=(1, 20, 20), initialisation="torch").state_dict()
+    small = network("mlp-400x1", inputs=(1, 20, 20), initialisation="torch", initial_scale=0.1).state_dict()
+    own = nn.Linear(400, 400)
+    for name in ("weight", "bias"):
+        drawn, expected = torchs[f"1.{name}"], getattr(own, name).detach()
+        assert float(drawn.abs().max()) == pytest.approx(float(expected.abs().max()), rel=0.01)
+        assert float(drawn.std()) == pytest.approx(float(expected.std()), rel=0.1)
+    assert float(he["1.weight"].var()) == pytest.approx(6 * float(torchs["1.weight"].var()), rel=0.05)
+    assert torch.equal(small["1.weight"], torchs["1.weight"] * 0.1)
+    assert torch.equal(small["1.bias"], torchs["1.bias"])
+
+
 def test_known_sizes():
     assert count(network("resnet20", inputs=(3, 32, 32))) == 272_474  # He et al. state .27 million
     assert count(network("mlp-64x2", inputs=(1, 8, 8))) == 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
@@ -97,6 +112,9 @@ def test_signals_keep_their_size_through_depth():
         ("gpt", {"width": 6}, "multiple of heads"),
         ("resnet20-wide", {}, "not understood"),
         ("vgg-3x3", {}, "not understood"),
+        ("mlp", {"initialisation": "xavier"}, "initialisation must be one of he, torch, got xavier"),
+        ("mlp", {"initial_scale": -1}, "initial_scale must be a finite number of at least 0, got -1"),
+        ("dense", {"initial_scale": 0.5}, "starts as He says only"),
     ],
 )
 def test_mistakes_are_one_line(name, settings, part):

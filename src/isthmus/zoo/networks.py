@@ -37,7 +37,17 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
-def network(name: str, *, seed: int | torch.Generator = 0, **settings: Any) -> nn.Module:
+INITIALISATIONS = ("he", "torch")
+
+
+def network(
+    name: str,
+    *,
+    seed: int | torch.Generator = 0,
+    initialisation: str = "he",
+    initial_scale: float = 1.0,
+    **settings: Any,
+) -> nn.Module:
     """Build a network of the zoo with weights drawn from ``seed`` alone.
 
     Args:
@@ -46,6 +56,9 @@ def network(name: str, *, seed: int | torch.Generator = 0, **settings: Any) -> n
             depth), ``mlp-64-32`` (widths), ``vgg-8-16`` (channels), ``resnet20-x2`` or ``resnet20-layer-x0.5`` (width
             multiplier, norm), ``vit-64x4`` and ``gpt-64x4`` (width × depth).
         seed: the initialisation's seed, or a generator to draw from.
+        initialisation: ``he``, as this module says, or ``torch``: as torch's own layers start, weights and biases of
+            linear and convolutional layers uniform within ±1/√fan-in, a sixth of He's variance before a rectifier.
+        initial_scale: what the drawn weights of linear and convolutional layers are multiplied by (biases are not).
         settings: what the network's class takes, such as ``inputs=(1, 28, 28)`` and ``classes=10``.
 
     Raises:
@@ -58,13 +71,18 @@ def network(name: str, *, seed: int | torch.Generator = 0, **settings: Any) -> n
     """
     kind, short = parse(name)
     given = {**short, **settings}
+    if initialisation not in INITIALISATIONS:
+        raise SettingError(f"initialisation must be one of {listed(INITIALISATIONS)}, got {initialisation}")
+    if not (isinstance(initial_scale, int | float) and 0 <= initial_scale < math.inf):
+        raise SettingError(f"initial_scale must be a finite number of at least 0, got {initial_scale}")
     try:
         with torch.device("meta"):  # nothing is drawn here, so the global generator stays where it is
             module = NETWORKS[kind](**given)
     except TypeError as problem:
         raise SettingError(f"{name} cannot take these settings: {_complaint(problem, NETWORKS[kind])}") from None
     generator = child(seed, "initialisation") if isinstance(seed, int) else seed
-    return initialise(module.to_empty(device=generator.device), generator=generator)
+    module = module.to_empty(device=generator.device)
+    return initialise(module, generator=generator, kind=initialisation, scale=initial_scale)
 
 
 def is_network(name: str) -> bool:
@@ -101,20 +119,25 @@ def parse(name: str) -> tuple[str, dict[str, Any]]:
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, *, generator: torch.Generator) -> nn.Module:
-    """Draw every parameter of a zoo network anew, in the module's order, and reset its buffers; changes the module."""
+def initialise(module: nn.Module, *, generator: torch.Generator, kind: str = "he", scale: float = 1.0) -> nn.Module:
+    """Draw every parameter of a zoo network anew, in the module's order, and reset its buffers; changes the module.
+
+    ``kind`` and ``scale`` are :func:`network`'s ``initialisation`` and ``initial_scale``.
+
+    Raises:
+        SettingError: another start is asked for, and a layer draws weights of its own.
+    """
     heads = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1:]
     drawn: set[int] = set()
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            gain = 1.0 if layer in heads else 2.0
-            deviation = math.sqrt(gain / layer.weight[0].numel())
-            layer.weight.normal_(0.0, deviation, generator=generator)
-            if layer.bias is not None:
-                layer.bias.zero_()
+            _draw(layer, kind=kind, gain=1.0 if layer in heads else 2.0, generator=generator)
+            layer.weight.mul_(scale)
         elif isinstance(layer, nn.LayerNorm | nn.modules.batchnorm._BatchNorm):
             layer.reset_parameters()
         elif callable(draw := getattr(layer, "draw", None)):
+            if hasattr(layer, "weight") and (kind, scale) != ("he", 1.0):
+                raise SettingError(f"{type(layer).__name__} starts as He says only; leave initialisation as it is")
             draw(generator)
         else:
             continue
@@ -123,6 +146,20 @@ def initialise(module: nn.Module, *, generator: torch.Generator) -> nn.Module:
         if id(parameter) not in drawn:  # position tables
             parameter.normal_(0.0, 0.02, generator=generator)
     return module
+
+
+def _draw(layer: nn.Linear | nn.Conv2d, *, kind: str, gain: float, generator: torch.Generator) -> None:
+    """Draw the weight and the bias of one layer; ``gain`` is He's variance times the fan-in."""
+    fan_in = layer.weight[0].numel()
+    if kind == "torch":
+        bound = 1 / math.sqrt(fan_in)
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        if layer.bias is not None:
+            layer.bias.uniform_(-bound, bound, generator=generator)
+        return
+    layer.weight.normal_(0.0, math.sqrt(gain / fan_in), generator=generator)
+    if layer.bias is not None:
+        layer.bias.zero_()
 
 
 def _complaint(problem: TypeError, kind: Callable[..., nn.Module]) -> str:
