@@ -92,7 +92,7 @@ def distribution(
         null = _density(cloud.ravel(), edges)
     else:
         null = np.full(bins, np.nan)
-    mean = over_pairs(overlaps.q, level=level)
+    mean = over_pairs(overlaps.q, level=level, signed=True)
     chance = (1 - max(mean.estimate, 0.0)) / math.sqrt(overlaps.entries)
     return OverlapDistribution(
         edges=torch.from_numpy(edges),

@@ -69,7 +69,7 @@ def spearman(first: Sequence[float], second: Sequence[float]) -> float:
     return float((one * other).sum()) / lengths if lengths > 0 else math.nan
 
 
-def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.95) -> Interval:
+def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.95, signed: bool = False) -> Interval:
     """Mean over the pairs of one set of networks, with an interval over networks.
 
     Delete-one-network jackknife with Student's t (n − 1 degrees of freedom). Values that are never negative, such as
@@ -83,6 +83,9 @@ def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.9
     Args:
         values: symmetric; only the upper triangle is read.
         level: nominal coverage.
+        signed: values can have either sign, such as differences and overlaps, even if all that were seen are positive.
+            Those of few networks often are by chance: four networks without a difference would be called different in
+            13 % of cases.
 
     Raises:
         SettingError: not square.
@@ -103,7 +106,7 @@ def over_pairs(values: Float[Tensor, "networks networks"], *, level: float = 0.9
         return Interval(estimate, math.nan, math.nan, level, n, f"none: an interval over pairs needs {why}")
     left_out = (total - each) / ((n - 1) * (n - 2) / 2)
     quantile = student_quantile(0.5 + level / 2, n - 1)
-    if float(upper.min()) < 0.0:
+    if signed or float(upper.min()) < 0.0:
         reach = quantile * _jackknife_error(left_out)
         return Interval(estimate, estimate - reach, estimate + reach, level, n, "jackknife over networks, Student's t")
     left_out = left_out.clamp_min(0.0)  # Leaving out what was added leaves rounding behind.

@@ -95,7 +95,7 @@ def contrast(
 ) -> Contrast:
     """One paired contrast, not corrected: the second level of ``between`` minus the first."""
     first, second = (sample(table, measure, {**(at or {}), factor: value}) for value in between)
-    difference = interval(_difference(first, second), level)
+    difference = interval(_difference(first, second), level, signed=True)
     p = _p_value(difference)
     return Contrast(measure, factor, *between, difference, p, p, dict(at or {}))
 
@@ -114,7 +114,7 @@ def interaction(
     corners = [sample(table, measure, {factor: value, depends_on: place}) for place in where for value in between]
     shared = shared_units(corners)
     first, second, first_there, second_there = (corner.at(shared) for corner in corners)
-    difference = interval((second_there - first_there) - (second - first), level)
+    difference = interval((second_there - first_there) - (second - first), level, signed=True)
     p = _p_value(difference)
     return Interaction(measure, factor, *between, depends_on, *where, difference, p, p)
 
@@ -151,7 +151,7 @@ def _two_way(table: Table, measure: str, rows: str, columns: str, level: float) 
     row_levels, column_levels = table.factors[rows], table.factors[columns]
 
     def mean(levels: Mapping[str, Level]) -> Interval:
-        return interval(sample(table, measure, levels).values, level)
+        return interval(sample(table, measure, levels).values, level, signed=may_be_negative(measure))
 
     interactions = tuple(
         tuple(
@@ -191,11 +191,16 @@ def _difference(first: Sample, second: Sample) -> Tensor:
     return second.at(shared) - first.at(shared)
 
 
-def interval(values: Tensor, level: float) -> Interval:
+def may_be_negative(measure: str) -> bool:
+    """Whether a measure of pairs can be negative: a middle lies below its ends, an overlap is a cosine."""
+    return measure.endswith(("midpoint", "midpoint_error", "overlap"))
+
+
+def interval(values: Tensor, level: float, *, signed: bool) -> Interval:
     """Over networks for one value a unit, by the jackknife over networks for one value a pair."""
     if values.numel() == 0 or (values.dim() == 2 and len(values) < 2):
         return Interval(math.nan, math.nan, math.nan, level, len(values), "none: every value was left out")
-    return over_pairs(values, level=level) if values.dim() == 2 else over_networks(values, level=level)
+    return over_pairs(values, level=level, signed=signed) if values.dim() == 2 else over_networks(values, level=level)
 
 
 def _p_value(difference: Interval) -> float:

@@ -11,7 +11,15 @@ import torch
 from isthmus.core.errors import IsthmusError
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval
-from isthmus.studies.factors.contrasts import Contrast, TwoWay, contrasts, interval, shared_units, two_ways
+from isthmus.studies.factors.contrasts import (
+    Contrast,
+    TwoWay,
+    contrasts,
+    interval,
+    may_be_negative,
+    shared_units,
+    two_ways,
+)
 from isthmus.studies.factors.table import Level, Table, label, sample
 from isthmus.studies.factors.trends import Trend, holm, jonckheere, matched_trend
 
@@ -131,7 +139,8 @@ def effects(
 
 def _cell_mean(table: Table, measure: str, levels: Mapping[str, Level], level: float) -> CellMean:
     found = sample(table, measure, levels)
-    return CellMean(levels, measure, _unit(table, measure), interval(found.values, level), found.excluded)
+    mean = interval(found.values, level, signed=may_be_negative(measure))
+    return CellMean(levels, measure, _unit(table, measure), mean, found.excluded)
 
 
 def _trends(table: Table, measure: str) -> list[FactorTrend]:

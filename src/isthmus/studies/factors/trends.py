@@ -17,6 +17,9 @@ from isthmus.core.statistics import ranks as ranked
 
 # All orders are tried up to this many; beyond it, as many are drawn, which resolves p to about 1e-4.
 _ORDERS = 20_000
+# Of more values than this the normal law is as good as drawn orders. Of six it is not: it calls 7 to 11 % of studies
+# without a trend a trend at a level of 5 %.
+_FEW = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +49,26 @@ def jonckheere(samples: Sequence[Sequence[float]]) -> Trend:
     Raises:
         SettingError: fewer than two levels, or an empty one.
 
-    Reference: Hollander, Wolfe & Chicken, Nonparametric Statistical Methods, section 6.2, normal approximation with the
-    variance corrected for ties.
+    Reference: Hollander, Wolfe & Chicken, Nonparametric Statistical Methods, section 6.2; up to 60 values with the
+    exact or sampled permutation null, beyond by the normal approximation with the variance corrected for ties.
     """
     groups = [np.asarray(sample, dtype=float) for sample in samples]
     if len(groups) < 2 or any(len(group) == 0 for group in groups):
         raise SettingError(f"a trend needs values at two levels or more, got {[len(group) for group in groups]}")
-    score, comparisons = 0.0, 0
-    for first, second in itertools.combinations(groups, 2):
-        score += float(np.sign(second[None, :] - first[:, None]).sum())
-        comparisons += len(first) * len(second)
-    everything = np.concatenate(groups)
-    # Σ sign = 2J − comparisons, so its standard deviation is twice that of J.
-    deviation = 2 * math.sqrt(_jonckheere_variance([len(group) for group in groups], everything))
-    p = math.erfc(abs(score) / deviation / math.sqrt(2)) if deviation > 0 else 1.0
-    return Trend(score / comparisons, p, "Jonckheere–Terpstra, normal approximation with ties", len(everything))
+    sizes, values = [len(group) for group in groups], np.concatenate(groups)
+    labels = np.repeat(np.arange(len(groups)), sizes)
+    comparisons = sum(first * second for first, second in itertools.combinations(sizes, 2))
+    score = float(_concordance(labels[None], values)[0])
+    if len(values) > _FEW:
+        # Σ sign = 2J − comparisons, so its standard deviation is twice that of J.
+        deviation = 2 * math.sqrt(_jonckheere_variance(sizes, values))
+        p = math.erfc(abs(score) / deviation / math.sqrt(2)) if deviation > 0 else 1.0
+        how = "normal approximation with ties"
+    else:
+        null, kind = _assigned(labels, sizes)
+        p = _share(_concordance(null, values), score, kind)
+        how = f"{kind} permutation null"
+    return Trend(score / comparisons, p, f"Jonckheere–Terpstra, {how}", len(values))
 
 
 def matched_trend(values: np.ndarray | torch.Tensor | Sequence[Sequence[float]]) -> Trend:
@@ -88,8 +96,7 @@ def matched_trend(values: np.ndarray | torch.Tensor | Sequence[Sequence[float]])
     weight = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     statistic = float((ranks @ order * weight).mean())
     null, how = _permuted(ranks * weight[:, None], order)
-    extreme = int((np.abs(null) >= abs(statistic) - 1e-12).sum())
-    p = extreme / len(null) if how == "exact" else (extreme + 1) / (len(null) + 1)
+    p = _share(null, statistic, how)
     return Trend(statistic, p, f"rank correlation within replicates, {how} permutation null (Page)", len(table))
 
 
@@ -107,6 +114,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, p * (len(counted) - rank)))
         corrected[index] = highest
     return corrected
+
+
+def _share(null: np.ndarray, statistic: float, how: str) -> float:
+    """The two-sided p-value; where the null was sampled, what was observed counts as one draw more."""
+    extreme = int((np.abs(null) >= abs(statistic) - 1e-12).sum())
+    return extreme / len(null) if how == "exact" else (extreme + 1) / (len(null) + 1)
+
+
+def _concordance(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Concordant minus discordant pairs for each row of labels."""
+    first, second = np.triu_indices(len(values), 1)
+    rises = np.sign(values[second] - values[first])
+    parts = (labels[start : start + 1000] for start in range(0, len(labels), 1000))
+    return np.concatenate([np.sign(part[:, second] - part[:, first]) @ rises for part in parts])
+
+
+def _assigned(labels: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, str]:
+    """All ways to deal values out to levels of these sizes, or many drawn ones."""
+    ways = math.factorial(len(labels)) // math.prod(math.factorial(size) for size in sizes)
+    if ways > _ORDERS:
+        draw = np.random.default_rng(child_seed(0, "jonckheere", *sizes))
+        return draw.permuted(np.tile(labels, (_ORDERS, 1)), axis=1), "sampled"
+    rows = [np.full(len(labels), len(sizes) - 1)]
+    free = len(labels)
+    for level, size in enumerate(sizes[:-1]):
+        chosen = list(itertools.combinations(range(free), size))
+        rows = [_with(row, level, len(sizes) - 1, places) for row in rows for places in chosen]
+        free -= size
+    return np.stack(rows), "exact"
+
+
+def _with(row: np.ndarray, level: int, unset: int, places: Sequence[int]) -> np.ndarray:
+    made = row.copy()
+    made[np.flatnonzero(row == unset)[list(places)]] = level
+    return made
 
 
 def _permuted(ranks: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, str]:
