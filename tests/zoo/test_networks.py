@@ -89,6 +89,16 @@ def test_known_sizes():
     assert count(network("mlp-64x2", inputs=(1, 8, 8))) == 64 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
 
 
+def test_stages_of_a_vgg_may_differ_in_depth():
+    settings = {"channels": (64, 128, 256, 512, 512), "convolutions": (2, 2, 3, 3, 3), "inputs": (3, 32, 32)}
+    features = sum(
+        p.numel() for name, p in network("vgg", norm="none", **settings).named_parameters() if "feat" in name
+    )
+    assert features == 14_714_688  # VGG-16's convolutions, as torchvision counts them
+    with pytest.raises(SettingError, match="one for each of 2 stages"):
+        network("vgg-8-8", convolutions=(1, 2, 3))
+
+
 def test_signals_keep_their_size_through_depth():
     module = network("mlp-256x8", inputs=(1, 16, 16))
     hidden = torch.randn(200, 1, 16, 16)

@@ -59,7 +59,11 @@ class Mlp(nn.Sequential):
 
 
 class Vgg(nn.Module):
-    """Stages of 3×3 convolutions, halved by max-pooling while the image allows, then the mean over positions."""
+    """Stages of 3×3 convolutions, halved by max-pooling while the image allows, then the mean over positions.
+
+    ``convolutions`` is their number in each stage, one for all or one each. ``channels=(64, 128, 256, 512, 512)`` and
+    ``convolutions=(2, 2, 3, 3, 3)`` are the convolutions of VGG-16 (Simonyan and Zisserman, arXiv 1409.1556, column D).
+    """
 
     def __init__(
         self,
@@ -67,20 +71,29 @@ class Vgg(nn.Module):
         inputs: Sequence[int] = (3, 32, 32),
         classes: int = 10,
         channels: Sequence[int] = (32, 64, 128),
-        convolutions: int = 1,
+        convolutions: int | Sequence[int] = 1,
         norm: str = "batch",
         head: int = 0,
     ) -> None:
         super().__init__()
-        _positive(classes=classes, convolutions=convolutions, **{f"channels[{i}]": c for i, c in enumerate(channels)})
+        depths = [convolutions] * len(channels) if isinstance(convolutions, int) else list(convolutions)
+        if len(depths) != len(channels):
+            raise SettingError(
+                f"convolutions must be one number or one for each of {len(channels)} stages, got {depths}"
+            )
+        _positive(
+            classes=classes,
+            **{f"convolutions[{i}]": depth for i, depth in enumerate(depths)},
+            **{f"channels[{i}]": c for i, c in enumerate(channels)},
+        )
         _image(inputs)
         layers: list[nn.Module] = []
         previous, size = inputs[0], min(inputs[1:])
-        for index, width in enumerate(channels):
+        for index, (width, depth) in enumerate(zip(channels, depths, strict=True)):
             if index and size >= 2:
                 layers.append(nn.MaxPool2d(2))
                 size //= 2
-            for _ in range(convolutions):
+            for _ in range(depth):
                 layers += [nn.Conv2d(previous, width, 3, padding=1, bias=norm == "none"), _image_norm(norm, width)]
                 layers.append(nn.ReLU())
                 previous = width
@@ -230,7 +243,7 @@ class Gpt(nn.Module):
         heads: of each block's attention.
         expansion: hidden units of a block for each one of the stream.
 
-    No dropout, and the scores have weights of their own, not those of the embedding.
+    No dropout; the scores have weights of their own, not those of the embedding.
     """
 
     def __init__(
@@ -248,7 +261,8 @@ class Gpt(nn.Module):
             raise SettingError(f"a language model needs inputs of (tokens,), got {tuple(inputs)}")
         _positive(tokens=inputs[0], classes=classes, width=width, depth=depth, heads=heads, expansion=expansion)
         _divisible(width, heads)
-        self.embed = nn.Embedding(classes, width)
+        # Empty, as it is drawn later: drawing it here, without a device, would load torch's compiler.
+        self.embed = nn.Embedding.from_pretrained(torch.empty(classes, width), freeze=False)
         self.positions = nn.Parameter(torch.zeros(1, inputs[0], width))
         self.blocks = nn.Sequential(*(_Encoder(width, heads, expansion * width, causal=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
