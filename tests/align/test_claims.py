@@ -139,6 +139,20 @@ def test_one_permutation_serves_all_times_of_copies(world: World) -> None:
     assert claim.labels == ("early", "later", "end")
 
 
+def test_matches_in_threads_are_those_made_one_after_the_other(world: World) -> None:
+    copies = world.copies(4, noise=0.5)
+    trainings = [[copy, {n: 2 * t for n, t in copy.items()}] for copy in copies]
+    one, many = (
+        claims.simultaneous(
+            world.symmetry, trainings, WeightMatching(start="random"), world.height, threads=n, generator=child(0)
+        )
+        for n in (1, 3)
+    )
+    assert torch.equal(one.heights, many.heights)
+    assert torch.equal(one.together, many.together)
+    assert one.pairs == ((0, 1), (2, 3))
+
+
 def test_masks_move_with_the_dense_permutation(world: World) -> None:
     """Levels of sparsity: pruned weights are zeros, so a permutation of the weights is one of the masks."""
     dense, other = world.copies(2, noise=0.0)

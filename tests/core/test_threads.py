@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from isthmus.core.threads import in_threads
+from isthmus.core.threads import fitting, in_threads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -40,3 +40,12 @@ def test_inside_each_piece_has_one_core():
 
 def test_nothing_to_do_is_no_error():
     assert in_threads(lambda x: x, []) == []
+
+
+def test_as_many_at_once_as_cores_and_memory_allow(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert fitting(100, 1) == 8
+    assert fitting(8, 1) == 8
+    assert fitting(7, 1) == 1  # fewer pieces than threads: all threads inside each
+    assert fitting(100, 1 << 30) == 4
+    assert fitting(100, 1 << 40) == 1

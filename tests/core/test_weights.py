@@ -176,3 +176,7 @@ def test_nothing_is_written_to():
     w.stack([start, end])
     assert same(start, kept[0])
     assert same(end, kept[1])
+
+
+def test_memory_in_bytes():
+    assert w.nbytes({"a": torch.zeros(3, 4), "b": torch.zeros(5, dtype=torch.float16)}) == 48 + 10

@@ -15,6 +15,8 @@ import torch
 
 from isthmus.core.progress import Progress, silent
 
+_MEMORY = 4 << 30  # bytes that pieces at work at the same time may hold together
+
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
@@ -53,6 +55,15 @@ def in_threads(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         return [future.result() for future in futures]
+
+
+def fitting(pieces: int, bytes_each: int) -> int:
+    """How many pieces to do at once: as many as there are cores, and as hold together in 4 GiB.
+
+    One, where there are fewer pieces than that: each does better with all threads inside it.
+    """
+    threads = min(torch.get_num_threads(), max(1, _MEMORY // max(1, bytes_each)))
+    return threads if threads <= pieces else 1
 
 
 def _alone(function: Callable[[Piece], Result], piece: Piece) -> Result:

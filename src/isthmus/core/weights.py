@@ -162,6 +162,11 @@ def count(stacked: Weights) -> int:
     return sizes.pop()
 
 
+def nbytes(weights: Weights) -> int:
+    """Memory of all tensors, in bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
 def flatten(weights: Weights, *, names: Collection[str] | None = None) -> Float[Tensor, " entries"]:
     """The floating tensors (or ``names``, in the mapping's order) as one vector."""
     parts = [weights[name].reshape(-1) for name in _floating(weights, names)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from isthmus.align.claims.heights import EPSILON, Height
 from isthmus.align.many import check_many
-from isthmus.align.match import Matcher
+from isthmus.align.match import Match, Matcher
 from isthmus.align.trajectories import super_alignment
 from isthmus.core.errors import SettingError
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, over_networks
 from isthmus.core.symmetry import Permutation, Symmetry
+from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights, stack
 
 
@@ -62,6 +64,7 @@ def simultaneous(
     labels: Sequence[str] | None = None,
     together: bool = True,
     threshold: float = EPSILON,
+    threads: int = 1,
     generator: torch.Generator,
     progress: Progress = silent,
 ) -> SimultaneousClaim:
@@ -76,8 +79,9 @@ def simultaneous(
         labels: names of the times or levels; numbers by default.
         together: also match whole trainings at once (only for matchers by weights).
         threshold: heights up to this count as connected.
-        generator: for the matcher and the control.
-        progress: called after each time of each pair.
+        threads: how many matches are made at once; the matcher must allow it.
+        generator: for the matcher and the control; each match draws from a generator of its own.
+        progress: called after each match, and after each time of each pair.
 
     Cost: for each pair and T times, T + 1 matches and T² + 3T barriers.
     """
@@ -87,9 +91,18 @@ def simultaneous(
         raise SettingError(f"all trainings must have the same times, got {sorted(lengths)} checkpoints")
     times = lengths.pop()
     pairs = [(i, i + 1) for i in range(0, len(trainings) - 1, 2)]
+    found = _matches(
+        symmetry,
+        [(trainings[j], trainings[i]) for i, j in pairs],
+        matcher,
+        times=[*range(times), *([None] if together else [])],
+        threads=threads,
+        generator=generator,
+        progress=within(progress, 0, 2),
+    )
+    measured = within(progress, 1, 2)
     heights = torch.full((len(pairs), times, times), float("nan"), dtype=torch.float64)
     naive, random, at_once = (torch.full((len(pairs), times), float("nan"), dtype=torch.float64) for _ in range(3))
-    method = ""
     for place, (i, j) in enumerate(pairs):
         fixed, moving = trainings[i], trainings[j]
 
@@ -100,15 +113,12 @@ def simultaneous(
         naive[place] = along(symmetry.identity())
         random[place] = along(symmetry.random(generator))
         for time in range(times):
-            match = matcher(symmetry, moving[time], fixed[time], generator=generator)
-            method = match.method
-            heights[place, time] = along(match.permutation)
-            progress(place * times + time + 1, len(pairs) * times, "times")
+            heights[place, time] = along(found[place, time].permutation)
+            measured(place * times + time + 1, len(pairs) * times, "times")
         if together:
-            found = super_alignment(symmetry, stack(moving), stack(fixed), matcher, generator=generator)
-            at_once[place] = along(found.permutation)
+            at_once[place] = along(found[place, None].permutation)
     return SimultaneousClaim(
-        method=method,
+        method=found[0, 0].method,
         threshold=threshold,
         labels=tuple(labels) if labels is not None else tuple(str(time) for time in range(times)),
         pairs=tuple(pairs),
@@ -118,3 +128,28 @@ def simultaneous(
         together=at_once,
         means=tuple(tuple(over_networks(heights[:, s, t]) for t in range(times)) for s in range(times)),
     )
+
+
+def _matches(
+    symmetry: Symmetry,
+    pairs: Sequence[tuple[Sequence[Weights], Sequence[Weights]]],
+    matcher: Matcher,
+    *,
+    times: Sequence[int | None],
+    threads: int,
+    generator: torch.Generator,
+    progress: Progress,
+) -> dict[tuple[int, int | None], Match]:
+    """The match of each pair (moving, fixed) at each time, and at all times together where the time is None."""
+    jobs = list(itertools.product(range(len(pairs)), times))
+    seeds = dict(zip(jobs, torch.randint(1 << 62, (len(jobs),), generator=generator).tolist(), strict=True))
+
+    def match(job: tuple[int, int | None]) -> Match:
+        (moving, fixed), time = pairs[job[0]], job[1]
+        own = torch.Generator().manual_seed(seeds[job])
+        if time is None:
+            return super_alignment(symmetry, stack(moving), stack(fixed), matcher, generator=own)
+        return matcher(symmetry, moving[time], fixed[time], generator=own)
+
+    made = in_threads(match, jobs, threads=threads, progress=progress, label="matching")
+    return dict(zip(jobs, made, strict=True))
