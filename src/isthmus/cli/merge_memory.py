@@ -168,7 +168,7 @@ def aligner_of(align: str, case: Case, seed: int) -> Any:
     """(moving, fixed) → moving, permuted to match."""
     import isthmus.discover as discovery
     from isthmus.core.randomness import child
-    from isthmus.studies.comparison import matcher
+    from isthmus.studies.matchers import matcher
 
     symmetry = discovery.discover(case.module, case.data.train_inputs[:2])
     matching = matcher(align, case.network, case.data.train_inputs)

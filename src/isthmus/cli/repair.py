@@ -44,7 +44,7 @@ def repair(
         from isthmus.core.randomness import child
         from isthmus.merge.parents import parents_of
         from isthmus.studies.between import repaired_average
-        from isthmus.studies.comparison import matcher
+        from isthmus.studies.matchers import matcher
 
         case = inputs.case(
             checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,

@@ -20,7 +20,7 @@ from isthmus.core.statistics import Interval
 from isthmus.core.weights import Weights, to
 from isthmus.discover import discover
 from isthmus.studies.check.views import cross, view
-from isthmus.studies.comparison import matcher
+from isthmus.studies.matchers import matcher
 from isthmus.zoo.data import Data
 from isthmus.zoo.data import load as load_data
 from isthmus.zoo.models import resolve, weights_of

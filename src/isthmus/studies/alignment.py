@@ -15,24 +15,16 @@ import torch
 from torch import nn
 
 from isthmus.align import (
-    ActivationMatching,
     CycleConsistent,
-    FrankWolfe,
     ManyMatch,
     Match,
-    Matcher,
     SimplexStraightThrough,
-    SinkhornMatching,
-    StraightThrough,
-    SwapRefinement,
     WeightMatching,
     to_mean,
     to_reference,
 )
-from isthmus.core.checkpoint import save
-from isthmus.core.errors import CheckpointError, SettingError
-from isthmus.core.history import Descent, stamped, write_beside
-from isthmus.core.lazy import Fitted, LazyCheckpoint
+from isthmus.core.errors import SettingError
+from isthmus.core.history import Descent, stamped
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
@@ -40,16 +32,14 @@ from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Permutation, Symmetry
 from isthmus.core.symmetry_file import save_permutation
-from isthmus.core.weights import Weights, check_finite
-from isthmus.merge.carry import carry
-from isthmus.merge.parents import content_of_file, parents_of
+from isthmus.core.weights import Weights
+from isthmus.merge.parents import parents_of
+from isthmus.studies.matchers import BY_DATA, BY_WEIGHTS, matcher
+from isthmus.studies.rewriting import opened, target_names, written
 from isthmus.zoo.models import weights_of
 
 Method = Literal["weights", "cosine", "frank_wolfe", "sinkhorn", "activations", "straight_through", "swaps"]
 Together = Literal["reference", "mean", "universe", "simplex"]
-BY_WEIGHTS = ("weights", "cosine")
-"""Methods that read one tensor after the other, so that nothing larger needs to fit in memory."""
-_EXAMPLES = 2000  # correlations of unit outputs settle well before this many
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,7 +116,6 @@ class Wish:
             raise SettingError(f"together must be one of {', '.join(known)}, got {self.together}")
         if self.together in ("universe", "simplex") and self.method != "weights":
             raise SettingError(f"together={self.together} is a method of its own; leave method out, got {self.method}")
-
         if self.scale not in ("as_is", "unit"):
             raise SettingError(f"scale must be as_is or unit, got {self.scale}")
         if self.scale == "unit" and (self.method not in BY_WEIGHTS or self.together in ("universe", "simplex")):
@@ -136,7 +125,7 @@ class Wish:
     @property
     def needs_data(self) -> bool:
         """Whether a network has to be run."""
-        return self.method in ("activations", "straight_through", "swaps") or self.together == "simplex"
+        return self.method in BY_DATA or self.together == "simplex"
 
     @property
     def streams(self) -> bool:
@@ -181,18 +170,18 @@ def align_checkpoints(
         raise SettingError(f"an alignment takes a fixed checkpoint and at least one to permute, got {len(paths)}")
     if wish.needs_data and (network is None or objective is None):
         raise SettingError(f"{wish.method} together={wish.together} looks at a network's answers: give data")
-    names = _target_names(paths[1:], folder)
+    names = target_names(paths[1:], folder)
     shared = dict(tied or {})
-    opened = [_opened(path, symmetry, shared, unsafe_pickle=unsafe_pickle) for path in paths]
-    solutions = opened if wish.streams else [dict(weights) for weights in opened]
+    sources = [opened(path, symmetry, shared, unsafe_pickle=unsafe_pickle) for path in paths]
+    solutions = sources if wish.streams else [dict(weights) for weights in sources]
     found = _matched(_counting_once(symmetry, shared), solutions, wish, network, objective, progress)
     first = found.permutations[0].inverse()
     matches = iter(found.matches)
     aligned = []
-    for place, (path, weights, name) in enumerate(zip(paths[1:], opened[1:], names, strict=True), start=1):
+    for place, (path, weights, name) in enumerate(zip(paths[1:], sources[1:], names, strict=True), start=1):
         permutation = Permutation(symmetry, first.after(found.permutations[place]).indices)
         match = next(matches, None)
-        target = _written(path, weights, permutation, folder / name, _descent(paths[0], path, wish, unsafe_pickle))
+        target = written(path, weights, permutation, folder / name, _descent(paths[0], path, wish, unsafe_pickle))
         beside = target.with_name(f"{target.name.removesuffix(target.suffix)}.permutation.json")
         save_permutation(permutation, beside)
         aligned.append(AlignedCheckpoint(path, str(target), str(beside), match, permutation.fixed_share))
@@ -232,60 +221,6 @@ def largest_change(
     return float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max().clamp_min(1e-30))
 
 
-def _target_names(paths: Sequence[str], folder: Path) -> list[str]:
-    """Where the aligned checkpoints go, decided before the work.
-
-    Raises:
-        SettingError: one would be written over what it is made from.
-    """
-    names: list[str] = []
-    for path in paths:
-        names.append(target_name(path, names))
-    sources = {Path(path).resolve() for path in paths}
-    if over := [name for name in names if (folder / name).resolve() in sources]:
-        raise SettingError(f"the output must be another place than the checkpoints, got {folder / over[0]}")
-    return names
-
-
-def target_name(path: str, taken: Sequence[str]) -> str:
-    """The name of an aligned checkpoint: the source's own, numbered where two sources share it."""
-    source = Path(path)
-    stem, suffix = (source.name, "") if _is_sharded(source) else (source.stem, source.suffix)
-    if source.name.endswith(".index.json"):
-        stem = source.resolve().parent.name
-    elif source.is_dir() and not _is_sharded(source):
-        stem, suffix = source.resolve().name, ".safetensors"
-    name, number = f"{stem}{suffix}", 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}{suffix}"
-    return name
-
-
-def _is_sharded(path: Path) -> bool:
-    """Whether a path means a folder of shards, or of one file with a configuration beside it."""
-    if path.name.endswith(".index.json"):
-        return True
-    return path.is_dir() and any((*path.glob("*.safetensors.index.json"), *path.glob("config.json")))
-
-
-def _opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pickle: bool) -> Weights:
-    """A checkpoint under the symmetry's names; read lazily where its format allows it."""
-    file = Path(path)
-    if not file.exists():
-        raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")
-    if file.suffix == ".safetensors" or file.name.endswith(".index.json") or any(file.glob("*.safetensors")):
-        try:
-            return Fitted(LazyCheckpoint(file), symmetry.tensors, tied=tied, what=path)
-        except CheckpointError:
-            if not (file / "config.json").is_file():
-                raise  # only a library's own folder may hold its tensors under other names than the module has
-    like = {name: torch.empty(shape, device="meta") for name, shape in symmetry.tensors.items()}
-    like |= {name: torch.zeros((), dtype=torch.int64) for name in like if name.endswith("num_batches_tracked")}
-    like |= {name: like[earlier] for name, earlier in tied.items()}
-    return weights_of(path, like, unsafe_pickle=unsafe_pickle)
-
-
 def _counting_once(symmetry: Symmetry, tied: Mapping[str, str]) -> Symmetry:
     """Tensors that have two names count under the first one only."""
     if not tied:
@@ -314,7 +249,8 @@ def _matched(  # noqa: PLR0917
     if wish.together == "simplex":
         assert objective is not None
         return SimplexStraightThrough(objective)(symmetry, solutions, generator=generator, progress=progress)
-    matching = matcher_of(wish.method, network, objective)
+    inputs = None if objective is None else objective.inputs
+    matching = matcher(wish.method, network, inputs, objective=objective)
     if isinstance(matching, WeightMatching):
         matching = dataclasses.replace(matching, scale=wish.scale)
     if wish.together == "mean":
@@ -325,55 +261,9 @@ def _matched(  # noqa: PLR0917
     return to_reference(symmetry, solutions, matching, generator=generator, progress=progress)
 
 
-def matcher_of(method: str, network: Network | None, objective: Objective | None) -> Matcher:
-    """The matcher of two solutions that a method's name means."""
-    if method in ("activations", "straight_through", "swaps"):
-        assert network is not None
-        assert objective is not None
-        if method == "activations":
-            parts = tuple(part[:_EXAMPLES] for part in objective.parts)
-            return ActivationMatching(network, parts)
-        return StraightThrough(objective) if method == "straight_through" else SwapRefinement(objective)
-    if method == "frank_wolfe":
-        return FrankWolfe()
-    return (
-        SinkhornMatching()
-        if method == "sinkhorn"
-        else WeightMatching(kernel="cosine" if method == "cosine" else "linear")
-    )
-
-
 def _descent(fixed: str, moving: str, wish: Wish, unsafe_pickle: bool) -> Descent:
     parents = (
         *parents_of([fixed], role="fixed", unsafe_pickle=unsafe_pickle),
         *parents_of([moving], unsafe_pickle=unsafe_pickle),
     )
     return stamped(Descent("isthmus align", parents, dataclasses.asdict(wish)))
-
-
-def _written(path: str, weights: Weights, permutation: Permutation, target: Path, descent: Descent) -> Path:
-    """The permuted checkpoint, in the files that it came in."""
-    if not isinstance(weights, Fitted):
-        moved = permutation.apply(weights)
-        check_finite(moved, what=path)
-        if _is_sharded(Path(path)):  # a folder whose tensors go by other names than the module's
-            save(moved, target / "model.safetensors")
-            carry(Path(path), target, precision=None)
-        else:
-            save(moved, target)
-        write_beside(target, dataclasses.replace(descent, content=content_of_file(target)))
-        return target
-    own = {inside: name for name, inside in reversed(weights.names.items())}
-    sharded = _is_sharded(Path(path))
-    for file, names in weights.source.files.items():
-        moved = {inside: permutation.moved(own[inside], weights.source[inside]) for inside in names}
-        check_finite(moved, what=str(file))
-        text = {**weights.source.metadata(file), "made_by": "isthmus align", **descent.header()}
-        save(moved, target / file.name if sharded else target, metadata=text)
-    if sharded:
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        carry(folder, target, precision=None)
-        for index in folder.glob("*.safetensors.index.json"):
-            (target / index.name).write_bytes(index.read_bytes())
-    write_beside(target, dataclasses.replace(descent, content=content_of_file(target)))
-    return target

@@ -21,7 +21,8 @@ from isthmus.core.status import Status
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights, lerp
 from isthmus.merge.evaluate import ensemble
-from isthmus.studies.comparison import compare, matcher
+from isthmus.studies.comparison import compare
+from isthmus.studies.matchers import matcher
 from isthmus.train import Recipe, Replica, train
 from isthmus.zoo.data import Data, load
 from isthmus.zoo.models import build
@@ -285,7 +286,7 @@ def _result(group: Trained, data: Data, found: Mapping[str, PairBarriers]) -> Wi
 def _merge(group: Trained, data: Data, seed: int) -> tuple[dict[str, dict[str, float]], dict[str, Weights]]:
     """Average the first two networks, with and without alignment, beside the ends and their ensemble."""
     first, second = group.solutions[:2]
-    matching = matcher("weights", group.network, None)
+    matching = matcher("weights")
     match = matching(group.symmetry, second, first, generator=child(seed, "alignment", "weights", 0, 1))
     aligned = match.permutation.apply(second)
     middle = {"naive": lerp(first, second, 0.5), "aligned": lerp(first, aligned, 0.5)}

@@ -26,8 +26,8 @@ from isthmus.studies.check.checklist import Origin
 from isthmus.studies.check.doubt import Doubt, doubt
 from isthmus.studies.check.verdict import Effort, Model, Pair, Thresholds, Verdict, Way, judged
 from isthmus.studies.check.views import Crossing, View, accuracy, cross, mean, view
-from isthmus.studies.comparison import matcher
 from isthmus.studies.landscape.solution import flatness_of
+from isthmus.studies.matchers import matcher
 
 _PATH_FLOOR = 128  # examples on a path below which an error barrier of 2 % is less than three examples
 
