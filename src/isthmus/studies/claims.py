@@ -15,6 +15,7 @@ import isthmus.discover as discovery
 from isthmus.align import claims
 from isthmus.align.match import Matcher
 from isthmus.connect import Line, barrier, reestimate
+from isthmus.connect.pairs import beside
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
@@ -23,8 +24,9 @@ from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry
-from isthmus.core.weights import Weights
-from isthmus.studies.comparison import matcher
+from isthmus.core.weights import Weights, stack
+from isthmus.studies.comparison import threads_for
+from isthmus.studies.matchers import matcher
 from isthmus.train import Recipe, Replica, train
 from isthmus.zoo.data import Data
 from isthmus.zoo.models import build
@@ -189,7 +191,10 @@ def check_claims(
         symmetry = discovery.discover(group.module, data.train_inputs[:2])
         network = Network.of(group.module)
         objective = Objective(network, data.test_inputs, data.test_targets)
-        bench = _Bench(group, symmetry, objective, data.train_inputs, points, threshold, seed, method)
+        # Replicas come back from training on the CPU, where threads match small ones best; a network runs where the
+        # data are.
+        here = _placed(group, objective) if method == "activations" else group
+        bench = _Bench(here, symmetry, objective, data.train_inputs, points, threshold, seed, method)
         matching = matcher(method, network, data.train_inputs)
 
         def told(done: float, total: float, label: str = "", *, place: int = place, group: Networks = group) -> None:
@@ -231,14 +236,12 @@ class _Bench:
 
             settings = {"generator": child(self.seed, "claims", name, self.method), "progress": told}
             found[name] = self._claim(name)(matching, settings)
-        accuracy = tuple(1 - self.objective(weights).error for weights in solutions)
+        accuracy = tuple(1 - self.objective(beside(weights, self.objective)).error for weights in solutions)
         return Tested(group.label, self.method, len(solutions), accuracy, **found)
 
     def _claim(self, name: str) -> Callable[[Matcher, dict[str, Any]], Any]:
         group, solutions = self.group, self.group.solutions
         ruled = {"threshold": self.threshold}
-        # Matching whole trainings at once stacks their weights; activations have no such form.
-        together = self.method == "weights"
         return {
             "weak": lambda m, s: claims.weak(self.symmetry, solutions, m, self.height, **ruled, **s),
             "strong": lambda m, s: claims.strong(
@@ -247,24 +250,43 @@ class _Bench:
             "cycles": lambda m, s: claims.cycles(
                 self.symmetry, solutions, m, self.height, lengths=range(1, min(5, len(solutions))), **s
             ),
-            "times": lambda m, s: claims.simultaneous(
-                self.symmetry, group.trajectories, m, self.height, labels=group.steps, together=together, **ruled, **s
-            ),
-            "sparsity": lambda m, s: claims.simultaneous(
-                self.symmetry, group.prunings, m, self.height, labels=group.densities, together=together, **ruled, **s
-            ),
+            "times": lambda m, s: self._simultaneous(group.trajectories, group.steps, m, {**ruled, **s}),
+            "sparsity": lambda m, s: self._simultaneous(group.prunings, group.densities, m, {**ruled, **s}),
         }[name]
+
+    def _simultaneous(
+        self, trainings: Sequence[Sequence[Weights]], labels: Sequence[str], matching: Matcher, settings: dict[str, Any]
+    ) -> claims.SimultaneousClaim:
+        # Matching whole trainings at once stacks their weights; activations have no such form.
+        together = self.method == "weights"
+        largest = stack(trainings[0]) if together else trainings[0][0]
+        threads = threads_for(largest, len(trainings) // 2 * len(labels))
+        settings = {**settings, "labels": labels, "together": together, "threads": threads}
+        return claims.simultaneous(self.symmetry, trainings, matching, self.height, **settings)
 
     def height(self, start: Weights, end: Weights) -> float:
         """The error barrier of the straight line."""
-        return barrier(Line(start, end), self.objective, points=self.points, data=self.inputs).error_barrier
+        line = Line(beside(start, self.objective), beside(end, self.objective))
+        return barrier(line, self.objective, points=self.points, data=self.inputs).error_barrier
 
     def loss(self, weights: Weights) -> float:
         """The loss of one network, with statistics of its own."""
-        network = self.objective.network
+        network, weights = self.objective.network, beside(weights, self.objective)
         if network.has_batch_statistics:
             weights = reestimate(network, weights, self.inputs)
         return self.objective(weights).loss
+
+
+def _placed(group: Networks, objective: Objective) -> Networks:
+    """The same networks where the data are (see :func:`beside`)."""
+
+    def there(runs: Sequence[Sequence[Weights]]) -> list[list[Weights]]:
+        return [[beside(weights, objective) for weights in run] for run in runs]
+
+    solutions = there([group.solutions])[0]
+    return dataclasses.replace(
+        group, solutions=solutions, trajectories=there(group.trajectories), prunings=there(group.prunings)
+    )
 
 
 def _kept(replicas: Sequence[Replica]) -> list[Replica]:

@@ -7,10 +7,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
-from isthmus.align import ActivationMatching, Match, WeightMatching
+from isthmus.align import Match
 from isthmus.connect import PairBarriers, barriers
 from isthmus.connect.pairs import beside, part
 from isthmus.core.errors import SettingError
@@ -20,13 +19,12 @@ from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry
-from isthmus.core.threads import in_threads
-from isthmus.core.weights import Weights
+from isthmus.core.threads import fitting, in_threads
+from isthmus.core.weights import Weights, nbytes
+from isthmus.studies.matchers import matcher
 
 Method = Literal["naive", "weights", "activations"]
-ACTIVATION_EXAMPLES = 2000  # correlations of unit outputs settle well before this many
 _COPIES = 4  # sets of weights that one matching holds: both solutions as they are compared, the moved one, similarities
-_MEMORY = 4 << 30  # bytes that matchings at work at the same time may hold together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,17 +101,12 @@ def compare(
     return Comparison(found, matches, next(iter(found.values())).names, size)
 
 
-def matcher(method: str, network: Network, inputs: Tensor | None) -> WeightMatching | ActivationMatching:
-    """The matcher that a method's name means.
+def threads_for(weights: Weights, matches: int) -> int:
+    """How many matchings of such weights run at once, by this machine's threads and by memory.
 
-    Raises:
-        SettingError: activations without inputs.
+    One where there are fewer matchings than that: each then does better with all threads inside it.
     """
-    if method == "weights":
-        return WeightMatching()
-    if inputs is None:
-        raise SettingError("matching activations must have data; give some, or match weights")
-    return ActivationMatching(network, inputs[:ACTIVATION_EXAMPLES])
+    return fitting(matches, _COPIES * nbytes(weights))
 
 
 def _moved(known: Mapping[tuple[int, int], Match], solutions: Sequence[Weights], first: int, second: int) -> Weights:
@@ -141,8 +134,5 @@ def _matched(  # noqa: PLR0917
         generator = child(seed, "alignment", method, first, second)
         return matching(symmetry, solutions[second], solutions[first], generator=generator)
 
-    bytes_each = _COPIES * sum(tensor.numel() * tensor.element_size() for tensor in solutions[0].values())
-    fitting = max(1, _MEMORY // max(1, bytes_each))
-    threads = min(torch.get_num_threads(), fitting)
-    threads = threads if threads <= len(pairs) else 1  # few pairs: each match does better with all threads inside it
+    threads = threads_for(solutions[0], len(pairs))
     return dict(zip(pairs, in_threads(match, pairs, threads=threads, progress=progress, label="matching"), strict=True))
