@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -124,11 +125,13 @@ class Symmetry:
 
     def __post_init__(self) -> None:
         names = [group.name for group in self.groups]
-        if doubled := {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set():
-            raise SymmetryError(f"groups must have different names; doubled: {listed(sorted(doubled))}")
+        known = set(names)
+        if len(known) < len(names):
+            doubled = sorted(name for name in known if names.count(name) > 1)
+            raise SymmetryError(f"groups must have different names; doubled: {listed(doubled)}")
         for group in self.groups:
             _check_group(group, self.tensors)
-            if group.parent is not None and group.parent.group not in set(names):
+            if group.parent is not None and group.parent.group not in known:
                 raise SymmetryError(f"the parent of {group.name} must be a group, got {group.parent.group}")
 
     @functools.cached_property
@@ -215,14 +218,22 @@ def _check_group(group: UnitGroup, tensors: Mapping[str, tuple[int, ...]]) -> No
             raise SymmetryError(
                 f"the site of {group.name} in {site.tensor} must name an axis of {tuple(shape)}, got {site.dim}"
             )
-        flat = site.index.reshape(-1)
-        if site.index.dim() != 2 or len(site.index) != group.size:
-            given = tuple(site.index.shape)
+        given = tuple(site.index.shape)
+        if len(given) != 2 or given[0] != group.size:
             raise SymmetryError(
                 f"the site of {group.name} in {site.tensor} must have one row for each unit, got {given}"
             )
-        if len(flat) and (int(flat.min()) < 0 or int(flat.max()) >= shape[site.dim] or len(flat.unique()) != len(flat)):
+        if site.index.numel() and not _different(site.index, shape[site.dim]):
             raise SymmetryError(f"positions of {group.name} in {site.tensor} must be different and within the axis")
+
+
+def _different(index: Tensor, length: int) -> bool:
+    """Whether positions are different and in 0 … length - 1; a network has many sites, most of them short."""
+    try:
+        times = np.bincount(index.reshape(-1).cpu().numpy())
+    except ValueError:  # negative ones
+        return False
+    return len(times) <= length and int(times.max()) == 1
 
 
 __all__ = ["Kind", "Obstacle", "Parent", "Permutation", "Proof", "Role", "Site", "Symmetry", "UnitGroup"]

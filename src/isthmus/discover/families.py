@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -29,6 +30,13 @@ class Family:
     word: str = ""
     site: str = ""
     width: int = 0
+
+    @functools.cached_property
+    def cuts(self) -> tuple[np.ndarray, int]:
+        """Where the slices begin along their axis, and how long each is."""
+        assert self.slices is not None
+        every = np.unique(self.slices[1])
+        return every, int(np.diff(every).min()) if len(every) > 1 else max(1, self.width)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
@@ -136,10 +136,11 @@ def pointwise(node: fx.Node) -> bool:
     return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
 
 
-def writes_into_views(graph: fx.Graph) -> bool:
+def writes_into_views(graph: fx.Graph, known: Container[fx.Node] = ()) -> bool:
     """Whether something is written in place into memory that is read later under another name.
 
-    What is read later under the written value's own name, or as the write's result, is known to be new.
+    What is read later under the written value's own name, or as the write's result, is known to be new; ``known`` holds
+    further nodes whose values are known.
     """
     place = {node: number for number, node in enumerate(graph.nodes)}
     for node in graph.nodes:
@@ -150,10 +151,10 @@ def writes_into_views(graph: fx.Graph) -> bool:
             if target.name() not in _MODES:
                 return True
             continue
-        if not mutates(node) or not node.args or not isinstance(node.args[0], fx.Node):
+        if node in known or not mutates(node) or not node.args or not isinstance(node.args[0], fx.Node):
             continue
         written = node.args[0]
-        memory = _same_memory(written)
+        memory = same_memory(written)
         if any(one.op != "call_function" for one in memory):
             return True
         others = [user for one in memory - {written, node} for user in one.users if user is not node]
@@ -162,7 +163,7 @@ def writes_into_views(graph: fx.Graph) -> bool:
     return False
 
 
-def _same_memory(node: fx.Node) -> set[fx.Node]:
+def same_memory(node: fx.Node) -> set[fx.Node]:
     """Every node whose value may lie in the memory of this one's: what it is a view of, and all views of that."""
     while (shares_memory(node) or mutates(node)) and node.args and isinstance(node.args[0], fx.Node):
         node = node.args[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,17 +25,19 @@ def groups_of(  # noqa: D417
     """
     unit_sets = _exchangeable(forest)
     owner, unit = _nearest(forest, unit_sets)
-    atoms = _atoms_under(ledger, forest, unit_sets, owner, unit)
+    atoms, bounds = _atoms_under(ledger, forest, unit_sets, owner, unit)
+    words = _words(ledger, forest)
     names: dict[int, str] = {}
     groups = []
     taken: set[str] = set()
     slots: dict[tuple[int, int], int] = {}
     depth = levels(forest.parent)
-    first_label = [int(rows[3].min()) if rows.shape[1] else ledger.count for rows in atoms]
+    parts = [atoms[:, start:stop] for start, stop in itertools.pairwise(bounds.tolist())]
+    first_label = [int(rows[1].min()) if rows.shape[1] else ledger.count for rows in parts]
     order = sorted(range(len(unit_sets)), key=lambda n: (depth[unit_sets[n][0]], first_label[n]))
     for number in order:
         members = unit_sets[number]
-        sites, first = _sites(ledger, forest, members, atoms[number], roles, aliases)
+        sites, first = _sites(ledger, forest, len(members), parts[number], roles, aliases)
         if not sites:
             continue
         above = forest.parent[members[0]]
@@ -44,7 +47,7 @@ def groups_of(  # noqa: D417
             slot = slots.get((around, which), 0)
             slots[around, which] = slot + 1
             parent = Parent(names[around], which, slot)
-        name = _unique(_title(first, _word(ledger, forest, members), parent), taken)
+        name = _unique(_title(first, words.get(int(members[0]), ""), parent), taken)
         names[number] = name
         groups.append(UnitGroup(name, len(members), tuple(sites), parent=parent))
     return tuple(groups)
@@ -78,11 +81,14 @@ def _nearest(forest: Forest, sets: list[np.ndarray]) -> tuple[np.ndarray, np.nda
 
 def _atoms_under(
     ledger: Ledger, forest: Forest, sets: list[np.ndarray], owner: np.ndarray, unit: np.ndarray
-) -> list[np.ndarray]:
-    """For each group, columns (unit, place inside the unit, label) of all positions at or below its units."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (unit, label) of all positions at or below the units of each group, and where each group's begin.
+
+    A group's come by family, then by unit, then by their place inside the unit.
+    """
     is_atom = np.array([family.tensor is not None for family in ledger.families], dtype=bool)
     labels = np.flatnonzero(is_atom[forest.origin]) if len(forest.origin) else np.zeros(0, dtype=np.int64)
-    collected: list[list[np.ndarray]] = [[] for _ in sets]
+    collected = [np.zeros((5, 0), dtype=np.int64)]
     start = forest.node[labels]
     crossing = np.isin(start, forest.cells[0])
     none = np.full(int((~crossing).sum()), -1)
@@ -105,15 +111,13 @@ def _atoms_under(
             tops = flat[offset[group] + which]
             first = forest.place[bottom] - forest.place[tops]
             second = _place_inside(forest, other, tops)
-            rows = np.stack([which, first, second, names])
-            order = np.argsort(group, kind="stable")
-            bounds = np.flatnonzero(np.diff(group[order])) + 1
-            for run in np.split(order, bounds) if len(order) else []:
-                collected[int(group[run[0]])].append(rows[:, run])
+            collected.append(np.stack([group, which, first, second, names]))
             at = forest.parent[tops]
             inside = at >= 0
             at, names, other, bottom = at[inside], names[inside], other[inside], bottom[inside]
-    return [_once(c) for c in collected]
+    group, which, first, second, names = _once(np.concatenate(collected, axis=1))
+    order = np.lexsort((forest.rank[names], second, first, which, forest.origin[names], group))
+    return np.stack([which, names])[:, order], np.searchsorted(group[order], np.arange(len(sets) + 1))
 
 
 def _place_inside(forest: Forest, other: np.ndarray, tops: np.ndarray) -> np.ndarray:
@@ -124,33 +128,30 @@ def _place_inside(forest: Forest, other: np.ndarray, tops: np.ndarray) -> np.nda
     return np.where(inside, place - base, place)
 
 
-def _once(columns: list[np.ndarray]) -> np.ndarray:
-    """Rows of one group, each label once: a group around a whole crossing meets its cells on both ways."""
-    if not columns:
-        return np.zeros((4, 0), dtype=np.int64)
-    rows = np.concatenate(columns, axis=1)
-    return rows[:, np.unique(rows[3], return_index=True)[1]]
+def _once(rows: np.ndarray) -> np.ndarray:
+    """Each label once in each group: a group around a whole crossing meets its cells on both ways."""
+    order = np.lexsort((rows[4], rows[0]))
+    rows = rows[:, order]
+    again = (rows[0, 1:] == rows[0, :-1]) & (rows[4, 1:] == rows[4, :-1])
+    return rows[:, np.r_[True, ~again]] if rows.shape[1] else rows
 
 
 def _sites(  # noqa: PLR0917
     ledger: Ledger,
     forest: Forest,
-    members: np.ndarray,
+    size: int,
     atoms: np.ndarray,
     roles: Mapping[str, Role],
     aliases: Mapping[str, Sequence[str]],
 ) -> tuple[list[Site], Family | None]:
-    which, inside, across, labels = atoms
-    order = np.lexsort((forest.rank[labels], across, inside, which))
-    which, labels = which[order], labels[order]
+    which, labels = atoms
     sites: list[Site] = []
     first: tuple[bool, Family] | None = None
     origin = forest.origin[labels]
-    for number in np.unique(origin):
-        family = ledger.families[number]
-        mine = origin == number
-        made = _family_sites(family, len(members), which[mine], labels[mine] - family.start)
-        for index, within in made:
+    cuts = [0, *(np.flatnonzero(origin[1:] != origin[:-1]) + 1).tolist(), len(origin)]
+    for start, stop in itertools.pairwise(cuts if len(origin) else []):
+        family = ledger.families[origin[start]]
+        for index, within in _family_sites(family, size, which[start:stop], labels[start:stop] - family.start):
             assert family.tensor is not None
             written = family.dim == 0
             if first is None or (written and not first[0]):
@@ -169,14 +170,15 @@ def _family_sites(
     if family.slices is None:
         return [(_table(positions[offsets], size), ())]
     axis, starts = family.slices
-    every = np.unique(starts)
-    length = int(np.diff(every).min()) if len(every) > 1 else max(1, family.width)
+    every, length = family.cuts
+    mine = starts[offsets]
+    one = bool((mine == mine[0]).all())
     result = []
-    for start in np.unique(starts[offsets]):
-        here = starts[offsets] == start
+    for start in mine[:1] if one else np.unique(mine):
+        here = slice(None) if one else mine == start
         counts = np.bincount(which[here], minlength=size)
         # A slice that lies in one unit only moves with it as a whole, by the unit's own site along the other axis.
-        if (counts == counts[0]).all() and counts[0]:
+        if counts[0] and (counts == counts[0]).all():
             index = _table(positions[offsets[here]], size)
             result.append((index, ((axis, torch.arange(int(start), int(start) + length)),)))
     if not family.width and len(result) == len(every) and all(torch.equal(index, result[0][0]) for index, _ in result):
@@ -190,11 +192,14 @@ def _table(positions: np.ndarray, size: int) -> torch.Tensor:
     return table if table.shape[1] == 1 else table[:, table[0].argsort()]
 
 
-def _word(ledger: Ledger, forest: Forest, members: np.ndarray) -> str:
-    """What the units are, if an operation made them blocks: the word of the first block label in the first unit."""
-    labels = np.flatnonzero(forest.node == members[0]) if len(members) else []
-    words = [ledger.families[forest.origin[label]].word for label in labels]
-    return next((word for word in words if word), "")
+def _words(ledger: Ledger, forest: Forest) -> dict[int, str]:
+    """What the units of a node are, if an operation made them blocks: the word of the node's first block label."""
+    words: dict[int, str] = {}
+    for family in ledger.families:
+        if family.word:
+            for node in forest.node[family.start : family.stop].tolist():
+                words.setdefault(node, family.word)
+    return words
 
 
 _OWN = ("weight", "bias", "weight_g", "weight_v", "in_proj_weight", "in_proj_bias", "running_mean", "running_var")

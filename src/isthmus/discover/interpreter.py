@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,31 +37,52 @@ from isthmus.discover.labels import Labels, constant, fixed
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules import CHOOSING, RULES, Rule
 from isthmus.discover.rules.elementwise import elementwise
+from isthmus.discover.settled import settled
 
 
 def interpretable(program: ExportedProgram) -> ExportedProgram:
     """The program itself, or its functional form where it writes into views or holds graphs inside graphs."""
-    return functional(program) if writes_into_views(program.graph) else program
+    return functional(program) if writes_into_views(program.graph, settled(program)) else program
 
 
 def interpret(program: ExportedProgram, rules: Mapping[str, Rule]) -> Ledger:
     """The ledger of everything that a graph demands of its units."""
-    splits: frozenset[Split] = frozenset()
+    splits = frozenset(_grouped_kernels(program))
+    known = {node: _constants(value) for node, value in settled(program).items()}
     while True:
         ledger = Ledger(splits)
-        Interpreter(program, ledger, {**RULES, **rules}).run()
+        Interpreter(program, ledger, {**RULES, **rules}, known).run()
         if ledger.wanted <= splits:
             return ledger
         splits |= ledger.wanted
 
 
+def _grouped_kernels(program: ExportedProgram) -> Iterator[Split]:
+    """The splits that grouped convolutions with kernels of their own will ask for: known, they save a second look."""
+    inputs = inputs_of(program)
+    for node in program.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload) or not name_of(node).startswith("aten.conv"):
+            continue
+        place = next((k for k, given in enumerate(node.target._schema.arguments) if given.name == "groups"), 0)
+        groups = node.args[place] if 1 < place < len(node.args) else 1
+        kernel = node.args[1]
+        if not isinstance(groups, int) or groups < 2 or not isinstance(kernel, fx.Node):
+            continue
+        kind, name = inputs.get(kernel.name, (None, None))
+        if kind == InputKind.PARAMETER and kernel.meta["val"].shape[1] > 1:
+            yield Split(str(name), 1, 0, groups)
+
+
 class Interpreter:
     """One walk through a graph."""
 
-    def __init__(self, program: ExportedProgram, ledger: Ledger, rules: Mapping[str, Rule]) -> None:
+    def __init__(
+        self, program: ExportedProgram, ledger: Ledger, rules: Mapping[str, Rule], known: Mapping[fx.Node, Any]
+    ) -> None:
         self.program = program
         self.ledger = ledger
         self.rules = rules
+        self.known = known
         self.values: dict[fx.Node, Any] = {}
         self.inputs = inputs_of(program)
 
@@ -71,7 +92,9 @@ class Interpreter:
         for node in self.program.graph.nodes:
             if node not in last:
                 continue
-            if node.op == "placeholder":
+            if node in self.known:
+                self.values[node] = self.known[node]
+            elif node.op == "placeholder":
                 self.values[node] = self._placeholder(node)
             elif node.op == "get_attr":
                 self.values[node] = self._attribute(node)
@@ -148,7 +171,7 @@ class Interpreter:
 
     def _nested(self, module: fx.GraphModule, given: Sequence[Any]) -> Any:
         """A graph inside the graph (a part that runs under another gradient or precision mode)."""
-        inner = Interpreter(self.program, self.ledger, self.rules)
+        inner = Interpreter(self.program, self.ledger, self.rules, self.known)
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         inner.values = dict(zip(placeholders, given, strict=True))
         for node in module.graph.nodes:
@@ -215,6 +238,10 @@ def _real(argument: Any) -> Any:
     if isinstance(argument, (list, tuple)):
         return type(argument)(_real(part) for part in argument)
     return argument
+
+
+def _constants(value: Any) -> Any:
+    return constant(value) if isinstance(value, Tensor) else type(value)(_constants(part) for part in value)
 
 
 def _executable(node: fx.Node) -> Any:
