@@ -181,7 +181,8 @@ async def _watch(found: Load, end: float) -> None:
 def measured(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     """One run of everything."""
     from isthmus.studies import Store, Study, read_design
-    from isthmus.studies.store.index import Query, index_of, refresh, search
+    from isthmus.studies.store.index import index_of, refresh, search
+    from isthmus.studies.store.query import Query
 
     store = folder / "store"
     keys = generate(store, arguments.runs)

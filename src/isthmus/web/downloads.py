@@ -19,8 +19,8 @@ from isthmus.core.errors import IsthmusError, SettingError
 from isthmus.core.record import to_json
 from isthmus.report.saved import inert
 from isthmus.studies.store.export import about, numbers
-from isthmus.studies.store.index import Query
 from isthmus.studies.store.kept import Run
+from isthmus.studies.store.query import Query
 from isthmus.web.library import Library
 from isthmus.web.pages import problem
 from isthmus.web.runs import chosen, query_of

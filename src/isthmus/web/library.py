@@ -17,6 +17,7 @@ from isthmus.core.errors import IsthmusError
 from isthmus.studies.store import index
 from isthmus.studies.store.kept import Run
 from isthmus.studies.store.progress import Told, heard
+from isthmus.studies.store.query import Query
 from isthmus.studies.store.store import Store
 
 _Answer = TypeVar("_Answer")
@@ -87,7 +88,7 @@ class Library:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def search(self, query: index.Query) -> index.Found:
+    def search(self, query: Query) -> index.Found:
         """The runs that fit a query."""
         if query.limit is None:  # all of them, for a table: too much to keep
             return index.search(self._file, query)

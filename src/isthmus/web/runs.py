@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from isthmus.core.errors import SettingError
 from isthmus.studies.store.export import flat, numbers
-from isthmus.studies.store.index import Query
 from isthmus.studies.store.kept import Run
+from isthmus.studies.store.query import Query
 from isthmus.web.library import Library
 from isthmus.web.pages import integer, page, problem
 

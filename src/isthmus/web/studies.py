@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from isthmus.studies.store.index import Query
+from isthmus.studies.store.query import Query
 from isthmus.web.library import Library
 from isthmus.web.pages import page, problem
 from isthmus.web.runs import PAGE

@@ -7,7 +7,8 @@ import torch
 
 from isthmus.core.errors import SettingError
 from isthmus.studies import Row, Store, Trained
-from isthmus.studies.store.index import Query, counts, index_of, listing, refresh, search
+from isthmus.studies.store.index import counts, index_of, listing, refresh, search
+from isthmus.studies.store.query import Query
 
 
 def trained(number, **recipe):

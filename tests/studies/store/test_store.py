@@ -91,7 +91,7 @@ def test_a_run_that_is_there_stays_as_it_is(store):
 
 
 def test_a_group_whose_process_died_before_its_runs_is_completed_by_the_next(store, monkeypatch):
-    write = store_module._write_run
+    write = store_module.write_run
     left = [2]
 
     def killed(*arguments):
@@ -100,7 +100,7 @@ def test_a_group_whose_process_died_before_its_runs_is_completed_by_the_next(sto
         left[0] -= 1
         write(*arguments)
 
-    monkeypatch.setattr(store_module, "_write_run", killed)
+    monkeypatch.setattr(store_module, "write_run", killed)
     with pytest.raises(KeyboardInterrupt):
         store.add([trained(seed) for seed in range(4)])
     assert len(store.keys) == 2

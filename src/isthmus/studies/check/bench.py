@@ -8,7 +8,6 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 import isthmus.discover as discovery
@@ -25,7 +24,7 @@ from isthmus.studies.check.capabilities import Retention, by_class, capability, 
 from isthmus.studies.check.checklist import Origin
 from isthmus.studies.check.doubt import Doubt, doubt
 from isthmus.studies.check.verdict import Effort, Model, Pair, Thresholds, Verdict, Way, judged
-from isthmus.studies.check.views import Crossing, View, accuracy, cross, mean, view
+from isthmus.studies.check.views import Crossing, View, accuracy, cross, mean, preference, view
 from isthmus.studies.landscape.solution import flatness_of
 from isthmus.studies.matchers import matcher
 
@@ -192,7 +191,7 @@ class Bench:
             crossings=crossings,
             agreement=float((one.predicted == other.predicted).double().mean()),
             chance_agreement=rights[0] * rights[1] + wrongs / max(1, self.classes - 1),
-            preference=_preference(one, other, generator=child(self.seed, "preference", *pair)),
+            preference=preference(one, other, generator=child(self.seed, "preference", *pair)),
             retention=self._retention(pair, best, *ends),
         )
 
@@ -288,16 +287,3 @@ class Bench:
         began = time.perf_counter()
         part.gradient(self.solutions[0])
         return (time.perf_counter() - began) / len(part.targets)
-
-
-def _preference(one: View, other: View, *, generator: torch.Generator, draws: int = 1000) -> float:
-    """Share of resampled data on which the first errs less; ties count half.
-
-    Only examples that one of the two gets wrong alone can decide, so it is they who are drawn: how many of the
-    differing examples a resample holds for each side is a pair of Poisson numbers, up to 1/examples.
-    """
-    better = float((other.wrong > one.wrong).sum())
-    worse = float((one.wrong > other.wrong).sum())
-    drawn = torch.poisson(torch.tensor([[better, worse]]).expand(draws, 2), generator=generator)
-    ahead, behind = drawn.unbind(1)
-    return float((ahead > behind).double().mean() + (ahead == behind).double().mean() / 2)

@@ -254,3 +254,16 @@ def accuracy(seen: View, *, level: float = 0.95) -> Interval:
     return Interval(
         right, max(0.0, middle - reach), min(1.0, middle + reach), level, 1, f"Wilson's over {n} examples"
     )  # fmt: skip
+
+
+def preference(one: View, other: View, *, generator: torch.Generator, draws: int = 1000) -> float:
+    """Share of resampled data on which the first errs less; ties count half.
+
+    Only examples that one of the two gets wrong alone can decide, so it is they who are drawn: how many of the
+    differing examples a resample holds for each side is a pair of Poisson numbers, up to 1/examples.
+    """
+    better = float((other.wrong > one.wrong).sum())
+    worse = float((one.wrong > other.wrong).sum())
+    drawn = torch.poisson(torch.tensor([[better, worse]]).expand(draws, 2), generator=generator)
+    ahead, behind = drawn.unbind(1)
+    return float((ahead > behind).double().mean() + (ahead == behind).double().mean() / 2)

@@ -10,11 +10,10 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from isthmus.core.errors import IsthmusError, SettingError, UnwritableError
 from isthmus.core.files import atomic
 from isthmus.core.record import Record
 from isthmus.studies.store.export import flat, numbers
+from isthmus.studies.store.query import Query, conditions, order, path_of
 from isthmus.studies.store.store import Store
 
 _SCHEMA_VERSION = 2
@@ -34,9 +34,6 @@ create table runs (
 create index runs_by_age on runs (created, key);
 """
 _COLUMNS = "key, created, status, recipe, seconds, rows, fields"
-# name of an order -> what SQLite orders by; the key makes every order total, so that paging never skips or repeats.
-_ORDERS = {"created": "created", "status": "status", "seconds": "seconds", "rows": "rows", "key": "key"}
-_COMPARISON = re.compile(r"([A-Za-z_][\w.]*)(!=|<=|>=|=|<|>)(.+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,28 +57,6 @@ class Listed(Record):
     seconds: float | None
     rows: int
     fields: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """Which runs, in which order, how many.
-
-    Attributes:
-        words: all must be found: plain words in the key, the status, the recipe or the names of measures; or
-            comparisons such as ``network=mlp-64x2``, ``rate>0.1`` and ``test_error<=0.02``.
-        keys: only these.
-        order: ``created``, ``status``, ``seconds``, ``rows``, ``key``, or the name of a field.
-        descending: the largest first; runs without a value come last in either case.
-        offset: how many are skipped.
-        limit: how many are given at most.
-    """
-
-    words: str = ""
-    keys: Sequence[str] | None = None
-    order: str = "created"
-    descending: bool = False
-    offset: int = 0
-    limit: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,13 +128,13 @@ def search(file: Path, query: Query) -> Found:
     """
     if query.offset < 0 or (query.limit is not None and query.limit < 0):
         raise SettingError(f"offset and limit must not be negative, got {query.offset} and {query.limit}")
-    where, values = _conditions(query)
+    where, values = conditions(query)
     with _reading(file) as database:
         total = database.execute(f"select count(*) from runs where {where}", values).fetchone()[0]
-        order, place = _order(query)
+        by, place = order(query)
         limit = -1 if query.limit is None else query.limit
         found = database.execute(
-            f"select {_COLUMNS} from runs where {where} order by {order} limit ? offset ?",
+            f"select {_COLUMNS} from runs where {where} order by {by} limit ? offset ?",
             [*values, *place, limit, query.offset],
         ).fetchall()
     return Found(tuple(_listed(row) for row in found), total)
@@ -171,50 +146,9 @@ def counts(file: Path, field: str) -> dict[str, int]:
         found = database.execute(
             "select json_extract(fields, ?) as value, count(*) from runs where value is not null "
             "group by value order by count(*) desc, value limit 200",
-            [_path(field)],
+            [path_of(field)],
         ).fetchall()
     return {str(value): count for value, count in found}
-
-
-def _conditions(query: Query) -> tuple[str, list[Any]]:
-    """The condition of a query; everything that a user wrote is a value, never a part of the statement."""
-    parts, values = ["1"], []
-    for word in query.words.split():
-        if comparison := _COMPARISON.fullmatch(word):
-            name, sign, wanted = comparison.groups()
-            kind, value = ("text", wanted.lower())
-            with contextlib.suppress(ValueError):
-                kind, value = "real", float(wanted)
-            # ``is`` and ``is not`` know what to do with a field that is missing.
-            sign = {"=": "is", "!=": "is not"}.get(sign, sign)
-            number = "typeof(json_extract(fields, ?)) in ('integer', 'real') and " if kind == "real" else ""
-            shown = "json_extract(fields, ?)" if kind == "real" else "lower(json_extract(fields, ?))"
-            if sign == "is not":
-                number = ""
-            parts.append(f"({number}{shown} {sign} ?)")
-            values += [*([_path(name)] if number else []), _path(name), value]
-        else:
-            parts.append("instr(said, ?) > 0")
-            values.append(word.lower())
-    if query.keys is not None:
-        parts.append("key in (select value from json_each(?))")
-        values.append(json.dumps(list(query.keys)))
-    return " and ".join(parts), values
-
-
-def _order(query: Query) -> tuple[str, list[Any]]:
-    by, place = (_ORDERS[query.order], []) if query.order in _ORDERS else ("json_extract(fields, ?)", [])
-    if query.order not in _ORDERS:
-        place = [_path(query.order)] * 2
-    way = "desc" if query.descending else "asc"
-    if by == "created":
-        return f"created {way}, key {way}", []
-    return f"({by}) is null, {by} {way}, key {way}", place
-
-
-def _path(field: str) -> str:
-    """The JSON path of one member, whatever its name holds."""
-    return f'$."{field}"' if '"' not in field else "$.none"
 
 
 def _listed(row: tuple[Any, ...]) -> Listed:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from isthmus.core.errors import IsthmusError
-from isthmus.core.record import Record
+from isthmus.core.record import Record, to_json
 from isthmus.core.weights import Weights
-from isthmus.studies.store.rows import Row
+from isthmus.studies.store.rows import Row, append_rows
 
 
 class StoreError(IsthmusError):
@@ -34,6 +36,11 @@ class Trained:
     rows: tuple[Row, ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def described(self) -> dict[str, Any]:
+        """All but the weights, as plain values."""
+        values = {"key": self.key, "recipe": self.recipe, "provenance": self.provenance, "rows": self.rows}
+        return json.loads(to_json(values))
+
 
 @dataclasses.dataclass(frozen=True)
 class Run(Record):
@@ -56,3 +63,15 @@ class Run(Record):
     index: int
     moments: Mapping[str, str]
     rows: tuple[Row, ...]
+
+
+def write_run(folder: Path, member: Mapping[str, Any], group: str | None) -> None:
+    """The small files of a run, into a folder that nobody sees yet."""
+    place = {"group": group, "index": member["index"], "moments": member["moments"]}
+    for name, content in (
+        ("recipe.json", member["recipe"]),
+        ("provenance.json", member["provenance"]),
+        ("weights.json", place),
+    ):
+        (folder / name).write_text(to_json(content) + "\n", encoding="utf-8")
+    append_rows(folder / "measures.jsonl", [Row(**row) for row in member["rows"]])

@@ -36,7 +36,7 @@ from isthmus.core import checkpoint
 from isthmus.core.errors import IsthmusError, UnwritableError, listed
 from isthmus.core.files import atomic_folder, write_text
 from isthmus.core.record import to_json
-from isthmus.studies.store.kept import Run, StoreError, Trained
+from isthmus.studies.store.kept import Run, StoreError, Trained, write_run
 from isthmus.studies.store.locks import claimed
 from isthmus.studies.store.rows import Row, append_rows, read_rows
 from isthmus.studies.store.stacked import FINAL, digest, file_name, group_id, read_slice, same_shapes, write_weights
@@ -167,7 +167,7 @@ class Store:
         digests = [{moment: digest(weights) for moment, weights in member.moments.items()} for member in members]
         identity = group_id([member.key for member in members], digests)
         content = [
-            {**_describe(member), "moments": digests[index], "index": index} for index, member in enumerate(members)
+            {**member.described(), "moments": digests[index], "index": index} for index, member in enumerate(members)
         ]
         if not self.group_folder(identity).exists():
             with _already_there_is_fine(self.group_folder(identity)) as folder:
@@ -241,7 +241,7 @@ class Store:
         for member in _read_json(self.group_folder(identity) / "group.json"):
             if member["key"] not in self:
                 with _already_there_is_fine(self.folder(member["key"])) as folder:
-                    _write_run(folder, member, identity)
+                    write_run(folder, member, identity)
         write_text(self.group_folder(identity) / "complete", "")
 
     def _add_alone(self, member: Trained) -> None:
@@ -251,29 +251,12 @@ class Store:
         with _already_there_is_fine(self.folder(member.key)) as folder:
             for moment, weights in member.moments.items():
                 checkpoint.save(weights, folder / file_name(moment), metadata={"recipe": member.key})
-            _write_run(folder, {**_describe(member), "moments": digests, "index": 0}, None)
+            write_run(folder, {**member.described(), "moments": digests, "index": 0}, None)
 
     def _place(self, key: str) -> dict[str, Any]:
         if key not in self:
             raise StoreError(f"the store {self.path} must hold run {key[:12]}, but it does not; train it first")
         return _read_json(self.folder(key) / "weights.json")
-
-
-def _describe(member: Trained) -> dict[str, Any]:
-    described = {"key": member.key, "recipe": member.recipe, "provenance": member.provenance, "rows": member.rows}
-    return json.loads(to_json(described))
-
-
-def _write_run(folder: Path, member: Mapping[str, Any], group: str | None) -> None:
-    """The small files of a run, into a folder that nobody sees yet."""
-    place = {"group": group, "index": member["index"], "moments": member["moments"]}
-    for name, content in (
-        ("recipe.json", member["recipe"]),
-        ("provenance.json", member["provenance"]),
-        ("weights.json", place),
-    ):
-        (folder / name).write_text(to_json(content) + "\n", encoding="utf-8")
-    append_rows(folder / "measures.jsonl", [Row(**row) for row in member["rows"]])
 
 
 @contextlib.contextmanager
