@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from isthmus.core.errors import DataError, WeightsError
+from isthmus.core.losses import answers
 from isthmus.core.network import Network
 from isthmus.core.objective import (
     Objective,
@@ -18,6 +21,7 @@ from isthmus.core.objective import (
     squared_error,
 )
 from isthmus.core.randomness import child
+from isthmus.core.weights import stack
 
 
 def case(batch_size=1000, dtype=torch.float64, examples=11):
@@ -111,8 +115,6 @@ def test_squared_error_and_several_inputs():
 
 
 def test_more_metrics_and_batchwise_outputs():
-    import dataclasses
-
     objective = dataclasses.replace(case(4), metrics={"error": error, "first": lambda o, t: o[:, 0]})
     weights = objective.network.weights
     outputs = torch.cat([output for output, _ in objective.outputs(weights)])
@@ -156,3 +158,98 @@ def test_labels_out_of_range_are_refused():
     ):
         with pytest.raises(DataError, match=words):
             check_labels(labels, 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11])
+def test_ignored_labels_count_in_no_mean(batch_size):
+    """Torch's cross-entropy is the oracle; the last batch of four holds nothing but padding."""
+    base = case(batch_size)
+    targets = base.targets.clone()
+    targets[[0, 2, 8, 9, 10]] = -100
+    objective = dataclasses.replace(base, targets=targets)
+    weights = {name: tensor.clone().requires_grad_() for name, tensor in base.network.weights.items()}
+    outputs = base.network(weights, base.inputs)
+    expected = functional.cross_entropy(outputs, targets)
+    score, gradient = objective.gradient(base.network.weights)
+    assert score.loss == pytest.approx(expected.item(), rel=1e-12)
+    assert score.examples == 6
+    wrong = (outputs.argmax(1) != targets)[targets != -100]
+    assert score.error == pytest.approx(float(wrong.double().mean()))
+    (slope,) = torch.autograd.grad(expected, weights["0.weight"])
+    assert torch.allclose(gradient["0.weight"], slope, rtol=1e-10)
+    both = stack([base.network.weights, base.network.weights])
+    many, gradients = objective.gradients(both, together=True)
+    assert many[1].loss == pytest.approx(score.loss, rel=1e-12)
+    assert (many[1].metrics, many[1].examples) == (score.metrics, score.examples)
+    assert torch.allclose(gradients["0.weight"][1], slope, rtol=1e-10)
+    assert objective.many(both, together=True)[0].loss == pytest.approx(score.loss, rel=1e-12)
+
+
+def test_ignored_tokens_count_in_neither_loss_nor_error():
+    network = Network.of(nn.Linear(3, 5))
+    inputs, targets = torch.randn(4, 7, 3), torch.randint(5, (4, 7))
+    targets[:, 5:] = -100
+    score = Objective(network, inputs, targets, batch_size=3)(network.weights)
+    outputs = network(network.weights, inputs)
+    assert score.loss == pytest.approx(float(functional.cross_entropy(outputs.movedim(2, 1), targets)), rel=1e-6)
+    assert score.error == pytest.approx(float((outputs.argmax(2) != targets)[:, :5].float().mean()))
+    with pytest.raises(DataError, match="one label that counts"):
+        Objective(network, inputs, torch.full_like(targets, -100))(network.weights)
+
+
+def test_minus_one_hundred_is_a_number_to_a_regression():
+    network = Network.of(nn.Linear(3, 1))
+    inputs, targets = torch.randn(4, 3), torch.tensor([1, -100, 2, 3])
+    score = Objective(network, inputs, targets, loss=squared_error, metrics={})(network.weights)
+    expected = (network(network.weights, inputs)[:, 0] - targets).square().mean()
+    assert (score.examples, score.loss) == (4, pytest.approx(float(expected), rel=1e-6))
+
+
+@pytest.mark.parametrize("left_out", ["outputs", "targets", "both", "neither"])
+def test_one_number_for_each_example_is_compared_with_its_own_target(left_out):
+    """(examples, 1) against (examples,) would be broadcast to every pair."""
+    outputs, targets = torch.randn(6, 1), torch.randn(6, 1)
+    expected = (outputs - targets).square()[:, 0]
+    given = outputs[:, 0] if left_out in ("outputs", "both") else outputs
+    wanted = targets[:, 0] if left_out in ("targets", "both") else targets
+    assert torch.allclose(squared_error(given, wanted), expected)
+    with pytest.raises(WeightsError, match="targets' shape"):
+        squared_error(torch.randn(6, 2), torch.randn(6))
+
+
+def test_a_metric_for_each_sequence_beside_a_loss_for_each_token():
+    network = Network.of(nn.Linear(3, 5))
+    inputs, targets = torch.randn(4, 7, 3), torch.randint(5, (4, 7))
+    whole = {"any": lambda outputs, labels: (outputs.argmax(2) == labels).any(1).float()}
+    score = Objective(network, inputs, targets, metrics=whole, batch_size=3)(network.weights)
+    expected = (network(network.weights, inputs).argmax(2) == targets).any(1).float().mean()
+    assert score.metrics["any"] == pytest.approx(float(expected))
+
+
+def test_mappings_tuples_and_results_hold_their_scores():
+    scores = torch.randn(4, 5)
+    for outputs in (scores, {"logits": scores, "hidden": torch.zeros(2)}, {"out": scores, "aux": scores + 1},
+                    (scores, "cache"), [scores], {"anything": scores}):  # fmt: skip
+        assert answers(outputs) is scores
+    assert answers({"a": 1, "b": 2}) == {"a": 1, "b": 2}
+    with pytest.raises(WeightsError, match="dict"):
+        class_scores({"a": scores, "b": scores}, torch.zeros(4))
+
+
+def test_a_network_that_normalises_by_the_batch_needs_all_examples_in_one():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2))
+    network, inputs, targets = Network.of(module), torch.randn(9, 3), torch.randint(2, (9,))
+    assert network.batch_dependent == ("1",)
+    assert Objective(network, inputs, targets)(network.weights).examples == 9
+    with pytest.raises(DataError, match="all 9 examples must go in one, but batch_size is 4"):
+        Objective(network, inputs, targets, batch_size=4)
+    assert Network.of(nn.BatchNorm1d(4)).batch_dependent == ()
+
+
+def test_gradients_in_half_precision_stay_in_its_range():
+    """Each example's gradient is 100; summed over a batch of 1,000 it would leave float16's range."""
+    network = Network.of(nn.Linear(1, 1, bias=False).half())
+    objective = Objective(
+        network, torch.full((1000, 1), 100.0), torch.zeros(1000), metrics={}, loss=lambda o, _: o[:, 0]
+    )
+    assert float(objective.gradient(network.weights)[1]["weight"]) == pytest.approx(100.0, rel=1e-3)

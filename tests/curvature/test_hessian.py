@@ -263,3 +263,15 @@ def test_convolutions_on_a_gpu_keep_full_float32_and_the_setting_comes_back():
             assert torch.backends.cudnn.allow_tf32
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def test_ignored_labels_leave_the_curvature_of_the_others():
+    network = Network.of(torch.nn.Linear(3, 4).double())
+    inputs, targets = torch.randn(10, 3, dtype=torch.float64), torch.randint(4, (10,))
+    targets[[1, 4, 5, 9]] = -100
+    kept = targets != -100
+    marked = Objective(network, inputs, targets, batch_size=4)
+    without = Objective(network, inputs[kept], targets[kept])
+    for operator in (hessian, gauss_newton):
+        found, expected = (operator(one, network.weights).dense() for one in (marked, without))
+        assert torch.allclose(found, expected, rtol=1e-10)

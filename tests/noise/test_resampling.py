@@ -103,3 +103,15 @@ def test_what_is_refused(objective):
         flipped(objective.targets, 1.5, classes=3, generator=seeded())
     with pytest.raises(DataError, match="at least 2 solutions"):
         metric_choice(dataclasses.replace(objective), [weights], generator=seeded())
+
+
+def test_examples_average_over_the_tokens_that_count_and_buffers_may_be_wider():
+    module = torch.nn.Linear(3, 5).bfloat16()
+    module.register_buffer("seen", torch.zeros(1))
+    network, targets = Network.of(module), torch.randint(5, (4, 6))
+    targets[:, 4:] = -100
+    objective = Objective(network, torch.randn(4, 6, 3), targets, batch_size=3)
+    names, values = by_example(objective, network.weights)
+    short = Objective(network, objective.inputs[:, :4], targets[:, :4])
+    assert names == ("loss", "error")
+    assert torch.allclose(values, by_example(short, network.weights)[1])

@@ -32,7 +32,7 @@ def loss_on(objective: Objective, weights: Weights, inputs: Sequence[Tensor], ta
         outputs, _ = objective.network.training(weights, *given)
     else:
         outputs = objective.network(weights, *given)
-    return objective.loss(outputs, targets).mean()
+    return objective.mean_loss(outputs, targets)
 
 
 @torch.no_grad()

@@ -113,7 +113,7 @@ def fit(
         point = _at(path.coefficients(t), [ends[0], *leaves, ends[1]])
         seen = inputs if transform is None else transform(inputs, generator)
         outputs, _ = network.training({**buffers, **point}, *_like(seen, point))
-        loss = objective.loss(outputs, targets.to(next(iter(point.values())).device)).mean()
+        loss = objective.mean_loss(outputs, targets)
         losses.append(float(loss.detach()))
         if not torch.isfinite(loss.detach()):
             status = Status.DIVERGED

@@ -44,7 +44,12 @@ class Network:
     def of(cls, module: nn.Module) -> Network:
         """Make a network from any module. The module is left as it is; tensors are shared with it, never written."""
         weights = {name: tensor.detach() for name, tensor in module.state_dict().items()}
-        parameters = tuple(name for name, _ in module.named_parameters() if name in weights)
+        # Quantised modules keep whole numbers as parameters, which cannot have a gradient.
+        parameters = tuple(
+            name
+            for name, tensor in module.named_parameters()
+            if name in weights and (tensor.is_floating_point() or tensor.is_complex())
+        )
         tied = _tied(module, weights)
         buffers = tuple(name for name in weights if name not in parameters and name not in tied)
         return cls(weights, parameters, buffers, tied, _skeleton(module).eval(), _skeleton(module).train())
@@ -60,6 +65,15 @@ class Network:
         return any(
             isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None
             for layer in self._evaluating.modules()
+        )
+
+    @property
+    def batch_dependent(self) -> tuple[str, ...]:
+        """Layers that normalise by the batch they see, also in evaluation: BatchNorm without running statistics."""
+        return tuple(
+            name
+            for name, layer in self._evaluating.named_modules()
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is None
         )
 
     def modules(self) -> Mapping[str, nn.Module]:

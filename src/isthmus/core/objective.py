@@ -1,43 +1,33 @@
 """Objective: mean loss and metrics of a network over a fixed set of examples, for one or for many weights.
 
 Losses and metrics give one value for each example; the objective takes the mean over examples, never over batches, so
-an uneven last batch has just its share.
+an uneven last batch has just its share. Labels of −100, torch's mark for padding, count in no mean.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
-from isthmus.core.errors import DataError, WeightsError
+from isthmus.core.errors import DataError, listed
+from isthmus.core.losses import (  # noqa: F401  (found here, too)
+    IGNORED,
+    PerExample,
+    check_labels,
+    class_scores,
+    counted,
+    cross_entropy,
+    error,
+    squared_error,
+)
 from isthmus.core.network import Network
 from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights, count, pick, stack
-
-PerExample = Callable[[Any, Tensor], Tensor]
-
-
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy in nats for each target; classes are the last axis if the shapes say so, else axis 1."""
-    outputs, targets = class_scores(outputs, targets)
-    return functional.cross_entropy(outputs, targets, reduction="none")
-
-
-def error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 where the most likely class is wrong, else 0."""
-    outputs, targets = class_scores(outputs, targets)
-    return (outputs.argmax(1) != targets).to(torch.float32)
-
-
-def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared error, averaged over output coordinates, for each example."""
-    return (outputs - targets.to(outputs.dtype)).square().flatten(1).mean(1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,10 +37,14 @@ class Objective:
     Attributes:
         network: the function.
         inputs: all inputs, examples first; a tuple for modules of several inputs.
-        targets: all targets, examples first.
-        loss: outputs, targets → one value for each example.
+        targets: all targets, examples first; labels of −100 count in no mean.
+        loss: outputs, targets → one value for each example, or for each target.
         metrics: further functions of the same form.
         batch_size: how many examples go through the network at once; changes memory and speed, not results.
+
+    Raises:
+        DataError: no examples, unequal numbers of them, or a network that normalises by the batch it sees (BatchNorm
+            without running statistics) and data that do not fit in one batch: the batches would decide the result.
 
     Example:
         >>> network = Network.of(torch.nn.Linear(2, 3))
@@ -74,6 +68,12 @@ class Objective:
         for part in self.parts:
             if len(part) != len(self.targets):
                 raise DataError(f"inputs and targets must be equally many, got {len(part)} and {len(self.targets)}")
+        if len(self.targets) > self.batch_size and self.network.batch_dependent:
+            raise DataError(
+                f"layers without running statistics ({listed(self.network.batch_dependent)}) normalise by the batch "
+                f"that they see, so all {len(self.targets)} examples must go in one, but batch_size is "
+                f"{self.batch_size}; use fewer examples or a larger batch_size"
+            )
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
@@ -101,9 +101,15 @@ class Objective:
     @torch.no_grad()
     def __call__(self, weights: Weights) -> Score:
         """Score one solution; sums are kept in float64."""
-        totals, examples = self._sums(lambda inputs: self.network(weights, *self._cast(inputs, weights)), many=False)
-        means = {name: float(total) / examples for name, total in totals.items()}
-        return Score(means.pop("loss"), means, examples)
+        tally = _Tally()
+        for inputs, targets in self.batches():
+            tally.add(self._sums(self.network(weights, *self._cast(inputs, weights)), targets))
+        return tally.score()
+
+    def mean_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """The mean loss of a batch that went through the network, to be differentiated."""
+        total, values = self._sums(outputs, targets, metrics=False)["loss"]
+        return total / values.clamp_min(1)
 
     @torch.no_grad()
     def outputs(self, weights: Weights) -> Iterator[tuple[Any, Tensor]]:
@@ -126,36 +132,31 @@ class Objective:
             together = next(iter(stacked.values())).device.type != "cpu"
         if not together:
             return Scores.of([self(pick(stacked, index)) for index in range(solutions)])
-        totals, examples = self._sums(
-            lambda inputs: self.network.many(stacked, *self._cast(inputs, stacked)), many=True
-        )
-        means = {name: (total / examples).cpu() for name, total in totals.items()}
-        return Scores(means.pop("loss"), means, examples)
+        tally = _Tally()
+        for inputs, targets in self.batches():
+            outputs = self.network.many(stacked, *self._cast(inputs, stacked))
+            tally.add(torch.func.vmap(lambda output, t=targets: self._sums(output, t))(outputs))
+        return tally.scores()
 
     def gradient(self, weights: Weights) -> tuple[Score, dict[str, Tensor]]:
         """The score and the gradient of the mean loss for each trainable tensor, in evaluation mode."""
         names = self.network.parameter_names
         leaves = {name: weights[name].detach().requires_grad_() for name in names}
         fixed = {name: tensor.detach() for name, tensor in weights.items() if name not in leaves}
-        gradient: dict[str, Tensor] = {}
-        totals: dict[str, float] = {}
-        examples = 0
+        wide = {n: torch.promote_types(t.dtype, torch.float32) for n, t in leaves.items()}
+        gradient = {name: torch.zeros_like(leaf, dtype=wide[name]) for name, leaf in leaves.items()}
+        tally = _Tally()
         for inputs, targets in self.batches():
-            outputs = self.network({**fixed, **leaves}, *self._cast(inputs, weights))
-            values = self._values(outputs, targets)
-            parts = torch.autograd.grad(values["loss"].sum(), list(leaves.values()), allow_unused=True)
+            sums = self._sums(self.network({**fixed, **leaves}, *self._cast(inputs, weights)), targets)
+            total, values = sums["loss"]
+            # Of the batch's mean: the gradient of a sum over a thousand examples can leave the range of float16.
+            parts = torch.autograd.grad(total / values.clamp_min(1), list(leaves.values()), allow_unused=True)
             for name, part in zip(names, parts, strict=True):
                 if part is not None:
-                    gradient[name] = gradient[name] + part if name in gradient else part
-            for name, value in values.items():
-                totals[name] = totals.get(name, 0.0) + float(value.detach().double().sum())
-            examples += values["loss"].numel()
-        means = {name: total / examples for name, total in totals.items()}
-        gradient = {
-            name: gradient[name] / examples if name in gradient else torch.zeros_like(leaf)
-            for name, leaf in leaves.items()
-        }
-        return Score(means.pop("loss"), means, examples), gradient
+                    gradient[name] += part.to(wide[name]) * values
+            tally.add(sums)
+        score = tally.score()
+        return score, {name: (gradient[name] / score.examples).to(leaf.dtype) for name, leaf in leaves.items()}
 
     def gradients(self, stacked: Weights, *, together: bool | None = None) -> tuple[Scores, dict[str, Tensor]]:
         """The scores and, for each trainable tensor, the stacked gradients of many solutions, in evaluation mode.
@@ -172,48 +173,33 @@ class Objective:
         leaves = {name: stacked[name].detach().clone().requires_grad_() for name in self.network.parameter_names}
         fixed = {name: tensor.detach() for name, tensor in stacked.items() if name not in leaves}
         gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-        totals: dict[str, Tensor] = {}
-        examples = 0
+        tally = _Tally()
         for inputs, targets in self.batches():
             outputs = self.network.many({**fixed, **leaves}, *self._cast(inputs, stacked))
-            values = torch.func.vmap(lambda output, t=targets: self._values(output, t))(outputs)
+            sums = torch.func.vmap(lambda output, t=targets: self._sums(output, t))(outputs)
             # Solutions do not touch each other, so the gradient of the sum holds each one's own gradient.
-            parts = torch.autograd.grad(values["loss"].sum(), list(leaves.values()), allow_unused=True)
+            parts = torch.autograd.grad(sums["loss"][0].sum(), list(leaves.values()), allow_unused=True)
             for name, part in zip(leaves, parts, strict=True):
                 if part is not None:
                     gradient[name] += part
-            for name, value in values.items():
-                total = value.detach().double().flatten(1).sum(1)
-                totals[name] = totals[name] + total if name in totals else total
-            examples += values["loss"][0].numel()
-        means = {name: (total / examples).cpu() for name, total in totals.items()}
-        scores = Scores(means.pop("loss"), means, examples)
-        return scores, {name: part / examples for name, part in gradient.items()}
+            tally.add(sums)
+        scores = tally.scores()
+        return scores, {name: part / scores.examples for name, part in gradient.items()}
 
-    def _sums(self, forward: Callable[[tuple[Tensor, ...]], Any], *, many: bool) -> tuple[dict[str, Tensor], int]:
-        """Sums over all examples of the loss and of every metric, and the number of values in each sum."""
-        totals: dict[str, Tensor] = {}
-        examples = 0
-        for inputs, targets in self.batches():
-            outputs = forward(inputs)
-            if many:
-                values = torch.func.vmap(lambda output, t=targets: self._values(output, t))(outputs)
-                sums = {name: value.double().flatten(1).sum(1) for name, value in values.items()}
-                examples += values["loss"][0].numel()
-            else:
-                values = self._values(outputs, targets)
-                sums = {name: value.double().sum() for name, value in values.items()}
-                examples += values["loss"].numel()
-            totals = {name: totals[name] + value if name in totals else value for name, value in sums.items()}
-        return totals, examples
-
-    def _values(self, outputs: Any, targets: Tensor) -> dict[str, Tensor]:
+    def _sums(self, outputs: Any, targets: Tensor, *, metrics: bool = True) -> dict[str, tuple[Tensor, Tensor]]:
+        """For the loss and each metric the sum of its values in float64, and how many count."""
         place = next((leaf.device for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)), targets.device)
         targets = targets.to(place)
-        values = {"loss": self.loss(outputs, targets)}
-        if values["loss"].dim() == 0:
+        losses = self.loss(outputs, targets)
+        if losses.dim() == 0:
             raise DataError("a loss must give one value for each example, got a single number; use reduction='none'")
-        return {**values, **{name: metric(outputs, targets) for name, metric in self.metrics.items()}}
+        count = counted(losses, targets)
+        found = {"loss": (losses.double().sum(), count.sum())}
+        for name, metric in self.metrics.items() if metrics else ():
+            values = metric(outputs, targets)
+            counts = count if values.shape == count.shape else torch.ones_like(values, dtype=torch.bool)
+            found[name] = (torch.where(counts, values.double(), 0.0).sum(), counts.sum())
+        return found
 
     def _cast(self, inputs: tuple[Tensor, ...], weights: Weights) -> tuple[Tensor, ...]:
         """Inputs on the weights' device, floating ones in the parameters' own precision (buffers may have another)."""
@@ -226,31 +212,27 @@ class Objective:
         return tuple(part.to(device, dtype if part.is_floating_point() else None) for part in inputs)
 
 
-def check_labels(targets: Tensor, classes: int) -> None:
-    """Refuse labels outside 0 … classes − 1.
+@dataclasses.dataclass(eq=False)
+class _Tally:
+    """Sums and counts so far, of one solution or of many; read from the device once, at the end."""
 
-    Raises:
-        DataError: names the range that was found.
-    """
-    if targets.is_floating_point():
-        raise DataError(f"labels must be whole numbers, got {targets.dtype}")
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= classes:
-        raise DataError(f"labels must lie in 0 … {classes - 1} (the model has {classes} outputs), got {low} … {high}")
+    sums: dict[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
 
+    def add(self, more: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        for name, (total, values) in more.items():
+            before, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (before + total.detach(), count + values)
 
-def class_scores(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Class scores and labels with the classes on axis 1, also out of a result that has ``logits``.
+    def score(self) -> Score:
+        means = {name: float(total) / max(int(values), 1) for name, (total, values) in self.sums.items()}
+        return Score(means.pop("loss"), means, self._examples(int(self.sums["loss"][1])))
 
-    Raises:
-        WeightsError: the outputs have not one axis more than the labels.
-    """
-    logits = getattr(outputs, "logits", outputs)
-    if isinstance(logits, tuple):
-        logits = logits[0]
-    if not isinstance(logits, Tensor) or logits.dim() != targets.dim() + 1:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(outputs).__name__
-        raise WeightsError(f"class scores must have one axis more than the labels {tuple(targets.shape)}, got {shape}")
-    if targets.dim() > 1 and logits.shape[:-1] == targets.shape:
-        logits = logits.movedim(-1, 1)
-    return logits, targets
+    def scores(self) -> Scores:
+        means = {name: (total / values.clamp_min(1)).cpu() for name, (total, values) in self.sums.items()}
+        return Scores(means.pop("loss"), means, self._examples(int(self.sums["loss"][1][0])))
+
+    @staticmethod
+    def _examples(values: int) -> int:
+        if values == 0:
+            raise DataError(f"an objective needs at least one label that counts, but all are {IGNORED}")
+        return values

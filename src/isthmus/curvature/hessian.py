@@ -82,17 +82,17 @@ def _operator(point: Point, build: Any, memory: int | None) -> Operator:
 
 
 def _hessian_of_batch(point: Point, inputs: tuple[Tensor, ...], targets: Tensor) -> tuple[Images, int]:
-    values = point.values(point.outputs(inputs), targets)
-    gradient = _slope(values.sum(), point.leaves)
-    return lambda rows: pulled(gradient, point.leaves, rows), values.numel()
+    total, count = point.total(point.outputs(inputs), targets)
+    gradient = _slope(total, point.leaves)
+    return lambda rows: pulled(gradient, point.leaves, rows), count
 
 
 def _gauss_newton_of_batch(point: Point, inputs: tuple[Tensor, ...], targets: Tensor) -> tuple[Images, int]:
     outputs, seam, rebuilt = split(point.outputs(inputs))
-    values = point.values(rebuilt, targets)
+    total, count = point.total(rebuilt, targets)
     if not outputs.requires_grad:
-        return torch.zeros_like, values.numel()
-    slope = _slope(values.sum(), (seam,))
+        return torch.zeros_like, count
+    slope = _slope(total, (seam,))
     # J·v by two transposed products: the image of a dummy under Jᵀ is linear in the dummy, and its own transpose is J.
     dummy = torch.zeros_like(outputs, requires_grad=True)
     back = flat(torch.autograd.grad(outputs, point.leaves, dummy, create_graph=True, allow_unused=True), point.leaves)
@@ -101,7 +101,7 @@ def _gauss_newton_of_batch(point: Point, inputs: tuple[Tensor, ...], targets: Te
         pushed = pulled(back, (dummy,), rows)
         return pulled(outputs, point.leaves, pulled(slope, (seam,), pushed))
 
-    return images, values.numel()
+    return images, count
 
 
 def split(outputs: Any) -> tuple[Tensor, Tensor, Any]:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.core.errors import DataError, WeightsError, listed
+from isthmus.core.losses import counted
 from isthmus.core.objective import Objective
 from isthmus.core.weights import Weights
 from isthmus.curvature.convolution import Convolutions
@@ -83,6 +84,11 @@ class Point:
         if values.dim() == 0:
             raise DataError("a loss must give one value for each example, got a single number; use reduction='none'")
         return values
+
+    def total(self, outputs: Any, targets: Tensor) -> tuple[Tensor, int]:
+        """The sum of a batch's losses, and how many count (all but those of ignored labels)."""
+        values = self.values(outputs, targets)
+        return values.sum(), int(counted(values, targets).sum())
 
 
 def working_precision(tensors: list[Tensor]) -> torch.dtype:

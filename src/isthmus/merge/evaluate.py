@@ -115,7 +115,7 @@ class _Ensemble:
 
     def __init__(self, network: Network, solutions: Sequence[Weights], *, probabilities: bool) -> None:
         self.network, self.solutions, self.probabilities = network, solutions, probabilities
-        self.parameter_names = network.parameter_names
+        self.parameter_names, self.batch_dependent = network.parameter_names, network.batch_dependent
 
     def __call__(self, weights: Weights, *inputs: Any) -> Tensor:
         outputs = [self.network(own, *inputs) for own in self.solutions]

@@ -135,7 +135,7 @@ class PerExampleGradients:
     def loss_of(self, vector: Tensor, targets: Tensor, *inputs: Any) -> Tensor:
         """The mean loss of a batch of examples."""
         weights = unflatten(vector, self.fixed, names=self.names)
-        return self.objective.loss(self.objective.network(weights, *inputs), targets).mean()
+        return self.objective.mean_loss(self.objective.network(weights, *inputs), targets)
 
     def mean(self) -> Float[Tensor, " entries"]:
         """The gradient of the objective, accumulated in float64."""

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.core.errors import DataError, SettingError
+from isthmus.core.losses import counted
 from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
@@ -206,20 +207,20 @@ def viewed(objective: Objective, augment: Augment, generator: torch.Generator) -
     return dataclasses.replace(objective, inputs=joined if isinstance(objective.inputs, tuple) else joined[0])
 
 
-@torch.no_grad()
 def _outputs(objective: Objective, weights: Weights) -> list:
-    dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
-    dtype = dtypes.pop() if len(dtypes) == 1 else None
-    found = []
-    for inputs, _ in objective.batches():
-        cast = [part.to(dtype) if dtype and part.is_floating_point() else part for part in inputs]
-        found.append(objective.network(weights, *cast))
-    return found
+    return [outputs for outputs, _ in objective.outputs(weights)]
 
 
 def _values(objective: Objective, outputs, targets: Tensor) -> tuple[tuple[str, ...], Tensor]:
     functions: Mapping[str, Callable[..., Tensor]] = {"loss": objective.loss, **objective.metrics}
-    columns = [function(outputs, targets).double().reshape(len(targets), -1).mean(1) for function in functions.values()]
+    found = {name: function(outputs, targets).double() for name, function in functions.items()}
+    counts = counted(found["loss"], targets)
+    columns = []
+    for values in found.values():
+        shares = counts if values.shape == counts.shape else torch.ones_like(values, dtype=torch.bool)
+        shares = shares.reshape(len(targets), -1)
+        total = torch.where(shares, values.reshape(len(targets), -1), 0.0).sum(1)
+        columns.append(total / shares.sum(1).clamp_min(1))
     return tuple(functions), torch.stack(columns, 1).cpu()
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from isthmus.connect import Line, expected_calibration_error
 from isthmus.connect.layers import Inputs
 from isthmus.connect.treatment import Policy, treatment
-from isthmus.core.objective import Objective, class_scores
+from isthmus.core.losses import class_scores, counted
+from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval
 from isthmus.core.weights import Weights
@@ -71,11 +72,13 @@ def view(objective: Objective, weights: Weights, *, keep: bool = False) -> View:
     for outputs, targets in objective.outputs(weights):
         scores, wanted = class_scores(outputs, targets)
         wanted = wanted.to(scores.device)
-        losses.append(objective.loss(outputs, wanted).double().flatten().cpu())
+        values = objective.loss(outputs, wanted)
+        counts = counted(values, wanted).flatten().cpu() if values.shape == wanted.shape else slice(None)
+        losses.append(values.double().flatten().cpu()[counts])
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(1).movedim(1, -1).flatten(0, -2)
-        chosen.append(wide.argmax(1).cpu())
-        labels.append(wanted.flatten().cpu())
-        kept.append(wide.cpu())
+        chosen.append(wide.argmax(1).cpu()[counts])
+        labels.append(wanted.flatten().cpu()[counts])
+        kept.append(wide.cpu()[counts])
     probabilities, known = torch.cat(kept), torch.cat(labels)
     calibration = expected_calibration_error(probabilities, known)
     seconds = time.perf_counter() - began
