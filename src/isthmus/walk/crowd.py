@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress
+from isthmus.core.progress import Progress, silent
 from isthmus.core.score import Scores
 from isthmus.core.status import Status
 from isthmus.core.threads import in_threads
@@ -167,42 +167,52 @@ def from_start(ground: Ground, places: Float[Tensor, "walkers entries"]) -> tupl
     return ((radius**2 + along) / (length * radius)).clamp(-1, 1), square.sqrt()
 
 
-def wander(
-    method: Any,
-    advance: Callable[[Ground], Advance],
-    objective: Objective,
-    start: Weights,
-    trip: Trip,
-    *,
-    ready: Callable[[Crowd], None] | None = None,
-) -> Walk:
-    """The walk of many walkers, in crowds that share a pass through the network, crowds in threads.
+class Wanderer:
+    """A walker that may go in a crowd: it says how a crowd takes one step, and the rest is alike for all."""
 
-    Args:
-        method: the walker, whose settings go into the result.
-        advance: given the ground, how a crowd takes one step.
-        objective: what is measured.
-        start: where all begin.
-        trip: what is asked of the walk.
-        ready: called once for each crowd before its first step.
+    def _advance(self, ground: Ground) -> Advance:
+        """How a crowd takes one step there."""
+        raise NotImplementedError
 
-    Cost: one evaluation of the objective for each look (walkers that need the height evaluate at every step).
-    """
-    ground = Ground(objective, start, trip.refresh)
-    size = ground.group_size(trip.walkers)
-    streams = trip.streams(ground.home.device)
-    groups = [streams[first : first + size] for first in range(0, trip.walkers, size)]
-    step_of = advance(ground)
-    told = _Told(trip, len(groups))
+    def _ready(self, crowd: Crowd) -> None:
+        """Look at a crowd before its first step; a walker that cannot start there refuses."""
 
-    def one(group: tuple[torch.Generator, ...]) -> _Seen:
-        crowd = Crowd(ground, ground.home.repeat(len(group), 1), group, together=len(group) > 1)
-        if ready is not None:
-            ready(crowd)
-        return _follow(crowd, step_of, trip, told)
+    def __call__(
+        self,
+        objective: Objective,
+        start: Weights,
+        *,
+        steps: int,
+        generator: torch.Generator,
+        walkers: int = 1,
+        every: int = 1,
+        keep: Sequence[int] = (),
+        refresh: Refresh | None = None,
+        progress: Progress = silent,
+    ) -> Walk:
+        """Walk, in crowds that share a pass through the network, crowds in threads; see :class:`~isthmus.walk.Walker`.
 
-    threads = None if ground.home.device.type == "cpu" and trip.refresh is None else 1
-    return _gathered(method, ground, in_threads(one, groups, threads=threads), trip)
+        Raises:
+            SettingError: a number that no walk can have, or a start that this walker refuses.
+
+        Cost: one evaluation of the objective for each look; walkers that need the height or the slope, one for each
+        step.
+        """
+        trip = Trip(steps, generator, walkers, every, keep, refresh, progress)
+        ground = Ground(objective, start, refresh)
+        size = ground.group_size(walkers)
+        streams = trip.streams(ground.home.device)
+        groups = [streams[first : first + size] for first in range(0, walkers, size)]
+        step_of = self._advance(ground)
+        told = _Told(trip, len(groups))
+
+        def one(group: tuple[torch.Generator, ...]) -> _Seen:
+            crowd = Crowd(ground, ground.home.repeat(len(group), 1), group, together=len(group) > 1)
+            self._ready(crowd)
+            return _follow(crowd, step_of, trip, told)
+
+        threads = None if ground.home.device.type == "cpu" and refresh is None else 1
+        return _gathered(self, ground, in_threads(one, groups, threads=threads), trip)
 
 
 class _Told:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
-from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
-from isthmus.core.weights import Weights
-from isthmus.walk.crowd import Advance, Crowd, Trip, wander
+from isthmus.walk.crowd import Advance, Crowd, Wanderer
 from isthmus.walk.ground import Ground
 from isthmus.walk.products import with_sum
-from isthmus.walk.walk import Refresh, Walk
 
 
 @dataclasses.dataclass(frozen=True)
-class Langevin:
+class Langevin(Wanderer):
     """Gradient steps with Gaussian noise: θ ← θ − rate·∇loss + √(2·rate·temperature)·noise.
 
     Attributes:
@@ -42,23 +37,6 @@ class Langevin:
             raise SettingError(f"rate must be positive, got {self.rate}")
         if self.temperature < 0 or (self.adjusted and self.temperature == 0):
             raise SettingError(f"temperature must be positive (or 0 with adjusted=False), got {self.temperature}")
-
-    def __call__(
-        self,
-        objective: Objective,
-        start: Weights,
-        *,
-        steps: int,
-        generator: torch.Generator,
-        walkers: int = 1,
-        every: int = 1,
-        keep: Sequence[int] = (),
-        refresh: Refresh | None = None,
-        progress: Progress = silent,
-    ) -> Walk:
-        """Walk; see :class:`~isthmus.walk.walk.Walker`. Cost: one gradient of the objective for each step."""
-        trip = Trip(steps, generator, walkers, every, keep, refresh, progress)
-        return wander(self, self._advance, objective, start, trip)
 
     def _advance(self, ground: Ground) -> Advance:
         def advance(crowd: Crowd) -> Bool[Tensor, " walkers"]:

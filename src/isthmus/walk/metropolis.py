@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,22 +11,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
-from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
-from isthmus.core.weights import Weights
-from isthmus.walk.crowd import Advance, Crowd, Trip, wander
+from isthmus.walk.crowd import Advance, Crowd, Wanderer
 from isthmus.walk.ground import Ground, check_sphere
-from isthmus.walk.walk import Refresh, Walk
 
 Scale = Literal["filter", "even"]
-Judge = Callable[[Float[Tensor, " walkers"], Float[Tensor, " walkers"], Float[Tensor, " walkers"]], Tensor]
+Heights = Float[Tensor, " walkers"]
 
 # Acceptance at which a Gaussian proposal in many dimensions mixes fastest (Roberts, Gelman and Gilks, 1997).
 _BEST_ACCEPTANCE = 0.234
 
 
 @dataclasses.dataclass(frozen=True)
-class Proposal:
+class Proposal(Wanderer):
     """A symmetric Gaussian proposal: from here to there is as likely as from there to here.
 
     Attributes:
@@ -56,8 +51,12 @@ class Proposal:
         if self.tune < 0:
             raise SettingError(f"tune must not be negative, got {self.tune}")
 
-    def advance(self, ground: Ground, judge: Judge) -> Advance:
-        """One proposal for each walker, taken where ``judge(loss there, loss here, uniform)`` says so."""
+    def _taken(self, there: Heights, here: Heights, uniform: Heights) -> Tensor:
+        """Which proposals are taken, by the loss there and here and a uniform number for each walker."""
+        raise NotImplementedError
+
+    def _advance(self, ground: Ground) -> Advance:
+        """One proposal for each walker, taken where ``_taken`` says so."""
         if self.sphere:
             check_sphere(ground)
         scale = ground.filter_scale if self.scale == "filter" else torch.ones((), device=ground.home.device)
@@ -69,7 +68,7 @@ class Proposal:
             if self.sphere:
                 ground.onto_sphere(places)
             there = ground.score(places, together=crowd.together)
-            takers = judge(there.loss.double(), here.loss.double(), crowd.uniform()) & torch.isfinite(there.loss)
+            takers = self._taken(there.loss.double(), here.loss.double(), crowd.uniform()) & torch.isfinite(there.loss)
             if crowd.step < self.tune:
                 gain = (crowd.step + 1) ** -0.6
                 crowd.reach = reach * torch.exp(gain * (takers.double() - _BEST_ACCEPTANCE))
@@ -98,24 +97,7 @@ class Metropolis(Proposal):
         if not self.temperature > 0:
             raise SettingError(f"temperature must be given and positive, got {self.temperature}")
 
-    def __call__(
-        self,
-        objective: Objective,
-        start: Weights,
-        *,
-        steps: int,
-        generator: torch.Generator,
-        walkers: int = 1,
-        every: int = 1,
-        keep: Sequence[int] = (),
-        refresh: Refresh | None = None,
-        progress: Progress = silent,
-    ) -> Walk:
-        """Walk; see :class:`~isthmus.walk.walk.Walker`. Cost: one evaluation of the objective for each step."""
-        trip = Trip(steps, generator, walkers, every, keep, refresh, progress)
-        return wander(self, lambda ground: self.advance(ground, self._taken), objective, start, trip)
-
-    def _taken(self, there: Tensor, here: Tensor, uniform: Tensor) -> Tensor:
+    def _taken(self, there: Heights, here: Heights, uniform: Heights) -> Tensor:
         return uniform.log() < (here - there) / self.temperature
 
 
@@ -137,33 +119,10 @@ class LevelSet(Proposal):
         if math.isnan(self.level):
             raise SettingError("level must be given: the highest loss that the walkers may reach")
 
-    def __call__(
-        self,
-        objective: Objective,
-        start: Weights,
-        *,
-        steps: int,
-        generator: torch.Generator,
-        walkers: int = 1,
-        every: int = 1,
-        keep: Sequence[int] = (),
-        refresh: Refresh | None = None,
-        progress: Progress = silent,
-    ) -> Walk:
-        """Walk; see :class:`~isthmus.walk.walk.Walker`. Cost: one evaluation of the objective for each step.
-
-        Raises:
-            SettingError: the start lies above the level.
-        """
-        trip = Trip(steps, generator, walkers, every, keep, refresh, progress)
-        return wander(
-            self, lambda ground: self.advance(ground, self._taken), objective, start, trip, ready=self._check_start
-        )
-
-    def _check_start(self, crowd: Crowd) -> None:
+    def _ready(self, crowd: Crowd) -> None:
         if not float(crowd.look().loss[0]) <= self.level:
             loss = float(crowd.look().loss[0])
             raise SettingError(f"level must not lie below the start's loss {loss:.6g}, got {self.level:.6g}")
 
-    def _taken(self, there: Tensor, here: Tensor, uniform: Tensor) -> Tensor:
+    def _taken(self, there: Heights, here: Heights, uniform: Heights) -> Tensor:
         return there <= self.level

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
-from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
-from isthmus.core.weights import Weights
-from isthmus.walk.crowd import Advance, Crowd, Trip, wander
+from isthmus.walk.crowd import Advance, Crowd, Wanderer
 from isthmus.walk.ground import Ground, check_sphere
-from isthmus.walk.walk import Refresh, Walk
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomWalk:
+class RandomWalk(Wanderer):
     """Steps of filter-normalised random directions, pulled back to the sphere of the start.
 
     The landscape does not steer this walker; it only looks at it. Each step is as long as ``step`` times the start,
@@ -51,23 +46,6 @@ class RandomWalk:
     def __post_init__(self) -> None:
         if not self.step > 0:
             raise SettingError(f"step must be positive, got {self.step}")
-
-    def __call__(
-        self,
-        objective: Objective,
-        start: Weights,
-        *,
-        steps: int,
-        generator: torch.Generator,
-        walkers: int = 1,
-        every: int = 1,
-        keep: Sequence[int] = (),
-        refresh: Refresh | None = None,
-        progress: Progress = silent,
-    ) -> Walk:
-        """Walk; see :class:`~isthmus.walk.walk.Walker`. Cost: one evaluation of the objective for each look."""
-        trip = Trip(steps, generator, walkers, every, keep, refresh, progress)
-        return wander(self, self._advance, objective, start, trip)
 
     def _advance(self, ground: Ground) -> Advance:
         check_sphere(ground)
