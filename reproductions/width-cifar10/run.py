@@ -1,0 +1,344 @@
+"""Does the barrier fall with the width on CIFAR-10? ResNet-20 or VGG-16, by normalisation, with all pairs of networks.
+
+Trains networks that share nothing (initialisation, order and augmentation differ) at several widths, matches every pair
+by weights and by activations, and measures loss and error on the straight line between them, on training and on test
+images. Statistics of BatchNorm are estimated anew at every point, and for comparison left mixed; networks without such
+statistics are also repaired (REPAIR). Then three networks and more: two of them matched to a third and compared with
+each other (the indirect barrier), and the loss on the simplex of three.
+
+    PYTHONPATH=. python reproductions/width-cifar10/run.py --data FOLDER --output OUT --network resnet20
+
+FOLDER holds ``cifar10.npz`` (``x``, ``y``, ``x_test``, ``y_test``; pixels as bytes, examples × 3 × 32 × 32) or a folder
+``cifar10`` with the published files. Every part of every width is written as soon as it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reproductions.common import (
+    Bench,
+    Cells,
+    Phase,
+    arguments,
+    corrected,
+    disjoint,
+    loaded,
+    markdown,
+    say,
+    shown,
+    summary,
+    told,
+)
+
+from isthmus.align import to_reference
+from isthmus.connect import PairBarriers, Simplex, barriers, simplex_barrier
+from isthmus.core.randomness import child
+from isthmus.core.record import plain
+from isthmus.core.statistics import over_networks, over_pairs
+from isthmus.studies.factors.trends import jonckheere
+from isthmus.train import Recipe
+from isthmus.zoo.data import Data
+
+METHODS = ("naive", "weights", "activations")
+NORMS = {"batch": "BatchNorm", "layer": "LayerNorm", "none": "none"}
+VGG16 = {"channels": (64, 128, 256, 512, 512), "convolutions": (2, 2, 3, 3, 3)}
+REFERENCE = 0  # the network that others are matched to
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    asked = _arguments()
+    networks = asked.networks * len(asked.widths) if len(asked.networks) == 1 else asked.networks
+    cells = Cells(asked.output, _settings(asked))
+
+    @functools.cache
+    def data() -> Data:
+        return loaded("cifar10", asked.data, device=asked.device, examples=asked.examples)
+
+    for width, count in zip(asked.widths, networks, strict=True):
+        for norm in asked.norms:
+            bench = functools.cache(
+                lambda norm=norm, width=width, count=count: _bench(data(), norm, width, count, asked)
+            )
+            _cells(cells, bench, {"network": asked.network, "norm": norm, "width": width, "networks": count}, asked)
+    trends = _trends(cells.found)
+    cells.write(__doc__, _tables(cells.found, trends), trends=trends)
+
+
+def _cells(cells: Cells, bench: Callable[[], Bench], labels: Mapping[str, Any], asked: argparse.Namespace) -> None:
+    name = f"{labels['network']}-{labels['norm']}-x{labels['width']:g}-n{labels['networks']}"
+    parts = {"pairs": _pairs, "three": _three, "statistics": _statistics}
+    for part, measure in parts.items():
+        if part in asked.parts:
+            cells(
+                f"{name}-{part}", lambda part=part, measure=measure: {**labels, "part": part, **measure(bench(), asked)}
+            )
+
+
+def _pairs(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
+    """Barriers of all pairs on training and on test images, and what matching gains."""
+    found: dict[str, dict[str, PairBarriers]] = {"training": {}, "test": {}}
+    ends = [bench.objective("test")(weights) for weights in bench.solutions]
+    for method, part in itertools.product(METHODS, found):
+        found[part][method] = _measured(bench, method, part, asked)
+    gained = {
+        f"{part}_{height}": {
+            method: over_pairs(found[part]["naive"].heights[height] - found[part][method].heights[height])
+            for method in METHODS[1:]
+        }
+        for part, height in itertools.product(found, ("loss_barrier", "error_barrier"))
+    }
+    return {
+        "recipe": bench.recipe.to_dict(),
+        "engine": bench.trained_by,
+        "data": bench.data.fingerprint,
+        "diverged": bench.networks - len(bench.solutions),
+        "log10_size": bench.symmetry.log10_size,
+        "test_error": over_networks([end.error for end in ends]),
+        "test_loss": over_networks([end.loss for end in ends]),
+        "training": {method: summary(one) for method, one in found["training"].items()},
+        "test": {method: summary(one) for method, one in found["test"].items()},
+        "gain": gained,
+        "seconds": dict(bench.seconds),
+    }
+
+
+def _statistics(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
+    """The same test barriers with the middle treated otherwise.
+
+    Mixed statistics for BatchNorm, whose estimation anew is what REPAIR does there: a unit that BatchNorm reads has the
+    mean and deviation that its gain and bias say, which are the mix of its parents'. REPAIR for all others.
+    """
+    policy = "interpolate" if bench.network.has_batch_statistics else "repair"
+    return {
+        "policy": policy,
+        "test": {method: summary(_measured(bench, method, "test", asked, normalisation=policy)) for method in METHODS},
+        "seconds": dict(bench.seconds),
+    }
+
+
+def _three(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
+    """Two networks matched to a third and then compared with each other, and the loss on the simplex of three."""
+    if len(bench.solutions) < 3:
+        return {"skipped": "fewer than three networks trained"}
+    test, others = bench.objective("test"), [n for n in range(len(bench.solutions)) if n != REFERENCE]
+    result: dict[str, Any] = {}
+    for method in METHODS[1:]:
+        framed = _framed(bench, method, REFERENCE)
+        with Phase("direct and indirect", bench.seconds):
+            known, settings = bench.matches(method), _line(bench, asked)
+            direct = barriers(
+                [bench.solutions[n] for n in others],
+                test,
+                moving=lambda i, j, known=known: known[others[i], others[j]].aligned(bench.solutions[others[j]]),
+                **settings,
+            )
+            indirect = barriers([framed[n] for n in others], test, **settings)
+        result[method] = {
+            "direct": summary(direct),
+            "indirect": summary(indirect),
+            "difference": {
+                height: over_pairs(indirect.heights[height] - direct.heights[height], signed=True)
+                for height in ("loss_barrier", "error_barrier")
+            },
+        }
+    for method in METHODS:
+        result.setdefault(method, {})["simplex"] = _simplexes(bench, method, asked)
+    return {**result, "seconds": dict(bench.seconds)}
+
+
+def _simplexes(bench: Bench, method: str, asked: argparse.Namespace) -> dict[str, Any]:
+    """The loss on the simplex of networks 1–3, 4–6, …, two of each matched to the first."""
+    found = []
+    for first in range(0, len(bench.solutions) - 2, 3):
+        corners = (_framed(bench, method, first) if method != "naive" else bench.solutions)[first : first + 3]
+        with Phase("simplex", bench.seconds):
+            found.append(
+                simplex_barrier(
+                    Simplex(corners),
+                    bench.objective("test"),
+                    points=asked.inside,
+                    generator=child(0, "simplex", first),
+                    data=bench.inputs,
+                )
+            )
+    errors = [float(one.metrics["error"][0]) - sum(c.error for c in one.corners) / 3 for one in found]
+    return {
+        "height": [one.height for one in found],
+        "centre": [one.centre for one in found],
+        "centre_error": errors,
+        "mean_above": [one.mean_above for one in found],
+    }
+
+
+def _framed(bench: Bench, method: str, reference: int) -> list[dict[str, Any]]:
+    """All solutions in the order of one of them."""
+    found = to_reference(
+        bench.symmetry,
+        bench.solutions,
+        bench.matcher(method),
+        reference=reference,
+        generator=child(0, "reference", method),
+    )
+    return found.aligned(bench.solutions)
+
+
+def _measured(bench: Bench, method: str, part: str, asked: argparse.Namespace, **settings: Any) -> PairBarriers:
+    """The barriers of all pairs on one part of the data."""
+    objective, moving = bench.objective(part, asked.measured if part == "training" else None), bench.moved(method)
+    with Phase(f"barriers, {part}", bench.seconds):
+        progress = told(f"{bench.recipe.network}: {part}, {method}")
+        return barriers(bench.solutions, objective, moving=moving, progress=progress, **_line(bench, asked), **settings)
+
+
+def _line(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
+    # One point at a time: convolutions of many networks at once are grouped ones, for which GPUs have no fast kernels.
+    return {"points": asked.points, "data": bench.inputs, "together": 1}
+
+
+def _trends(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Do the barriers fall with the width? Pairs that share no network, all widths of one kind of network."""
+    trends = []
+    for norm in dict.fromkeys(cell["norm"] for cell in cells):
+        chosen = sorted((cell for cell in cells if cell["norm"] == norm), key=lambda cell: cell["width"])
+        pairs, three = ([cell for cell in chosen if cell["part"] == part] for part in ("pairs", "three"))
+        rows = {
+            (height, method): [cell["test"][method][height]["pairs"] for cell in pairs]
+            for height, method in itertools.product(("loss_barrier", "error_barrier"), METHODS)
+        }
+        rows |= {
+            (f"indirect {height}", method): [cell[method]["indirect"][height]["pairs"] for cell in three]
+            for height, method in itertools.product(("loss_barrier", "error_barrier"), METHODS[1:])
+        }
+        for (what, method), matrices in rows.items():
+            if len(matrices) > 1:
+                found = plain(jonckheere([disjoint(matrix) for matrix in matrices]))
+                trends.append({"norm": norm, "what": what, "matching": method, **found})
+    return list(corrected(trends))
+
+
+def _tables(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any]]) -> str:
+    """The results for people, in Markdown."""
+
+    def part(name: str) -> list[Mapping[str, Any]]:
+        found = [cell for cell in cells if cell["part"] == name and "skipped" not in cell]
+        return sorted(found, key=lambda cell: (cell["norm"], cell["width"]))
+
+    def label(cell: Mapping[str, Any]) -> list[Any]:
+        return [NORMS[cell["norm"]], f"{cell['width']:g}", cell["networks"]]
+
+    head = ["norm", "width ×", "networks"]
+    texts = []
+    for of, height in itertools.product(("test", "training"), ("error_barrier", "loss_barrier")):
+        rows = [
+            [*label(cell), shown(cell["test_error"]), *(shown(cell[of][m][height]["mean"]) for m in METHODS)]
+            for cell in part("pairs")
+        ]
+        title = f"{of.capitalize()} {height.replace('_', ' ')}, all pairs; 95 % intervals over networks"
+        texts += [f"**{title}**\n", markdown([*head, "error of one network, test", *METHODS], rows)]
+    rows = [
+        [*label(cell), cell["policy"], *(shown(cell["test"][m]["error_barrier"]["mean"]) for m in METHODS)]
+        for cell in part("statistics")
+    ]
+    texts += ["**Test error barrier with the middle treated otherwise**\n", markdown([*head, "how", *METHODS], rows)]
+    rows = [
+        [
+            *label(cell),
+            method,
+            *(shown(cell[method][way]["error_barrier"]["mean"]) for way in ("direct", "indirect")),
+            shown(cell[method]["difference"]["error_barrier"]),
+            *(f"{_mean(cell[method]['simplex'][name]):.3g}" for name in ("height", "centre", "centre_error")),
+            f"{_mean(cell['naive']['simplex']['height']):.3g}",
+        ]
+        for cell in part("three")
+        for method in METHODS[1:]
+    ]
+    columns = ["matching", "direct", "indirect", "indirect − direct", "simplex, loss", "centre, loss", "centre, error"]
+    texts += [
+        "**Three networks: test error barriers among those that were matched to one reference; highest loss on the"
+        " simplex of three, and at its centre, above the mean of the corners**\n",
+        markdown([*head, *columns, "simplex, loss, not matched"], rows),
+        "Trend with width on test images, over disjoint pairs (Jonckheere–Terpstra, Holm over all lines):\n",
+        *(
+            f"- {NORMS[trend['norm']]}, {trend['what'].replace('_', ' ')}, {trend['matching']}: "
+            f"{trend['statistic']:+.2f}, p = {trend['p_corrected']:.2g}"
+            for trend in trends
+        ),
+    ]
+    return "\n".join(texts) + "\n"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.Namespace) -> Bench:
+    plain_network = norm == "none"
+    settings: dict[str, Any] = {"inputs": list(data.shape), "classes": data.classes, "norm": norm}
+    if asked.network == "vgg":
+        settings |= {**VGG16, "channels": [max(1, round(width * size)) for size in VGG16["channels"]]}
+    else:
+        settings["width"] = width
+    if not plain_network:  # without a norm, only He's start keeps the signal through so many layers
+        settings["initialisation"] = "torch"
+    steps = len(data.train_targets) // asked.batch
+    recipe = Recipe(
+        network=asked.network,
+        settings=settings,
+        data=data.name,
+        rate=asked.plain_rate if plain_network else asked.rate,
+        momentum=0.9,
+        weight_decay=asked.plain_decay if plain_network else asked.decay,
+        schedule="cosine",
+        warmup=min(steps * asked.warmup, steps * asked.epochs // 2),
+        batch_size=asked.batch,
+        last_batch="drop",
+        epochs=asked.epochs,
+        augmentation=("crop", "flip"),
+        precision=asked.precision,
+    )
+    say(f"{asked.network}, {norm}, width × {width:g}: {networks} networks")
+    return Bench(
+        recipe, networks, data, engine=asked.engine, keep=asked.keep, examples=asked.statistics, at_once=asked.at_once
+    )
+
+
+def _settings(asked: argparse.Namespace) -> dict[str, Any]:
+    """What the results depend on, beside network, norm, width and number of networks, which are in the cells' names."""
+    names = ("epochs", "batch", "rate", "decay", "plain_rate", "plain_decay", "warmup", "precision", "points", "inside")
+    return {name: getattr(asked, name) for name in (*names, "measured", "statistics", "examples")}
+
+
+def _arguments() -> argparse.Namespace:
+    words = arguments(__doc__, "width-cifar10")
+    words.add_argument("--network", choices=("resnet20", "vgg"), default="resnet20")
+    words.add_argument("--norms", nargs="+", choices=tuple(NORMS), default=["layer", "batch"])
+    words.add_argument("--widths", nargs="+", type=float, default=[1, 2, 4, 8], help="of the published network's")
+    words.add_argument("--networks", nargs="+", type=int, default=[6], help="of each width, one number or one each")
+    words.add_argument("--parts", nargs="+", default=["pairs", "three", "statistics"])
+    words.add_argument("--epochs", type=int, default=10)
+    words.add_argument("--batch", type=int, default=128)
+    words.add_argument("--rate", type=float, default=0.1)
+    words.add_argument("--decay", type=float, default=2e-3, help="weight decay")
+    words.add_argument("--plain-rate", type=float, default=0.05, help="the rate of networks without a norm")
+    words.add_argument("--plain-decay", type=float, default=5e-4)
+    words.add_argument("--warmup", type=int, default=1, help="epochs")
+    words.add_argument("--precision", default="bfloat16", help="of training")
+    words.add_argument("--points", type=int, default=9, help="on each line")
+    words.add_argument("--inside", type=int, default=10, help="random points in each simplex")
+    words.add_argument("--measured", type=int, default=2000, help="training examples that barriers are measured on")
+    words.add_argument("--statistics", type=int, default=2000, help="training examples for statistics and activations")
+    words.add_argument("--examples", type=int, default=None, help="use at most so many training and test examples")
+    words.add_argument("--at-once", type=int, default=2000, help="examples that go through a network at once")
+    words.add_argument("--keep", type=Path, default=None, help="folder for trained weights, for other scripts")
+    return words.parse_args()
+
+
+if __name__ == "__main__":
+    main()
