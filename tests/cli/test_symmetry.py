@@ -52,3 +52,19 @@ def test_scales_and_flips_come_on_request(shell, tmp_path):
     model = (f"{tmp_path / 'small.py'}:make", "--input", "2x4")
     assert [group["name"] for group in answer(shell, *model)["groups"]] == ["0"]
     assert [group["name"] for group in answer(shell, *model, "--scales")["groups"]] == ["0", "0 scale"]
+
+
+def test_groups_that_repeat_in_each_head_share_a_row_of_the_table():
+    from isthmus.cli.symmetry import folded
+
+    outer = {"name": "heads", "units": 2, "inside": None, "tensors": ["q"]}
+    inner = [
+        {"name": f"heads[{head}] {part}", "units": 4, "inside": f"heads, unit {head}", "tensors": [part]}
+        for head in (0, 1)
+        for part in ("query", "value")
+    ]
+    assert folded([outer, *inner]) == [
+        ["heads", 2, None, ["q"]],
+        ["heads[*] query", 4, "each unit", ["query"]],
+        ["heads[*] value", 4, "each unit", ["value"]],
+    ]

@@ -93,6 +93,45 @@ def test_merge_of_folders(capsys):
     assert all(torch.allclose(tensor, (one[name] + two[name]) / 2) for name, tensor in there.items())
 
 
+@pytest.fixture(scope="module")
+def readers(folder):
+    """Two tiny BERTs and a file of whole numbers, which only they know to be tokens."""
+    import numpy as np
+
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=12, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12,
+        max_position_embeddings=8, num_labels=2,
+    )  # fmt: skip
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        transformers.BertForSequenceClassification(config).save_pretrained(folder / f"reader-{seed}")
+    tokens = np.random.default_rng(0).integers(0, 12, (30, 6))
+    np.savez(folder / "tokens.npz", x=tokens, y=tokens[:, 0] % 2)
+
+
+@pytest.mark.usefixtures("readers")
+def test_a_language_model_takes_a_file_of_token_numbers(capsys):
+    words = ("--model", "reader-0", "--data", "tokens.npz", "--points", "3")
+    assert set(answer(capsys, "barrier", "reader-0", "reader-1", *words, "--align", "both")["barriers"]) == {
+        "naive", "weights", "activations"
+    }  # fmt: skip
+    aligned = answer(capsys, "align", "reader-0", "reader-1", "--data", "tokens.npz", "--check", "-o", "read")
+    assert aligned["aligned"][0]["largest_change"] < 1e-5
+    answer(capsys, "align", "reader-0", "reader-1", "--data", "tokens.npz", "--method", "activations", "-o", "read-2")
+    kept = answer(
+        capsys, "merge", "reader-0", "reader-1", "--model", "reader-0", "--keep", "all=tokens.npz:0.1", "--tries", "4",
+        "-o", "kept.safetensors",
+    )  # fmt: skip
+    assert kept["kept"]["met"]
+
+
+@pytest.mark.usefixtures("readers")
+def test_symmetry_of_a_language_model_needs_no_word_about_tokens(capsys):
+    found = answer(capsys, "symmetry", "reader-0", "--input", "1x6")
+    assert {group["units"] for group in found["groups"]} >= {2, 12}
+
+
 def test_timm_names(capsys):
     pytest.importorskip("timm")
     assert answer(capsys, "symmetry", "timm:test_vit", "--input", "1x3x160x160")["groups"]

@@ -81,3 +81,30 @@ def test_a_language_model_learns_it(file):
     assert replica.test is not None
     assert replica.test.examples == data.test_targets.numel()  # a mean over characters
     assert replica.test.loss < 0.5 * math.log(data.classes)
+
+
+def test_whole_numbers_become_tokens_only_for_a_network_that_looks_them_up(tmp_path):
+    import numpy as np
+
+    from isthmus.core.network import Network
+    from isthmus.zoo.text import suited
+
+    tokens = np.random.default_rng(0).integers(0, 9, (20, 4))
+    np.savez(tmp_path / "tokens.npz", x=tokens, y=tokens[:, 0] % 2)
+    data = load_data(str(tmp_path / "tokens.npz"))
+    reader = torch.nn.Sequential(torch.nn.Embedding(9, 3), torch.nn.Flatten(), torch.nn.Linear(12, 2))
+    found = suited(data, Network.of(reader))
+    assert found.train_inputs.dtype == found.test_inputs.dtype == torch.int64
+    assert torch.equal(found.train_inputs, data.train_inputs.long())
+    assert found.fingerprint == data.fingerprint == found.to("cpu").fingerprint
+    assert suited(data, Network.of(torch.nn.Linear(4, 2))) is data  # these may be pixels
+
+
+def test_labels_for_each_token_of_a_file(tmp_path):
+    import numpy as np
+
+    tokens = np.random.default_rng(0).integers(0, 9, (20, 5))
+    np.savez(tmp_path / "next.npz", x=tokens[:, :-1], y=tokens[:, 1:])
+    data = load_data(str(tmp_path / "next.npz"))
+    assert data.train_targets.shape == (16, 4)
+    assert data.classes == int(tokens[:, 1:].max()) + 1

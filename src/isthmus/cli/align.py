@@ -66,6 +66,7 @@ def align(
         from isthmus.core.record import to_json
         from isthmus.core.symmetry_file import load_symmetry
         from isthmus.studies.alignment import Wish, align_checkpoints, largest_change
+        from isthmus.zoo.text import suited
 
         wish = Wish(method=method, together=together, scale=scale, seed=seed)  # type: ignore[arg-type]
         if wish.needs_data and (data is None or model is None):
@@ -75,8 +76,9 @@ def align(
         module = example = None
         tied: Mapping[str, str] = {}
         if model is not None:
-            module, example = _module(model, found, shape, seed)
+            module, example = _module(model, found, shape, seed, numbers=wish.needs_data)
             tied = Network.of(module).tied
+            found = suited(found, Network.of(module)) if found else None
         groups = load_symmetry(symmetry) if symmetry else _discovered(module, example, scales=scale == "unit")
         network = Network.of(module) if module is not None and wish.needs_data else None
         objective = inputs.objective(network, found, split="train") if network is not None and found else None
@@ -125,11 +127,17 @@ def _module(
 
     import torch
 
+    from isthmus.core.network import Network
+    from isthmus.zoo.text import as_taken
+
     shapes = inputs.shapes(shape)
     empty = (Path(model) / "config.json").is_file() or Path(model).name == "config.json"
     with torch.device("meta") if empty and not numbers else contextlib.nullcontext():
         module = inputs.module(model, data=found, shape=shapes[0][1:] if shapes else None)
-    example = (found.train_inputs[:2],) if found is not None else inputs.example(shape, module, seed=seed)
+    if found is not None:
+        example = (as_taken(found.train_inputs[:2], Network.of(module)),)
+    else:
+        example = inputs.example(shape, module, seed=seed)
     if empty and not numbers:
         example = tuple(part.to("meta") for part in example)
     return module, example

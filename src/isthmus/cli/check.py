@@ -273,7 +273,7 @@ def _capabilities(given: list[str], data_dir: str | None, where: str, data: Data
         suite = inputs.found_data(spec, data_dir).to(where)
         if suite.shape != data.shape or suite.classes > data.classes:
             raise _wrong(f"capability {name} must have inputs of shape {data.shape} and at most {data.classes} classes")
-        found[name] = (suite.test_inputs, suite.test_targets)
+        found[name] = (suite.test_inputs.to(data.test_inputs.dtype), suite.test_targets)
     return found
 
 

@@ -88,12 +88,13 @@ def emit_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-    """A table for people; narrow terminals wrap it."""
+    """A table for people; narrow terminals wrap it, and never cut a name off."""
     from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    drawn = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    headers = [Column(name, overflow="fold") for name in columns]
+    drawn = Table(*headers, title=title or None, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
     Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 120).print(drawn)

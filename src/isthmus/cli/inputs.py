@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from isthmus.core.weights import Weights
     from isthmus.zoo.data import Data
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,6 +53,7 @@ def case(
     from isthmus.core.errors import SettingError
     from isthmus.core.network import Network
     from isthmus.core.weights import to
+    from isthmus.zoo.text import suited
 
     if split not in ("test", "train"):
         raise SettingError(f"split must be test or train, got {split}")
@@ -63,8 +64,8 @@ def case(
     found = found_data(data, data_dir, examples=examples)
     made = module(model, data=found)
     solutions = found_solutions(checkpoints, Network.of(made), unsafe_pickle=unsafe_pickle, finite=finite)
+    found = suited(found, Network.of(made)).to(where)
     network = Network.of(made.to(where))
-    found = found.to(where)
     return Case(
         module=made,
         network=network,
@@ -114,9 +115,12 @@ def example(
     if not wanted:
         tokens = tokens or bool(vocabulary)
         wanted = [(2, 16)] if tokens else [(2, *getattr(made, "input_shape", (3, 224, 224)))]
-    if tokens:
-        return tuple(torch.randint(vocabulary or 100, shape, generator=generator) for shape in wanted)
-    return tuple(torch.randn(shape, generator=generator) for shape in wanted)
+    return tuple(
+        torch.randint(vocabulary or 100, shape, generator=generator)
+        if tokens or (vocabulary and len(shape) == 2)  # examples and tokens; an image has more axes
+        else torch.randn(shape, generator=generator)
+        for shape in wanted
+    )
 
 
 def keywords(made: torch.nn.Module) -> dict[str, bool]:

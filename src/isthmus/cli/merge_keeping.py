@@ -38,7 +38,7 @@ def keeping(
         IsthmusError: the first thing that is wrong, before the work.
     """
     from isthmus.cli.merge_memory import target_of
-    from isthmus.core.checkpoint import fit, load
+    from isthmus.core.checkpoint import load
     from isthmus.core.errors import SettingError
     from isthmus.core.network import Network
     from isthmus.core.weights import to
@@ -57,15 +57,12 @@ def keeping(
     found = inputs.found_data(data, data_dir) if data else None
     where = inputs.found_device(device)
     network = Network.of(_module(model, found, wishes[0], raw[0]).to(where))
-    solutions = {
-        name: to(fit(weights, network.weights, what=path), device=where)
-        for name, weights, path in zip(names, raw, paths, strict=True)
-    }
+    paired = zip(names, inputs.found_solutions(paths, network, unsafe_pickle=unsafe_pickle), strict=True)
+    solutions = {name: to(weights, device=where) for name, weights in paired}
     origin = None
     if base is not None:
-        origin = fit(load(base, unsafe_pickle=unsafe_pickle), network.weights, what=base)
-        origin = to(origin, device=where)
-    wishes = [dataclasses.replace(wish, examples=wish.examples.to(where)) for wish in wishes]
+        origin = to(inputs.found_solutions([base], network, unsafe_pickle=unsafe_pickle)[0], device=where)
+    wishes = [dataclasses.replace(wish, examples=wish.examples.suited(network).to(where)) for wish in wishes]
     with console.progress("merge") as told:
         kept, weights = protect(
             network, solutions, wishes, base=origin, base_name=Path(base).name if base else "", tries=tries, seed=seed,

@@ -6,26 +6,24 @@ from typing import Annotated
 
 import typer
 
+_MODEL = "package.module:function, file.py:function, torchvision:NAME, timm:NAME, a Hugging Face folder or a zoo name."
+_DATA = "digits, mnist, fashion-mnist, cifar10, an .npz (x, y, x_test, y_test), a .txt or module:function."
+
 Checkpoints = Annotated[
-    list[str], typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin, or folders of them.")
+    list[str], typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt, or folders of them.")
 ]
-Model = Annotated[str, typer.Option(help="package.module:function, file.py:function, torchvision:NAME or a zoo name.")]
+Model = Annotated[str, typer.Option(help=_MODEL)]
 MaybeCheckpoints = Annotated[
-    list[str] | None, typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin or folders.")
+    list[str] | None, typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt or folders.")
 ]
-MaybeModel = Annotated[
-    str | None,
-    typer.Option("--model", help="package.module:function, file.py:function, torchvision:NAME or a zoo name."),
-]
+MaybeModel = Annotated[str | None, typer.Option("--model", help=_MODEL)]
 Train = Annotated[str | None, typer.Option("--train", help="Train instead: fields of a recipe, name=value,… or JSON.")]
 Solutions = Annotated[int, typer.Option("--solutions", help="How many to train.")]
 Store = Annotated[str | None, typer.Option("--store", help="Take the runs of this store instead.")]
 Study = Annotated[str | None, typer.Option("--study", help="Only the store's runs of this study.")]
 Run = Annotated[str | None, typer.Option("--run", help="Only the store's run whose key starts so.")]
-Data = Annotated[str, typer.Option(help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")]
-MaybeData = Annotated[
-    str | None, typer.Option("--data", help="digits, mnist, fashion-mnist, cifar10, an .npz or module:function.")
-]
+Data = Annotated[str, typer.Option(help=_DATA)]
+MaybeData = Annotated[str | None, typer.Option("--data", help=_DATA)]
 DataDir = Annotated[str | None, typer.Option(help="Folder with the data's files.")]
 Split = Annotated[str, typer.Option(help="Measure on the test or the train split.")]
 Examples = Annotated[int | None, typer.Option(help="Use at most so many examples of each split.")]

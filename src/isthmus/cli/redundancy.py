@@ -50,6 +50,7 @@ def redundancy(
     with console.progress("redundancy") as told:
         from isthmus.core.network import Network
         from isthmus.studies.redundancy.counting import count
+        from isthmus.zoo.text import suited
 
         shapes = inputs.shapes(shape)
         found = inputs.found_data(data, data_dir, examples=examples) if data else None
@@ -58,6 +59,7 @@ def redundancy(
             settings = {"inputs": found.shape, "classes": found.classes}
         family = _family(model, settings, widths, depths)
         module = inputs.module(model, data=found, shape=shapes[0][1:] if shapes else None)
+        found = suited(found, Network.of(module)) if found else None
         example = inputs.example(shape, module, tokens=tokens, seed=seed)
         if found is not None and shape is None:
             example = (found.train_inputs[:2],)

@@ -198,12 +198,15 @@ def _trained(
 ) -> tuple[Data, list[Recipe], list[Weights]]:
     """Replicas of one recipe; those that spawn leave their common trunks, one trunk's replicas in a row."""
     from isthmus.core.errors import SettingError
+    from isthmus.core.network import Network
     from isthmus.train import train
     from isthmus.zoo.models import build
+    from isthmus.zoo.text import suited
 
     name = data or str(console.settings(fields, what="train").get("data", "digits"))
     found = inputs.found_data(name, data_dir).to(device)
     recipe = recipe_of(fields, found, name)
+    found = suited(found, Network.of(build(recipe).to(device)))
     if solutions % trunks or (trunks > 1 and not recipe.spawn):
         raise SettingError(
             f"trunks must divide the {solutions} solutions and need a recipe with spawn, got {trunks} with "
@@ -251,6 +254,7 @@ def _case(
 ) -> inputs.Case:
     from isthmus.core.network import Network
     from isthmus.zoo.models import build
+    from isthmus.zoo.text import suited
 
     found = found or inputs.found_data(recipes[0].data, data_dir).to(device)
     if split == "train":
@@ -258,6 +262,7 @@ def _case(
     found = found.limited(examples) if examples else found
     module = build(recipes[0]).to(device)
     network = Network.of(module)
+    found = suited(found, network)
     return inputs.Case(
         module=module,
         network=network,

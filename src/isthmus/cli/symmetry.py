@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -51,10 +53,12 @@ def symmetry(
 
 
 def _show(values: dict[str, Any]) -> None:
-    rows = [[g["name"], g["units"], g["inside"], ", ".join(g["tensors"][:3]) + ("" if len(g["tensors"]) < 4 else " …")]
-            for g in values["groups"]]  # fmt: skip
+    rows = [
+        [*row[:3], row[3][0] + (f" and {len(row[3]) - 1} more" if len(row[3]) > 1 else "")]
+        for row in folded(values["groups"])
+    ]
     console.table(["group", "units", "inside", "tensors"], rows)
-    console.say(f"{len(rows)} groups; 10^{values['log10_size']:.1f} networks compute this function.")
+    console.say(f"{len(values['groups'])} groups; 10^{values['log10_size']:.1f} networks compute this function.")
     if values["proof"]:
         proof = values["proof"]
         console.say(
@@ -65,5 +69,23 @@ def _show(values: dict[str, Any]) -> None:
     if values["obstacles"]:
         console.table(
             ["pinned by", "why", "tensors", "where"],
-            [[o["operation"], o["reason"], ", ".join(o["tensors"][:4]), o["where"]] for o in values["obstacles"]],
+            [
+                [o["operation"], o["reason"], ", ".join(o["tensors"][:4]), "/".join(o["where"].split("/")[-2:])]
+                for o in values["obstacles"]
+            ],
         )
+
+
+def folded(groups: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Rows of name, units, inside and tensors; groups that repeat in each unit of one group share a row."""
+    rows: dict[tuple[Any, ...], list[Any]] = {}
+    for group in groups:
+        inside = group["inside"]
+        if inside is None:
+            rows[group["name"],] = [group["name"], group["units"], None, group["tensors"]]
+            continue
+        outer = inside.rpartition(", unit ")[0]
+        name = re.sub(r"\[\d+\]", "[*]", group["name"])
+        place = "each unit" if name.startswith(outer) else f"each unit of {outer}"
+        rows.setdefault((name, group["units"], outer), [name, group["units"], place, group["tensors"]])
+    return list(rows.values())

@@ -38,12 +38,14 @@ def train(
         from isthmus.core.errors import SettingError
         from isthmus.core.files import write_text
         from isthmus.core.history import save_with_descent
+        from isthmus.core.network import Network
         from isthmus.core.provenance import provenance
         from isthmus.core.record import to_json
         from isthmus.train import Recipe
         from isthmus.train import train as train_replicas
         from isthmus.zoo.models import build
         from isthmus.zoo.networks import is_network
+        from isthmus.zoo.text import suited
 
         if solutions < 1:
             raise SettingError(f"solutions must be at least 1, got {solutions}")
@@ -59,6 +61,7 @@ def train(
                 "settings": {**settings, **fields.get("settings", {})},
             }
         )
+        found = suited(found, Network.of(build(base)))
         recipes = base.replicates(solutions, vary=[name.strip() for name in vary.split(",") if name.strip()])
         try:
             replicas = train_replicas(

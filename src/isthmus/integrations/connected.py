@@ -24,6 +24,7 @@ from isthmus.studies.matchers import matcher
 from isthmus.zoo.data import Data
 from isthmus.zoo.data import load as load_data
 from isthmus.zoo.models import resolve, weights_of
+from isthmus.zoo.text import suited
 
 Align = Literal["none", "weights", "activations"]
 Measure = Literal["error_barrier", "loss_barrier"]
@@ -234,7 +235,9 @@ def _case(
 
             settings = {"inputs": found.shape, "classes": found.classes} if is_network(model) else {}
             model = resolve(model, **settings)
-        objective = Objective(Network.of(model), found.test_inputs, found.test_targets)
+        network = Network.of(model)
+        found = suited(found, network)
+        objective = Objective(network, found.test_inputs, found.test_targets)
     if inputs is None:
         inputs = found.train_inputs if found is not None else objective.parts[0]
     return _Case(objective, inputs)

@@ -94,8 +94,14 @@ class Data:
 
     def to(self, device: str | torch.device) -> Data:
         """The same data on another device."""
-        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
-        return dataclasses.replace(self, **moved)
+        return self.with_tensors(**{name: getattr(self, name).to(device) for name in _TENSORS})
+
+    def with_tensors(self, **tensors: Tensor) -> Data:
+        """The same examples held elsewhere or in another type: their fingerprint stays that of what was loaded."""
+        same = dataclasses.replace(self, **tensors)
+        if "fingerprint" in vars(self):
+            vars(same)["fingerprint"] = self.fingerprint
+        return same
 
     def _splits(self) -> tuple[tuple[str, Tensor, Tensor], tuple[str, Tensor, Tensor]]:
         return (
@@ -112,7 +118,8 @@ def load(spec: str, folder: str | Path | None = None) -> Data:
 
     Args:
         spec: ``digits`` (scikit-learn, 8×8 pixels), ``mnist``, ``fashion-mnist`` or ``cifar10``; a path to an ``.npz``
-            file with ``x`` and ``y`` (optionally ``x_test`` and ``y_test``); a ``.txt`` file, read as characters in
+            file with ``x`` and ``y``, one class for each example or, for a language model, for each of its tokens
+            (optionally ``x_test`` and ``y_test``); a ``.txt`` file, read as characters in
             examples of 64 (:func:`isthmus.zoo.text.characters`); or ``module:function`` (also
             ``path/to/file.py:function``) that returns a :class:`Data`, a torch ``Dataset``, or a pair of them
             (training, test). Without a test set a fifth of the examples, drawn with a fixed seed, is held out.
@@ -178,9 +185,8 @@ def _digits() -> Data:
 
 def _npz(path: Path) -> Data:
     arrays = arrays_of(path)
-    train = (_inputs(arrays["x"], path), _labels(arrays["y"], path))
-    test = (_inputs(arrays["x_test"], path), _labels(arrays["y_test"], path)) if "x_test" in arrays else None
-    return _classified(train, test, str(path))
+    train, *test = (_pair(arrays, part, path) for part in ("", "_test") if f"x{part}" in arrays)
+    return _classified(train, test[0] if test else None, str(path))
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -203,6 +209,12 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _pair(arrays: dict[str, np.ndarray], part: str, path: Path) -> tuple[Tensor, Tensor]:
+    inputs, targets = arrays[f"x{part}"], arrays[f"y{part}"]
+    each_token = inputs.dtype.kind in "iu" and inputs.shape == targets.shape
+    return _inputs(inputs, path), _labels(targets, path, each_token=each_token)
+
+
 def _inputs(array: np.ndarray, path: Path) -> Tensor:
     if array.ndim < 2 or array.dtype.kind not in "fiub":
         raise DataError(f"{path}: x must be numbers with the examples first, got {array.dtype} of shape {array.shape}")
@@ -211,11 +223,11 @@ def _inputs(array: np.ndarray, path: Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(torch.float32)
 
 
-def _labels(array: np.ndarray, path: Path) -> Tensor:
+def _labels(array: np.ndarray, path: Path, *, each_token: bool = False) -> Tensor:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim != 1:
-        raise DataError(f"{path}: y must be one class number for each example, got shape {array.shape}")
+    if array.ndim != 1 and not each_token:
+        raise DataError(f"{path}: y must be one class number for each example (or token), got shape {array.shape}")
     if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))):
         raise DataError(f"{path}: y must be whole class numbers from 0, got {array.dtype}")
     return torch.from_numpy(array.astype(np.int64))
@@ -266,7 +278,7 @@ def _classified(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None
     low, high = int(train[1].min()), int(train[1].max())
     if low < 0:
         raise DataError(f"{name}: labels must be whole class numbers from 0, got {low}")
-    if high >= max(len(train[1]), 2):
+    if high >= max(train[1].numel(), 2):
         raise DataError(f"{name}: labels must be class numbers from 0 without large gaps, got up to {high}")
     return Data(*train, *test, classes=high + 1, name=name)
 

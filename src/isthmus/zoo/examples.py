@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import DataError
+from isthmus.core.network import Network
 from isthmus.zoo.data import Data, arrays_of, load
-from isthmus.zoo.data import _inputs as inputs_of
-from isthmus.zoo.data import _labels as labels_of
+from isthmus.zoo.data import _pair as pair_of
+from isthmus.zoo.text import as_taken
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +48,11 @@ class Examples:
         classes = int(self.targets.max()) + 1
         return Data(self.inputs, self.targets, self.inputs, self.targets, classes, self.name).fingerprint
 
+    def suited(self, network: Network) -> Examples:
+        """The same examples in the type that a network takes: token numbers where it looks them up."""
+        inputs = as_taken(self.inputs, network)
+        return self if inputs is self.inputs else dataclasses.replace(self, inputs=inputs)
+
     def to(self, device: str | torch.device) -> Examples:
         """The same examples on another device."""
         return Examples(self.inputs.to(device), self.targets.to(device), self.name)
@@ -68,6 +74,6 @@ def load_examples(spec: str, folder: str | Path | None = None) -> Examples:
         path = Path(spec)
         arrays = arrays_of(path)
         part = "_test" if "x_test" in arrays else ""
-        return Examples(inputs_of(arrays[f"x{part}"], path), labels_of(arrays[f"y{part}"], path), spec)
+        return Examples(*pair_of(arrays, part, path), spec)
     found = load(spec, folder)
     return Examples(found.test_inputs, found.test_targets, spec)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from isthmus.core.errors import DataError
+from isthmus.core.network import Network
 from isthmus.zoo.data import Data
 
 _LEAST = 2  # stretches: one to train on and one to test on
@@ -59,3 +60,39 @@ def characters(path: str | Path, *, length: int = 64, stride: int | None = None,
     test = tokens[edge:].unfold(0, length + 1, length)
     parts = (part.contiguous() for rows in (train, test) for part in (rows[:, :-1], rows[:, 1:]))
     return Data(*parts, classes=len(alphabet), name=str(path))
+
+
+def suited(data: Data, network: Network) -> Data:
+    """The same examples in the type that a network takes: token numbers where it looks them up.
+
+    A file of whole numbers may hold pixels or tokens, and only the network knows which.
+
+    Cost:
+        One or two calls of the network on two examples.
+    """
+    inputs = as_taken(data.train_inputs, network)
+    if inputs is data.train_inputs:
+        return data
+    _ = data.fingerprint  # made before the type changes, so that it stays the one of the file
+    return data.with_tensors(train_inputs=inputs, test_inputs=data.test_inputs.to(inputs.dtype))
+
+
+def as_taken(inputs: torch.Tensor, network: Network) -> torch.Tensor:
+    """Inputs that a network refuses as real numbers, as whole ones; what it takes as it is stays as it is."""
+    few = inputs[:2]
+    if not few.is_floating_point() or not torch.equal(few, few.round()) or _taken(network, few):
+        return inputs
+    looks_up = any(isinstance(part, torch.nn.Embedding) for part in network.modules().values())
+    if not looks_up and not _taken(network, few.long()):
+        return inputs
+    return inputs.long() if torch.equal(inputs, inputs.round()) else inputs
+
+
+@torch.no_grad()
+def _taken(network: Network, inputs: torch.Tensor) -> bool:
+    weights = network.weights
+    try:
+        network(weights, inputs.to(next(iter(weights.values())).device))
+    except (RuntimeError, TypeError, IndexError, ValueError):
+        return False
+    return True
