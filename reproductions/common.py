@@ -166,6 +166,7 @@ class Bench:
         keep: a folder for the trained weights, so that another script need not train them again.
         examples: training examples that activations are matched and running statistics estimated on.
         at_once: examples that go through a network at once.
+        most: test error above which a network did not train, and does not count.
     """
 
     def __init__(
@@ -178,9 +179,10 @@ class Bench:
         keep: Path | None = None,
         examples: int = 2000,
         at_once: int = 2000,
+        most: float = 1.0,
     ) -> None:
         self.recipe, self.networks, self.data, self.engine, self.keep = recipe, networks, data, engine, keep
-        self.device, self.at_once = data.train_inputs.device, at_once
+        self.device, self.at_once, self.most = data.train_inputs.device, at_once, most
         self.module = build(recipe).to(self.device)
         self.network = Network.of(self.module)
         self.inputs = _laid_out(data.train_inputs[:examples])
@@ -195,7 +197,11 @@ class Bench:
 
     @functools.cached_property
     def solutions(self) -> list[dict[str, torch.Tensor]]:
-        """The trained weights on the data's device, those that diverged left out."""
+        """The trained weights on the data's device, those that diverged or did not train left out."""
+        test = self.objective("test")
+        return [weights for weights in self._trained() if self.most >= 1 or test(weights).error <= self.most]
+
+    def _trained(self) -> list[dict[str, torch.Tensor]]:
         recipes = self.recipe.replicates(self.networks)
         files = [self.keep / f"{recipe.key()[:16]}.safetensors" for recipe in recipes] if self.keep else []
         if files and all(file.exists() for file in files):

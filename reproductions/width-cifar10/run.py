@@ -48,6 +48,7 @@ from isthmus.zoo.data import Data
 METHODS = ("naive", "weights", "activations")
 NORMS = {"batch": "BatchNorm", "layer": "LayerNorm", "none": "none"}
 VGG16 = {"channels": (64, 128, 256, 512, 512), "convolutions": (2, 2, 3, 3, 3)}
+LEAST = {"pairs": 2, "three": 3, "statistics": 2}  # networks that each part needs
 REFERENCE = 0  # the network that others are matched to
 
 
@@ -76,9 +77,22 @@ def _cells(cells: Cells, bench: Callable[[], Bench], labels: Mapping[str, Any], 
     parts = {"pairs": _pairs, "three": _three, "statistics": _statistics}
     for part, measure in parts.items():
         if part in asked.parts:
-            cells(
-                f"{name}-{part}", lambda part=part, measure=measure: {**labels, "part": part, **measure(bench(), asked)}
-            )
+            cells(f"{name}-{part}", functools.partial(_part, bench, {**labels, "part": part}, measure, asked))
+
+
+def _part(
+    load: Callable[[], Bench],
+    labels: Mapping[str, Any],
+    measure: Callable[[Bench, argparse.Namespace], Mapping[str, Any]],
+    asked: argparse.Namespace,
+) -> dict[str, Any]:
+    bench = load()
+    if len(bench.solutions) < LEAST[labels["part"]]:
+        failed = bench.networks - len(bench.solutions)
+        return {**labels, "skipped": f"{failed} of {bench.networks} networks did not train"}
+    found = {**labels, **measure(bench, asked), "seconds": dict(bench.seconds)}
+    say(f"{labels['part']}: {bench.seconds}")
+    return found
 
 
 def _pairs(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
@@ -98,14 +112,13 @@ def _pairs(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
         "recipe": bench.recipe.to_dict(),
         "engine": bench.trained_by,
         "data": bench.data.fingerprint,
-        "diverged": bench.networks - len(bench.solutions),
+        "failed": bench.networks - len(bench.solutions),
         "log10_size": bench.symmetry.log10_size,
         "test_error": over_networks([end.error for end in ends]),
         "test_loss": over_networks([end.loss for end in ends]),
         "training": {method: summary(one) for method, one in found["training"].items()},
         "test": {method: summary(one) for method, one in found["test"].items()},
         "gain": gained,
-        "seconds": dict(bench.seconds),
     }
 
 
@@ -119,14 +132,11 @@ def _statistics(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
     return {
         "policy": policy,
         "test": {method: summary(_measured(bench, method, "test", asked, normalisation=policy)) for method in METHODS},
-        "seconds": dict(bench.seconds),
     }
 
 
 def _three(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
     """Two networks matched to a third and then compared with each other, and the loss on the simplex of three."""
-    if len(bench.solutions) < 3:
-        return {"skipped": "fewer than three networks trained"}
     test, others = bench.objective("test"), [n for n in range(len(bench.solutions)) if n != REFERENCE]
     result: dict[str, Any] = {}
     for method in METHODS[1:]:
@@ -150,7 +160,7 @@ def _three(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
         }
     for method in METHODS:
         result.setdefault(method, {})["simplex"] = _simplexes(bench, method, asked)
-    return {**result, "seconds": dict(bench.seconds)}
+    return result
 
 
 def _simplexes(bench: Bench, method: str, asked: argparse.Namespace) -> dict[str, Any]:
@@ -206,7 +216,8 @@ def _trends(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Do the barriers fall with the width? Pairs that share no network, all widths of one kind of network."""
     trends = []
     for norm in dict.fromkeys(cell["norm"] for cell in cells):
-        chosen = sorted((cell for cell in cells if cell["norm"] == norm), key=lambda cell: cell["width"])
+        chosen = [cell for cell in cells if cell["norm"] == norm and "skipped" not in cell]
+        chosen.sort(key=lambda cell: cell["width"])
         pairs, three = ([cell for cell in chosen if cell["part"] == part] for part in ("pairs", "three"))
         rows = {
             (height, method): [cell["test"][method][height]["pairs"] for cell in pairs]
@@ -305,13 +316,32 @@ def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.N
     )
     say(f"{asked.network}, {norm}, width × {width:g}: {networks} networks")
     return Bench(
-        recipe, networks, data, engine=asked.engine, keep=asked.keep, examples=asked.statistics, at_once=asked.at_once
+        recipe,
+        networks,
+        data,
+        engine=asked.engine,
+        keep=asked.keep,
+        examples=asked.statistics,
+        at_once=asked.at_once,
+        most=asked.most,
     )
 
 
 def _settings(asked: argparse.Namespace) -> dict[str, Any]:
     """What the results depend on, beside network, norm, width and number of networks, which are in the cells' names."""
-    names = ("epochs", "batch", "rate", "decay", "plain_rate", "plain_decay", "warmup", "precision", "points", "inside")
+    names = (
+        "epochs",
+        "batch",
+        "rate",
+        "decay",
+        "plain_rate",
+        "plain_decay",
+        "warmup",
+        "precision",
+        "points",
+        "inside",
+        "most",
+    )
     return {name: getattr(asked, name) for name in (*names, "measured", "statistics", "examples")}
 
 
@@ -331,6 +361,7 @@ def _arguments() -> argparse.Namespace:
     words.add_argument("--warmup", type=int, default=1, help="epochs")
     words.add_argument("--precision", default="bfloat16", help="of training")
     words.add_argument("--points", type=int, default=9, help="on each line")
+    words.add_argument("--most", type=float, default=0.8, help="test error above which a network did not train")
     words.add_argument("--inside", type=int, default=10, help="random points in each simplex")
     words.add_argument("--measured", type=int, default=2000, help="training examples that barriers are measured on")
     words.add_argument("--statistics", type=int, default=2000, help="training examples for statistics and activations")
