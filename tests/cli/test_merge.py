@@ -153,3 +153,35 @@ def test_help_needs_no_torch():
         "import sys; from isthmus.cli.main import invoke; invoke(['merge', '--help']); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_files_with_and_without_a_wrapper_s_prefix_are_merged(shell, checkpoints):
+    """What a training with DataParallel wrote, and what ``isthmus align`` made of another."""
+    one, two = ends(checkpoints)
+    wrapped, bare = checkpoints / "wrapped.pt", checkpoints / "bare.pt"
+    save({f"module.{name}": tensor for name, tensor in one.items()}, wrapped)
+    save(two, bare)
+    for place, pair in enumerate(((wrapped, bare), (bare, wrapped))):
+        out = checkpoints / f"out-{place}.safetensors"
+        assert shell("merge", *pair, "-o", out)[0] == 0
+        close(out, Mean()([one, two]))
+
+
+def test_torch_files_of_other_networks_are_named(shell, checkpoints):
+    save({"a": torch.zeros(2), "b": torch.zeros(2)}, checkpoints / "one.pt")
+    save({"a": torch.zeros(2), "c": torch.zeros(2)}, checkpoints / "two.pt")
+    code, _, problem = shell("merge", checkpoints / "one.pt", checkpoints / "two.pt", "-o", checkpoints / "m.pt")
+    assert code == 2
+    assert problem.count("\n") == 1
+    assert "two.pt differ in b, c" in problem
+
+
+def test_models_that_are_aligned_are_not_told_to_align(shell, checkpoints):
+    a = load(checkpoints / "a.safetensors")
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    moved = {name: t[order] if len(t) == 8 else t[:, order] if t.dim() == 2 else t for name, t in a.items()}
+    save(moved, checkpoints / "moved.safetensors")
+    options = ("--align", "weights", "--model", MODEL, "--data", "digits", "-o", checkpoints / "out.safetensors")
+    _, _, told = shell("merge", checkpoints / "a.safetensors", checkpoints / "moved.safetensors", *options)
+    assert "they are aligned first" in told
+    assert "align them first" not in told

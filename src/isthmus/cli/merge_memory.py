@@ -43,7 +43,7 @@ def in_memory(
     from isthmus.merge.merger import BatchStatisticsWarning
 
     target = target_of(output)
-    solutions: Any = case.solutions if case else [load(path, unsafe_pickle=unsafe_pickle) for path in paths]
+    solutions: Any = case.solutions if case else _alike([load(p, unsafe_pickle=unsafe_pickle) for p in paths], paths)
     base = None
     if settings["base"]:
         base = fit(load(settings["base"], unsafe_pickle=unsafe_pickle), solutions[0], what=str(settings["base"]))
@@ -55,7 +55,9 @@ def in_memory(
     aligner = aligner_of(align, case, settings["seed"]) if align != "none" and case is not None else None
     findings = examine(solutions, base, aligner=aligner) if len(solutions) > 1 else None
     for finding in findings.findings if findings is not None else ():
-        if finding.severity is not Severity.NOTE and finding.what != "batch statistics":
+        if finding.what == "permuted" and aligner is not None:
+            console.note(f"{finding.sentence}; they are aligned first, as you asked")
+        elif finding.severity is not Severity.NOTE and finding.what != "batch statistics":
             console.note(str(finding))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", BatchStatisticsWarning)
@@ -84,6 +86,27 @@ def in_memory(
     if "verdict" in told:
         told["verdict"].save(output)
     return told
+
+
+def _alike(solutions: list[dict[str, Any]], paths: list[str]) -> list[dict[str, Any]]:
+    """The same solutions under one set of names: a wrapper's prefix (``module.``) that only some have is taken off.
+
+    Raises:
+        CheckpointError: they hold different tensors; names two of the files.
+    """
+    from isthmus.core.checkpoint import without_prefixes
+    from isthmus.core.errors import CheckpointError, listed
+
+    if all(one.keys() == solutions[0].keys() for one in solutions):
+        return solutions
+    bare = [dict(zip(without_prefixes(tuple(one))[-1], one.values(), strict=True)) for one in solutions]
+    for path, one in zip(paths, bare, strict=True):
+        if differing := one.keys() ^ bare[0].keys():
+            raise CheckpointError(
+                f"merged models must hold the same tensors, but {paths[0]} and {path} differ in "
+                f"{listed(sorted(differing), 3)}; merge only networks of one architecture"
+            )
+    return bare
 
 
 def target_of(output: Path) -> Path:
