@@ -227,3 +227,74 @@ def test_what_does_not_fit_is_named():
     with pytest.raises(WeightsError, match=r"NaN or Inf in first\.bias"):
         fit(broken, like)
     assert fit(broken, like, finite=False)["first.bias"].isnan().all()
+
+
+def plain():
+    return {"0.weight": torch.arange(6.0).view(2, 3), "0.bias": torch.ones(2)}
+
+
+def test_parameters_and_sparse_tensors_are_read_as_plain_ones(tmp_path):
+    """``torch.save(dict(module.named_parameters()))`` holds parameters, which would drag a graph behind them."""
+    tensors = plain()
+    torch.save({name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}, tmp_path / "a.pt")
+    torch.save({name: tensor.to_sparse() for name, tensor in tensors.items()}, tmp_path / "b.pt")
+    for name in ("a", "b"):
+        found = load(tmp_path / f"{name}.pt")
+        assert not any(tensor.requires_grad for tensor in found.values())
+        assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+
+
+def test_meta_tensors_are_refused(tmp_path):
+    torch.save({"w": torch.empty(3, device="meta")}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="w is a meta tensor: a shape without entries"):
+        load(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("key", ["ema", "state_dict_ema"])
+def test_an_average_alone_in_a_file_is_found(tmp_path, key):
+    torch.save({key: plain(), "epoch": 3}, tmp_path / "a.pt")
+    assert list(load(tmp_path / "a.pt")) == list(plain())
+    torch.save({key: {n: t + 1 for n, t in plain().items()}, "state_dict": plain()}, tmp_path / "b.pt")
+    assert torch.equal(load(tmp_path / "b.pt")["0.bias"], torch.ones(2))
+
+
+def test_torch_s_averaged_model_loses_its_counter(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2))
+    averaged = torch.optim.swa_utils.AveragedModel(module)
+    torch.save(averaged.state_dict(), tmp_path / "a.pt")
+    assert list(fit(load(tmp_path / "a.pt"), module.state_dict())) == ["0.weight", "0.bias"]
+
+
+def test_wrappers_around_single_layers_are_taken_off():
+    given = {"body._orig_mod.0.weight": 1, "_fsdp_wrapped_module.body._checkpoint_wrapped_module.0.bias": 2}
+    found = fit({name: torch.full((2,), float(v)) for name, v in given.items()},
+                {"body.0.weight": torch.zeros(2), "body.0.bias": torch.zeros(2)})  # fmt: skip
+    assert {name: float(tensor[0]) for name, tensor in found.items()} == {"body.0.weight": 1.0, "body.0.bias": 2.0}
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda t: t.to(torch.float8_e4m3fn), "8-bit float"),
+        (lambda t: t.to(torch.int8), "whole"),
+        (lambda t: t.to(torch.complex64), "complex"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "quantised"),
+    ],
+)
+def test_numbers_of_another_kind_are_refused(change, kind):
+    like = plain()
+    with pytest.raises(CheckpointError, match=f"0.weight is {kind} in the file, real in the model"):
+        fit({**like, "0.weight": change(like["0.weight"])}, like)
+    assert fit({name: tensor.bfloat16() for name, tensor in like.items()}, like)["0.bias"].dtype == torch.bfloat16
+
+
+def test_what_is_no_checkpoint_is_said_in_words(tmp_path):
+    (tmp_path / "text.pt").write_text("hello")
+    torch.save(plain(), tmp_path / "a.pt")
+    (tmp_path / "half.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:-300])
+    for name in ("text.pt", "half.pt"):
+        with pytest.raises(CheckpointError, match="cut short, or none at all"):
+            load(tmp_path / name)
+    with pytest.raises(CheckpointError, match="must be one of"):
+        load("/dev/null")

@@ -56,3 +56,10 @@ def test_progress_of_one_part_among_several():
     told(1, 2, "half")
     told(0, 0)
     assert heard == [(2.5, 4, "half"), (2.0, 4, "")]
+
+
+def test_a_folder_of_two_checkpoints_is_not_taken_for_one(tmp_path):
+    for name in ("a", "b"):
+        save_file({"w": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match=r"one checkpoint, but w is in b.safetensors and in a.safetensors"):
+        LazyCheckpoint(tmp_path)

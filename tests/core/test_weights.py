@@ -180,3 +180,27 @@ def test_nothing_is_written_to():
 
 def test_memory_in_bytes():
     assert w.nbytes({"a": torch.zeros(3, 4), "b": torch.zeros(5, dtype=torch.float16)}) == 48 + 10
+
+
+def test_complex_numbers_are_mixed_and_measured_as_two_real_ones():
+    draw = torch.Generator().manual_seed(0)
+    one, other = (
+        {"w": torch.randn(3, 2, dtype=torch.complex128, generator=draw), "b": torch.randn(2, generator=draw)}
+        for _ in range(2)
+    )
+    real = [{"w": torch.view_as_real(each["w"]), "b": each["b"]} for each in (one, other)]
+    for t in (0.25, 0.75):
+        assert torch.allclose(w.lerp(one, other, t)["w"], (1 - t) * one["w"] + t * other["w"])
+    assert torch.allclose(w.combine([one, other], [0.5, 2.0])["w"], 0.5 * one["w"] + 2 * other["w"])
+    assert w.dot(one, other) == pytest.approx(w.dot(*real), rel=1e-12)
+    assert w.distance(one, other) == pytest.approx(w.distance(*real), rel=1e-12)
+    vector = w.flatten({"w": one["w"]})
+    assert vector.shape == (12,)
+    assert torch.equal(w.unflatten(vector, {"w": one["w"]})["w"], one["w"])
+
+
+def test_eight_bit_floats_are_mixed_and_checked():
+    one = {"w": torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)}
+    other = {"w": torch.tensor([2.0, 4.0]).to(torch.float8_e4m3fn)}
+    w.check_finite(one)
+    assert w.lerp(one, other, 0.5)["w"].float().tolist() == [1.5, 3.0]

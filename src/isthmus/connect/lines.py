@@ -140,7 +140,7 @@ def _mixed(starts: Weights, ends: Weights, points: Sequence[tuple[int, float]]) 
         rows = torch.tensor([row for row, _ in points], device=device)
         left, right = start.index_select(0, rows), ends[name].to(device).index_select(0, rows)
         shape = (-1, *[1] * (start.dim() - 1))
-        if not start.is_floating_point():
+        if not algebra.mixes(start):
             near = torch.tensor([t <= 0.5 for _, t in points], device=device).view(shape)
             mixed[name] = torch.where(near, left, right)
             continue

@@ -69,6 +69,8 @@ class Line:
                 point[name] = torch.lerp(tensor, other, t, out=buffers[name])
             elif tensor.is_floating_point():
                 point[name] = torch.lerp(tensor.float(), self.end[name].to(tensor.device).float(), t).to(tensor.dtype)
+            elif tensor.is_complex():
+                point[name] = torch.lerp(tensor, self.end[name].to(tensor), t)
             else:
                 point[name] = tensor if t <= 0.5 else self.end[name]
         return point

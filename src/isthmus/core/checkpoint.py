@@ -7,11 +7,12 @@ A checkpoint is untrusted input. Pickles that need more than tensors are refused
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from torch import Tensor
 from isthmus.core.errors import CheckpointError, first_line, listed
 from isthmus.core.files import atomic
 from isthmus.core.history import Raw
+from isthmus.core.names import without_prefixes
 from isthmus.core.weights import Weights, check_finite
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-_NESTED_UNDER = ("state_dict", "model_state_dict", "model", "params", "module", "network", "net", "weights")
-_PREFIXES = ("module.", "model.", "_orig_mod.", "network.", "net.")
+_NESTED_UNDER = (
+    *("state_dict", "model_state_dict", "model", "params", "module", "network", "net", "weights"),
+    *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_model"),  # last: a file may hold both
+)
 
 
 def load(path: str | Path, *, unsafe_pickle: bool = False, device: str | torch.device = "cpu") -> dict[str, Tensor]:
@@ -128,7 +132,7 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
     best = {**{n: t for n, t in like.items() if n.endswith("num_batches_tracked")}, **best}
     best = {**_tied(best, like), **best}
     if missing := [name for name in like if name not in best]:
-        hint = f" (it has {listed(best, 3)})" if len(missing) == len(like) else ""
+        hint = f" (it has {listed(best, 3) or 'none'})" if len(missing) == len(like) else ""
         raise CheckpointError(f"{what} must hold every tensor of the model; missing: {listed(missing)}{hint}")
     if extra := [name for name in best if name not in like]:
         raise CheckpointError(f"{what} must hold only the model's tensors; extra: {listed(extra)}")
@@ -136,10 +140,27 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
         if best[name].shape != tensor.shape:
             shapes = f"{tuple(tensor.shape)} in the model, {tuple(best[name].shape)} in the file"
             raise CheckpointError(f"{what} must have the model's shapes; {name} is {shapes}")
+        if (unlike := _kind(best[name])) != _kind(tensor) or unlike in _NOT_EVALUATED:
+            raise CheckpointError(
+                f"{what} must hold numbers of the model's kind; {name} is {unlike} in the file, {_kind(tensor)} in the "
+                "model; convert it to bfloat16 or wider first"
+            )
     ordered = {name: best[name] for name in like}
     if finite:
         check_finite(ordered, what=what)
     return ordered
+
+
+def _kind(tensor: Tensor) -> str:
+    """Which numbers can stand for each other: any floats, any whole ones."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_floating_point():
+        return "real" if tensor.element_size() > 1 else "8-bit float"
+    return "complex" if tensor.is_complex() else "whole"
+
+
+_NOT_EVALUATED = ("quantised", "8-bit float")  # no layer computes with them as they are
 
 
 def _tied(weights: Weights, like: Weights) -> dict[str, Tensor]:
@@ -169,7 +190,7 @@ def _locate(path: Path) -> Path:
     """The file that a path means; for a folder, the checkpoint in it."""
     if not path.exists():
         raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")
-    if path.is_file():
+    if not path.is_dir():
         return path
     candidates = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.safetensors"))
     candidates = candidates or sorted(file for file in path.iterdir() if file.suffix in _TORCH_SUFFIXES)
@@ -222,8 +243,12 @@ def _load_torch(file: Path, *, unsafe_pickle: bool, device: str | torch.device) 
             f"{file} must hold only tensors, but its pickle asks for more or is damaged, and nothing of it was run; "
             "save a plain state_dict, or pass unsafe_pickle (--unsafe-pickle), which lets the file run any code"
         ) from problem
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError, KeyError) as problem:
-        raise CheckpointError(f"{file} must be a whole torch checkpoint, but: {first_line(problem, 200)}") from problem
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError, KeyError, IndexError) as problem:
+        # The readers say "Invalid argument", or a single number, of a file that they cannot make sense of.
+        damaged = isinstance(problem, EOFError | KeyError | IndexError) or getattr(problem, "errno", 0) == errno.EINVAL
+        damaged = damaged or "finding central directory" in str(problem)
+        reason = "it is cut short, or none at all" if damaged else first_line(problem, 200)
+        raise CheckpointError(f"{file} must be a whole torch checkpoint, but: {reason}") from problem
 
 
 def _tensors_of(content: Any, file: Path) -> dict[str, Tensor]:
@@ -239,22 +264,27 @@ def _tensors_of(content: Any, file: Path) -> dict[str, Tensor]:
             content = content[nested[0]]
             continue
         if tensors and len(tensors) == len(content):
-            return tensors
+            return {name: _plain(tensor, name, file) for name, tensor in _unaveraged(tensors).items()}
         break
     kinds = f"keys {listed(content)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
     raise CheckpointError(f"{file} must hold a state_dict (also under {listed(_NESTED_UNDER, 4)}), got {kinds}")
 
 
-def without_prefixes(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Names as they are, and with each chain of wrapper prefixes that all of them share taken off."""
-    candidates = [tuple(names)]
-    for _ in range(3):
-        last = candidates[-1]
-        prefix = next((p for p in _PREFIXES if last and all(name.startswith(p) for name in last)), None)
-        if prefix is None:
-            break
-        candidates.append(tuple(name.removeprefix(prefix) for name in last))
-    return candidates
+def _unaveraged(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the counter that torch's ``AveragedModel`` (SWA, EMA) keeps beside the weights."""
+    rest = {name: tensor for name, tensor in tensors.items() if name != "n_averaged"}
+    return rest if rest and all(name.startswith("module.") for name in rest) else tensors
+
+
+def _plain(tensor: Tensor, name: str, file: Path) -> Tensor:
+    """A tensor as all others: dense, outside any graph.
+
+    Raises:
+        CheckpointError: it has no entries in the file (meta).
+    """
+    if tensor.is_meta:
+        raise CheckpointError(f"{file} must hold numbers, but {name} is a meta tensor: a shape without entries")
+    return (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach()
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.core.checkpoint import without_prefixes
 from isthmus.core.errors import CheckpointError, first_line, listed
+from isthmus.core.names import without_prefixes
 
 
 class LazyCheckpoint(Mapping[str, Tensor]):
@@ -34,6 +34,11 @@ class LazyCheckpoint(Mapping[str, Tensor]):
         for file in _files_of(Path(path)):
             handle = _opened(file, self._device)
             self._files[file] = handle
+            if twice := [name for name in handle.keys() if name in self._places]:  # noqa: SIM118
+                raise CheckpointError(
+                    f"the files of {path} must be one checkpoint, but {listed(twice, 2)} is in {file.name} and in "
+                    f"{self._places[twice[0]].name}; name the file"
+                )
             self._places |= dict.fromkeys(handle.keys(), file)
 
     def __getitem__(self, name: str) -> Tensor:

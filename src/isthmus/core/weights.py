@@ -2,7 +2,7 @@
 
 Nothing here writes to its arguments. A *stacked* mapping has one leading axis more on every tensor: one entry for each
 solution. Half-precision tensors are combined in float32 and rounded once; non-floating entries (counters, index tables)
-cannot be mixed and are taken from the nearer or first solution.
+cannot be mixed and are taken from the nearer or first solution. A complex number counts as two real ones.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from torch import Tensor
 from isthmus.core.errors import WeightsError, listed
 
 Weights: TypeAlias = Mapping[str, Tensor]
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def check_alike(first: Weights, second: Weights, *, what: str = "the two sets of weights") -> None:
@@ -43,10 +41,25 @@ def check_finite(weights: Weights, *, what: str = "weights") -> None:
     bad = [
         name
         for name, tensor in weights.items()
-        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all())
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(_readable(tensor)).all())
     ]
     if bad:
         raise WeightsError(f"{what} must be finite; NaN or Inf in {listed(bad)}")
+
+
+def _readable(tensor: Tensor) -> Tensor:
+    """For 8-bit floats most operations are missing."""
+    return tensor.float() if tensor.element_size() == 1 and tensor.is_floating_point() else tensor
+
+
+def numbers(tensor: Tensor) -> Tensor:
+    """A tensor as real numbers: of complex ones the real and imaginary parts, on a last axis of 2."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def mixes(tensor: Tensor) -> bool:
+    """Whether there is anything between two such tensors: real or complex, no counters."""
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def lerp(start: Weights, end: Weights, t: float | Float[Tensor, " points"]) -> dict[str, Tensor]:
@@ -69,9 +82,9 @@ def lerp(start: Weights, end: Weights, t: float | Float[Tensor, " points"]) -> d
     mixed = {}
     for name, tensor in start.items():
         other = end[name].to(tensor.device)
-        if not tensor.is_floating_point():
+        if not mixes(tensor):
             mixed[name] = tensor if position <= 0.5 else other
-        elif tensor.dtype in _HALF:
+        elif tensor.is_floating_point() and tensor.element_size() < 4:
             mixed[name] = torch.lerp(tensor.float(), other.float(), position).to(tensor.dtype)
         else:
             mixed[name] = torch.lerp(tensor, other.to(tensor.dtype), position)
@@ -87,12 +100,12 @@ def combine(solutions: Sequence[Weights], coefficients: Sequence[float]) -> dict
         check_alike(solutions[0], other, what="combined solutions")
     total = {}
     for name, first in solutions[0].items():
-        if not first.is_floating_point():
+        if not mixes(first):
             total[name] = first
             continue
         accumulator = torch.zeros_like(first, dtype=torch.promote_types(first.dtype, torch.float32))
         for solution, coefficient in zip(solutions, coefficients, strict=True):
-            accumulator.add_(solution[name].to(accumulator), alpha=coefficient)
+            accumulator.add_(solution[name].to(accumulator), alpha=float(coefficient))
         total[name] = accumulator.to(first.dtype)
     return total
 
@@ -108,7 +121,9 @@ def dot(first: Weights, second: Weights, *, names: Collection[str] | None = None
     total = 0.0
     for name in _floating(first, names):
         total += float(
-            torch.dot(first[name].flatten().double(), second[name].flatten().to(first[name].device).double())
+            torch.dot(
+                numbers(first[name]).flatten().double(), numbers(second[name]).flatten().to(first[name].device).double()
+            )
         )
     return total
 
@@ -123,7 +138,8 @@ def distance(first: Weights, second: Weights, *, names: Collection[str] | None =
     check_alike(first, second)
     square = 0.0
     for name in _floating(first, names):
-        square += float((first[name].double() - second[name].to(first[name].device).double()).square().sum())
+        one, other = numbers(first[name]), numbers(second[name]).to(first[name].device)
+        square += float((one.double() - other.double()).square().sum())
     return math.sqrt(square)
 
 
@@ -169,7 +185,7 @@ def nbytes(weights: Weights) -> int:
 
 def flatten(weights: Weights, *, names: Collection[str] | None = None) -> Float[Tensor, " entries"]:
     """The floating tensors (or ``names``, in the mapping's order) as one vector."""
-    parts = [weights[name].reshape(-1) for name in _floating(weights, names)]
+    parts = [numbers(weights[name]).reshape(-1) for name in _floating(weights, names)]
     return torch.cat(parts) if parts else torch.empty(0)
 
 
@@ -178,13 +194,15 @@ def unflatten(
 ) -> dict[str, Tensor]:
     """The inverse of :func:`flatten`; tensors outside ``names`` are taken from ``like``. Keeps gradients."""
     chosen = _floating(like, names)
-    if vector.numel() != sum(like[name].numel() for name in chosen):
-        raise WeightsError(f"the vector must have {sum(like[n].numel() for n in chosen)} entries, got {vector.numel()}")
+    if vector.numel() != sum(numbers(like[name]).numel() for name in chosen):
+        wanted = sum(numbers(like[name]).numel() for name in chosen)
+        raise WeightsError(f"the vector must have {wanted} entries, got {vector.numel()}")
     result, position = dict(like), 0
     for name in chosen:
-        size = like[name].numel()
-        result[name] = vector[position : position + size].view(like[name].shape).to(like[name].dtype)
-        position += size
+        real = numbers(like[name])
+        part = vector[position : position + real.numel()].view(real.shape).to(real.dtype)
+        result[name] = torch.view_as_complex(part.contiguous()) if like[name].is_complex() else part
+        position += real.numel()
     return result
 
 
@@ -207,4 +225,4 @@ def _floating(weights: Weights, names: Collection[str] | None) -> list[str]:
             raise WeightsError(f"names must be tensors of the weights; unknown: {listed(unknown)}")
         wanted = set(names)
         return [name for name in weights if name in wanted]
-    return [name for name, tensor in weights.items() if tensor.is_floating_point()]
+    return [name for name, tensor in weights.items() if mixes(tensor)]

@@ -56,6 +56,8 @@ class Point:
         chosen = chosen_names(objective, names)
         if missing := [name for name in chosen if name not in weights]:
             raise WeightsError(f"weights must hold every tensor that varies; missing: {listed(missing)}")
+        if unreal := [name for name in chosen if weights[name].is_complex()]:
+            raise WeightsError(f"curvature is that of real numbers; complex: {listed(unreal)}; name the real tensors")
         working = dtype or working_precision([weights[name] for name in chosen])
         cast = {n: t.detach().to(working) if t.is_floating_point() else t.detach() for n, t in weights.items()}
         leaves = tuple(cast.pop(name).clone().requires_grad_() for name in chosen)
