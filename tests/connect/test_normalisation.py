@@ -1,5 +1,8 @@
 """Running statistics estimated anew: against the definition on ordinary modules in training mode."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +11,7 @@ from isthmus.connect import reestimate, statistics_layers
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.network import Network
 from isthmus.core.randomness import child
+from isthmus.core.threads import in_threads
 
 
 def deep(seed=0):
@@ -149,3 +153,25 @@ def test_no_examples_and_no_batches_are_refused():
         reestimate(network, network.weights, data()[:0])
     with pytest.raises(SettingError, match="batch_size must be at least 1"):
         reestimate(network, network.weights, data(), batch_size=0)
+
+
+def test_a_network_is_watched_once_and_not_kept_alive(monkeypatch):
+    network, inputs, made = Network.of(deep()), data(), []
+    watching = Network.hooked
+    monkeypatch.setattr(Network, "hooked", lambda self, **hooks: made.append(1) or watching(self, **hooks))
+    first, again = (reestimate(network, network.weights, inputs) for _ in range(2))
+    assert len(made) == 1
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    gone = weakref.ref(network)
+    del network
+    gc.collect()
+    assert gone() is None
+
+
+def test_threads_that_share_a_network_do_not_mix_their_moments():
+    network = Network.of(deep())
+    parts = [data() * scale for scale in (1, 2, 3, 4)]
+    alone = [reestimate(network, network.weights, part) for part in parts]
+    found = in_threads(lambda part: reestimate(network, network.weights, part), parts, threads=4)
+    for one, other in zip(alone, found, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)

@@ -7,6 +7,8 @@ networks look broken half-way although their weights are fine (Garipov et al., a
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -99,13 +101,13 @@ def settle(
         return dict(weights)
     result = {name: tensor.clone() if _is_statistic(name, layers) else tensor for name, tensor in weights.items()}
     rounds = [[name] for name in called(network, result, inputs, layers)] if sequential else [list(layers)]
+    following = _following(network, tuple(goals))
     for chosen in rounds:
         moments = {name: Moments() for name in chosen}
-        following = _following(network, moments, writers)
         for batch in batches(inputs, batch_size, result):
             # The hooks write each batch's statistics into these copies just before the layer reads them.
             scratch = {n: t.clone() if _is_statistic(n, layers) else t for n, t in result.items()}
-            following(scratch, *batch)
+            following(scratch, batch, moments, goals)
         for name, pooled in moments.items():
             if pooled.count == 0:  # A layer that is never called keeps what it had.
                 continue
@@ -136,11 +138,41 @@ def moments_of(
     return moments
 
 
-def _following(network: Network, moments: Mapping[str, Moments], writers: Mapping[str, tuple[Writer, Goal]]) -> Network:
-    """The network with the named layers corrected by each batch's own statistics, while the moments are pooled."""
+class _Following:
+    """A network whose layers are corrected by each batch's own statistics, while the moments are pooled.
 
-    def statistics(pooled: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    Watching a network takes a copy of its modules, which can take longer than running it; so it is watched once, and
+    every call says what is pooled and what the goals are. Several threads may call.
+    """
+
+    def __init__(self, network: Network, writers: Sequence[Writer]) -> None:
+        self._now = threading.local()
+        self._network = network.hooked(
+            before={name: self._statistics(name) for name in statistics_layers(network)},
+            after={writer.name: self._repair(writer) for writer in writers},
+        )
+
+    def __call__(
+        self,
+        weights: Weights,
+        batch: tuple[Tensor, ...],
+        moments: Mapping[str, Moments],
+        goals: Mapping[Writer, Goal],
+    ) -> None:
+        """Run one batch; layers that are not in ``moments`` evaluate as they are."""
+        self._now.moments, self._now.goals = moments, goals
+        try:
+            self._network(weights, *batch)
+        finally:
+            del self._now.moments, self._now.goals
+
+    def _statistics(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        now = self._now
+
         def before(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            pooled = now.moments.get(name)
+            if pooled is None:
+                return
             alone = isinstance(layer, nn.modules.instancenorm._InstanceNorm)
             mean, variance, count = (_instance_moments if alone else lambda v: _unit_moments(v, 1))(arguments[0])
             pooled.add(mean, variance, count, between=not alone)
@@ -149,20 +181,32 @@ def _following(network: Network, moments: Mapping[str, Moments], writers: Mappin
 
         return before
 
-    def correction(pooled: Moments, writer: Writer, goal: Goal) -> Watcher:
+    def _repair(self, writer: Writer) -> Watcher:
+        now = self._now
+
         def after(layer: nn.Module, arguments: object, output: Tensor) -> Tensor:
+            pooled = now.moments.get(writer.name)
+            if pooled is None:
+                return output
             batch = Moments()
             batch.add(*_unit_moments(output, writer.axis))
             pooled.add(batch.mean, batch.variance, batch.count)
-            factor, shift = (_along(part, output, writer.axis) for part in _correction(writer, goal, batch))
+            correction = _correction(writer, now.goals[writer], batch)
+            factor, shift = (_along(part, output, writer.axis) for part in correction)
             return output * factor + shift
 
         return after
 
-    return network.hooked(
-        before={name: statistics(pooled) for name, pooled in moments.items() if name not in writers},
-        after={name: correction(pooled, *writers[name]) for name, pooled in moments.items() if name in writers},
-    )
+
+# By network, so that they go when it does; a watched network does not hold the one it was made of.
+_WATCHED: weakref.WeakKeyDictionary[Network, dict[tuple[Writer, ...], _Following]] = weakref.WeakKeyDictionary()
+
+
+def _following(network: Network, writers: tuple[Writer, ...]) -> _Following:
+    known = _WATCHED.setdefault(network, {})
+    if writers not in known:
+        known[writers] = _Following(network, writers)
+    return known[writers]
 
 
 def _correction(writer: Writer, goal: Goal, moments: Moments) -> tuple[Tensor, Tensor]:
