@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from isthmus.cli import console, inputs, options
+from isthmus.core.progress import within
 
 
 def claims(
@@ -53,10 +54,6 @@ def claims(
             recipes = _recipes(model, widths, found_data, data, train)
             groups = []
             for place, (name, recipe) in enumerate(recipes.items()):
-
-                def part(done: float, total: float, label: str = "", *, place: int = place) -> None:
-                    told(place + done / total, 2 * len(recipes), label)
-
                 groups.append(
                     trained(
                         recipe,
@@ -66,7 +63,7 @@ def claims(
                         checkpoints=times,
                         levels=levels,
                         device=where,
-                        progress=part,
+                        progress=within(told, place, 2 * len(recipes)),
                     )
                 )
         result = check_claims(
@@ -76,7 +73,7 @@ def claims(
             wanted=wanted,
             points=points,
             seed=seed,
-            progress=lambda done, total, label="": told(total + done, 2 * total, label),
+            progress=within(told, 1, 2),
         )
         values = result.to_dict()
     console.deliver(values, output=output, report=report, json=json, show=_show)

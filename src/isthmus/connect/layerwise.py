@@ -11,11 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.connect.barrier import CONVENTIONS, Barrier, barrier
-from isthmus.connect.pairs import part
 from isthmus.connect.paths import Line
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
 
@@ -90,7 +89,7 @@ def layer_barriers(
     for index, name in enumerate(chosen):
         moved = {*groups[name], *(moved if mode == "up_to" else ())}
         target = {tensor: (end if tensor in moved else start)[tensor] for tensor in start}
-        told = part(progress, index, len(chosen))
+        told = within(progress, index, len(chosen), label=name)
         curve = barrier(Line(start, target), objective, progress=told, **settings)
         curves.append(curve.between_treated_ends())
     errors = [curve.metrics["error"] for curve in curves if "error" in curve.metrics]

@@ -15,7 +15,7 @@ from isthmus.connect.lines import Bundle, takes_together
 from isthmus.connect.paths import Line
 from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, over_pairs
 from isthmus.core.weights import Weights, to
@@ -98,7 +98,7 @@ def barriers(
         curves = _together(pairs, line, Bundle.of(objective, **settings), kept=moving is None, progress=progress)
     else:
         curves = {
-            pair: barrier(line(*pair), objective, progress=part(progress, done, len(pairs)), **settings)
+            pair: barrier(line(*pair), objective, progress=within(progress, done, len(pairs)), **settings)
             for done, pair in enumerate(pairs)
         }
     heights = {name: _matrix(n, {pair: getattr(curve, name) for pair, curve in curves.items()}) for name in CONVENTIONS}
@@ -152,12 +152,3 @@ def _matrix(n: int, values: Mapping[tuple[int, int], float]) -> Tensor:
     for (first, second), value in values.items():
         matrix[first, second] = matrix[second, first] = value
     return matrix
-
-
-def part(progress: Progress, before: int, paths: int) -> Progress:
-    """Progress within one of several paths, as a share of them all."""
-
-    def told(done: float, total: float, label: str = "") -> None:
-        progress(before + done / total, paths, label)
-
-    return told

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from isthmus.connect import (
@@ -13,7 +14,9 @@ from isthmus.connect import (
     Bezier,
     LayerBarriers,
     Line,
+    Marked,
     Polygon,
+    Surface,
     VarianceRatios,
     barrier,
     bend,
@@ -23,14 +26,19 @@ from isthmus.connect import (
     repair,
     variance_ratios,
 )
+from isthmus.connect.treatment import refreshing
 from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.score import Score
 from isthmus.core.status import Status
 from isthmus.core.weights import Weights, lerp
+from isthmus.curvature import PathCurvature, PlaneCurvature, Probe, along_path, over_plane
+
+# Of the eigenpairs' residuals, as a share of the eigenvalue: a figure shows no more, and a tenth of it costs twice as much.
+_TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +51,7 @@ class Paths(Record):
         layers: barriers layer by layer, if asked for.
         names: what the ends are called.
         provenance: versions, machine, command.
+        curvature: of the training loss along each curve, if asked for: its Hessian's extreme eigenvalues and trace.
     """
 
     curves: Mapping[str, Barrier]
@@ -50,6 +59,7 @@ class Paths(Record):
     layers: LayerBarriers | None
     names: tuple[str, str]
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    curvature: Mapping[str, PathCurvature] = dataclasses.field(default_factory=dict)
 
 
 def paths_between(
@@ -62,6 +72,7 @@ def paths_between(
     kind: Literal["bezier", "polygon"] = "bezier",
     steps: int = 500,
     layers: Literal["none", "only", "up_to"] = "none",
+    curvature: int = 0,
     names: tuple[str, str] = ("first", "second"),
     seed: int = 0,
     progress: Progress = silent,
@@ -73,41 +84,97 @@ def paths_between(
         start: weights at 0.
         end: weights at 1.
         objective: what is measured.
-        training: what the curve is learned on; its inputs are also used for normalisation statistics.
+        training: what the curve is learned on and the curvature is of; its inputs are also used for normalisation
+            statistics.
         bends: inner points of the learned curve; 0 learns none.
         kind: of the learned curve.
         steps: of the learning.
         layers: also interpolate ``only`` one layer at a time, or all ``up_to`` one.
+        curvature: also the curvature at so many points of each path, at least 3; 0 for none.
         names: what the ends are called.
-        seed: of the learning's batches and positions.
+        seed: of the learning's batches and positions, and of the trace's probes.
         progress: told along the way.
         **settings: further arguments of :func:`isthmus.connect.barrier`.
 
     Raises:
         SettingError: a setting is out of range, or the learning diverged.
+
+    Cost: ``curvature`` asks for some 60 to 90 Hessian-vector products over the training examples at each point.
     """
+    if curvature and curvature < 3:
+        raise SettingError(f"curvature must be at least 3 points to see inside the path (0 for none), got {curvature}")
     if kind not in ("bezier", "polygon"):
         raise SettingError(f"kind must be bezier or polygon, got {kind}")
-    phases = 1 + 2 * bool(bends) + (layers != "none")
     inputs = training.inputs
-    phase = _Phases(progress, phases)
-    curves = {"line": barrier(Line(start, end), objective, data=inputs, progress=phase("line"), **settings)}
+    phases = ["line", *(("learning", "curve") if bends else ()), *(("layers",) if layers != "none" else ())]
+    phases += ["curvature"] if curvature else []
+    told = {name: within(progress, place, len(phases), label=name) for place, name in enumerate(phases)}
+    paths: dict[str, Any] = {"line": Line(start, end)}
+    curves = {"line": barrier(paths["line"], objective, data=inputs, progress=told["line"], **settings)}
     learned: dict[str, Any] = {}
     if bends:
         shape: Any = Bezier if kind == "bezier" else Polygon
         path = bend(start, end, bends=bends, kind=shape)
-        found = fit(path, training, steps=steps, generator=child(seed, "curve"), progress=phase("learning"))
+        found = fit(path, training, steps=steps, generator=child(seed, "curve"), progress=told["learning"])
         if found.status is Status.DIVERGED:
             raise SettingError(
                 f"the curve's loss left the finite range after {len(found.losses)} steps; try fewer bends"
             )
         last = found.losses[-max(1, len(found.losses) // 10) :]
         learned = {"kind": kind, "bends": bends, "steps": steps, "last_loss": float(last.mean())}
-        curves["curve"] = barrier(found.path, objective, data=inputs, progress=phase("curve"), **settings)
+        paths["curve"] = found.path
+        curves["curve"] = barrier(found.path, objective, data=inputs, progress=told["curve"], **settings)
     by_layer = None
     if layers != "none":
-        by_layer = layer_barriers(start, end, objective, mode=layers, data=inputs, progress=phase("layers"), **settings)
-    return Paths(curves, learned, by_layer, names)
+        by_layer = layer_barriers(start, end, objective, mode=layers, data=inputs, progress=told["layers"], **settings)
+    bent: dict[str, PathCurvature] = {}
+    if curvature:
+        probe = _probe(training, settings.get("normalisation", "reestimate"), seed)
+        positions = torch.linspace(0, 1, curvature, dtype=torch.float64)
+        for place, (name, path) in enumerate(paths.items()):
+            part = within(told["curvature"], place, len(paths), label=name)
+            bent[name] = along_path(training, path, positions=positions, probe=probe, progress=part)
+    return Paths(curves, learned, by_layer, names, curvature=bent)
+
+
+def curvature_of(
+    surface: Surface,
+    marked: Marked,
+    training: Objective,
+    *,
+    points: int,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> PlaneCurvature:
+    """The curvature of the training loss on a grid of a plane that was measured, over the same ranges.
+
+    Args:
+        surface: what was measured on the plane; gives the ranges and the policy for running statistics.
+        marked: the plane.
+        training: the loss whose Hessian is meant; its inputs also serve for normalisation statistics.
+        points: along each axis, at least 3; a coarser grid than the loss's will do, for each point costs some 60 to 90
+            Hessian-vector products.
+        seed: of the trace's probes.
+        progress: told of the points done.
+
+    Raises:
+        SettingError: fewer than 3 points.
+    """
+    if points < 3:
+        raise SettingError(f"curvature must be at least 3 points along each axis (0 for none), got {points}")
+    first, second = (
+        torch.linspace(float(axis[0]), float(axis[-1]), points, dtype=torch.float64) for axis in (surface.x, surface.y)
+    )
+    probe = _probe(training, surface.normalisation, seed)
+    return over_plane(training, marked.plane, first=first, second=second, probe=probe, progress=progress)
+
+
+def _probe(training: Objective, policy: str, seed: int) -> Probe:
+    """Statistics as the loss's: where hidden units are repaired, those of the plain mixture are estimated anew."""
+    kept = "interpolate" if policy == "interpolate" else "reestimate"
+    return Probe(
+        prepare=refreshing(training, training.inputs, policy=kept), tolerance=_TOLERANCE, trace_products=20, seed=seed
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -169,18 +236,3 @@ def repaired_average(
         for name in ("average", "repaired")
     }
     return Repaired(scores, variance, t, names), made
-
-
-class _Phases:
-    """Progress over a known number of phases of equal weight."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def __call__(self, name: str) -> Progress:
-        place, self._done = self._done, self._done + 1
-
-        def told(done: float, total: float, label: str = "") -> None:
-            self._progress(place + done / total, self._total, f"{name} {label}".strip())
-
-        return told

@@ -19,7 +19,7 @@ from isthmus.connect.pairs import beside
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
@@ -125,12 +125,7 @@ def trained(
     base = dataclasses.replace(recipe, checkpoints=steps)
 
     def half(name: str, place: int) -> Progress:
-        what = label
-
-        def told(done: float, total: float, label: str = "") -> None:
-            progress(place + done / total, 2 if levels else 1, f"{what} {name} {label}".strip())
-
-        return told
+        return within(progress, place, 2 if levels else 1, label=f"{label} {name}")
 
     replicas = _kept(
         train(base.replicates(solutions), data=data, module=build, device=device, progress=half("training", 0))
@@ -196,11 +191,7 @@ def check_claims(
         here = _placed(group, objective) if method == "activations" else group
         bench = _Bench(here, symmetry, objective, data.train_inputs, points, threshold, seed, method)
         matching = matcher(method, network, data.train_inputs)
-
-        def told(done: float, total: float, label: str = "", *, place: int = place, group: Networks = group) -> None:
-            progress(place + done / total, len(jobs), f"{group.label} {label}".strip())
-
-        found.append(bench.tested(matching, wanted, told))
+        found.append(bench.tested(matching, wanted, within(progress, place, len(jobs), label=group.label)))
     made_by = {**provenance(), "data": data.fingerprint}
     return Claims(tuple(found), threshold, points, made_by)
 
@@ -230,10 +221,7 @@ class _Bench:
         found: dict[str, Any] = dict.fromkeys(CLAIMS)
         chosen = [name for name in CLAIMS if name in wanted and has[name]]
         for place, name in enumerate(chosen):
-
-            def told(done: float, total: float, label: str = "", *, place: int = place, name: str = name) -> None:
-                progress(place + done / total, len(chosen), f"{name} {label}".strip())
-
+            told = within(progress, place, len(chosen), label=name)
             settings = {"generator": child(self.seed, "claims", name, self.method), "progress": told}
             found[name] = self._claim(name)(matching, settings)
         accuracy = tuple(1 - self.objective(beside(weights, self.objective)).error for weights in solutions)

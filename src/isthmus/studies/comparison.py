@@ -11,11 +11,11 @@ from torch import Tensor
 
 from isthmus.align import Match
 from isthmus.connect import PairBarriers, barriers
-from isthmus.connect.pairs import beside, part
+from isthmus.connect.pairs import beside
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry
@@ -83,15 +83,12 @@ def compare(
     found: dict[str, PairBarriers] = {}
     matches: dict[str, dict[tuple[int, int], Match]] = {}
     for place, method in enumerate(methods):
-
-        def told(done: float, total: float, label: str = "", *, place: int = place, method: str = method) -> None:
-            progress(place + done / total, len(methods), f"{method} {label}".strip())
-
+        told = within(progress, place, len(methods), label=method)
         moving: Callable[[int, int], Weights] | None = None
         measuring: Progress = told
         if method != "naive":
-            measuring = part(told, 1, 2)
-            known = _matched(solutions, objective.network, symmetry, inputs, method, seed, part(told, 0, 2))
+            measuring = within(told, 1, 2)
+            known = _matched(solutions, objective.network, symmetry, inputs, method, seed, within(told, 0, 2))
             matches[method] = known
             moving = functools.partial(_moved, known, solutions)
         found[method] = barriers(

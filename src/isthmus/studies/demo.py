@@ -13,7 +13,7 @@ from isthmus.connect.normalisation import reestimate
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
 from isthmus.core.record import Record, plain
@@ -147,9 +147,7 @@ class _Clock:
         self._progress, self._phases, self._done = progress, phases, 0
 
     def __call__(self, phase: str, work: Callable[[Progress], T]) -> T:
-        def told(done: float, total: float, label: str = "") -> None:
-            self._progress(self._done + (done / total if total else 0.0), self._phases, phase)
-
+        told = within(self._progress, self._done, self._phases, label=phase)
         began = time.perf_counter()
         told(0, 1)
         result = work(told)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ import isthmus.discover as discovery
 from isthmus.connect.treatment import Policy
 from isthmus.core.errors import IsthmusError
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress
+from isthmus.core.progress import Progress, within
 from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
@@ -138,26 +138,23 @@ class Bench:
         places = list(itertools.combinations(range(len(self.solutions)), 2))
         found = []
         for done, pair in enumerate(places):
-
-            def told(share: float, label: str, *, done: int = done) -> None:
-                progress(0.3 + 0.7 * (done + share) / len(places), 1, label)
-
-            found.append(self._pair(pair, told))
+            each = 0.7 / len(places)
+            found.append(self._pair(pair, within(progress, 0.3 + each * done, 1, share=each)))
         return tuple(found)
 
-    def _pair(self, pair: tuple[int, int], told: Callable[[float, str], None]) -> Pair:
+    def _pair(self, pair: tuple[int, int], told: Progress) -> Pair:
         first, second = pair
         start, end = self.solutions[first], self.solutions[second]
         crossings: dict[str, Crossing] = {}
         ends: dict[str, tuple[Weights, View, Weights]] = {}
         ways = ["naive", *(("weights", "activations") if self.symmetry and self.symmetry.permutable else ())]
         for place, way in enumerate(ways):
-            told(place / 4, f"{self.names[first]} – {self.names[second]} {way}")
+            told(place, 4, f"{self.names[first]} – {self.names[second]} {way}")
             met, seconds = (end, 0.0) if way == "naive" else self._matched(pair, way)
             crossings[way], middle, average = self._cross(pair, way, (start, met), before=seconds)
             ends[way] = met, middle, average
         aligned = min(ways[1:] or ways, key=lambda way: crossings[way].error_barrier.estimate)
-        told(3 / 4, f"{self.names[first]} – {self.names[second]} repair")
+        told(3, 4, f"{self.names[first]} – {self.names[second]} repair")
         before = crossings[aligned].seconds if aligned != "naive" else 0.0
         crossings["repair"], middle, average = self._cross(
             pair, "repair", (start, ends[aligned][0]), policy="repair", before=before

@@ -14,7 +14,7 @@ from isthmus.connect import reestimate
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress
+from isthmus.core.progress import Progress, within
 from isthmus.core.randomness import child_seed
 from isthmus.core.weights import Weights, lerp, stack, to
 from isthmus.train import Recipe, train
@@ -134,12 +134,9 @@ class Trainings:
         return self._kept(name, recipes, data, module, cost)
 
     def _kept(self, name: str, recipes: Sequence[Recipe], data: Data, module: Any, cost: float) -> list[Weights]:
-        before = self._done
         replicas = train(
             recipes, data=data, module=module, device=self._device, scores="never",
-            progress=lambda done, total, label="": self._progress(
-                before + cost * done / max(total, 1e-9), self._total, f"training {name}"
-            ),
+            progress=within(self._progress, self._done, self._total, share=cost, label=f"training {name}"),
         )  # fmt: skip
         self._done += cost
         if lost := [place for place, replica in enumerate(replicas) if replica.diverged]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
@@ -172,7 +172,9 @@ def continual(
     tasks = [cued(data, [cue], seed=curriculum.seed) for cue in curriculum.cues]
     network = Network.of(build(curriculum.recipe).to(device))
     bench = Bench(network, _objectives(network, data, curriculum), _mixture([data, *tasks]), curriculum.points)
-    trainings = Trainings(curriculum.recipe, curriculum.task, curriculum.replicas, device, _share(progress, 0.0, 0.7))
+    trainings = Trainings(
+        curriculum.recipe, curriculum.task, curriculum.replicas, device, within(progress, 0.0, 1, share=0.7)
+    )
 
     def learned(found: Ends, name: str) -> None:
         cue = curriculum.cues[0 if name == "first" else 1].kind
@@ -180,7 +182,7 @@ def continual(
         check_learned(f"after the {name} task", cue, own, floor.clamp_min(1 / data.classes), curriculum.margin)
 
     ends = trainings.run(data, tasks, controls=curriculum.controls, learned=learned)
-    told = _share(progress, 0.7, 0.9)
+    told = within(progress, 0.7, 1, share=0.2)
     curves = []
     for place, arm in enumerate(ARMS):
         found = bench.along(ends.start(arm), ends.end(arm))
@@ -212,8 +214,8 @@ def continual(
     compared = contrasts(found.curve, found.kept, kinds, middle=len(bench.positions) // 2)
     found = dataclasses.replace(found, contrasts=tuple(compared))
     if curriculum.predict:
-        inputs = _unlabelled(data, tasks, curriculum)
-        observed = _observed(found, ends.networks, bench, inputs, _share(progress, 0.9, 1.0))
+        inputs = _unlabelled(tasks, curriculum)
+        observed = _observed(found, ends.networks, bench, inputs, within(progress, 0.9, 1, share=0.1))
         found = dataclasses.replace(found, forecast=validated(observed, seed=curriculum.seed))
     if archive is not None:
         _archived(archive, ends, bench, found, {"base": data, "first": tasks[0], "second": tasks[1]})
@@ -281,7 +283,7 @@ def _observed(
     return made
 
 
-def _unlabelled(data: Data, tasks: Sequence[Data], curriculum: Curriculum, *, examples: int = 256) -> dict[str, Tensor]:
+def _unlabelled(tasks: Sequence[Data], curriculum: Curriculum, *, examples: int = 256) -> dict[str, Tensor]:
     """A few training images of each task, without their labels; test images stay out of every prediction."""
     return {cue.kind: task.train_inputs[:examples] for cue, task in zip(curriculum.cues, tasks, strict=True)}
 
@@ -290,7 +292,3 @@ def _mixture(parts: Sequence[Data], *, examples: int = 2000) -> Tensor:
     """Training images of base and tasks in equal parts, for normalisation statistics of merged networks."""
     each = max(1, examples // len(parts))
     return torch.cat([part.train_inputs[:each] for part in parts])
-
-
-def _share(progress: Progress, first: float, last: float) -> Progress:
-    return lambda done, total, label="": progress(first + (last - first) * done / max(total, 1e-9), 1.0, label)

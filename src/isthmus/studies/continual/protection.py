@@ -16,7 +16,7 @@ from torch import Tensor
 
 from isthmus.connect import reestimate
 from isthmus.core.network import Network
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
@@ -102,12 +102,12 @@ def protect(
     importances = [bench.information(place, name) for place, name in enumerate(solutions)]
     made = families(bench.solutions, base=base, importances=importances, seed=seed)
     first = max(1, round(_FIRST_SHARE * tries))
-    front = search(made, bench.retained, aims, tries=first, seed=seed, progress=_part(progress, 0, tries))
+    front = search(made, bench.retained, aims, tries=first, seed=seed, progress=within(progress, 0, tries, share=first))
     if tries > first:
         made = [*made, layerwise(bench.solutions, _start(front, base), base=base)]
         front = search(
             made[-1:], bench.retained, aims, tries=tries - first, known=front.trials, seed=seed,
-            progress=_part(progress, first, tries),
+            progress=within(progress, first, tries, share=tries - first),
         )  # fmt: skip
     best = front.trials[front.best]
     weights = bench.usable(_made(made, best))
@@ -181,7 +181,3 @@ def _start(front: Front, base: Weights | None) -> Mapping[str, float] | None:
 
 def _made(made: Sequence[Family], trial: Trial) -> Weights:
     return next(family for family in made if family.name == trial.family).make(trial.settings)
-
-
-def _part(progress: Progress, before: int, tries: int) -> Progress:
-    return lambda done, total, label="": progress(before + done, tries, label)

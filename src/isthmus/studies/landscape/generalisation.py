@@ -14,7 +14,7 @@ from torch import nn
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.score import Score
@@ -152,7 +152,7 @@ def generalisation(
     subjects: list[Subject] = []
     solutions: list[Weights] = []
     for place, (rate, size) in enumerate(settings):
-        told = _share(progress, place / len(settings) / 2, 0.5 / len(settings), f"rate {rate:g}, batch {size}")
+        told = within(progress, place, 2 * len(settings), label=f"rate {rate:g}, batch {size}")
         for subject, weights in bench.run(rate, size, place * grid.networks, told):
             subjects.append(subject)
             solutions.append(weights)
@@ -165,7 +165,7 @@ def generalisation(
         pairs=1,
         products=products,
         seed=seed,
-        progress=_share(progress, 0.5, 0.5, ""),
+        progress=within(progress, 1, 2),
     )
     sharpness = _columns(flat)
     verdict = flatness(
@@ -251,15 +251,6 @@ class _Bench:
         gap = test.loss - training.loss if self.gap == "loss" else test.error - training.error
         matched = abs(training.loss / self.grid.target - 1) <= self.grid.tolerance
         return Subject(name, recipe.rate, recipe.batch_size, step, training, test, gap, matched)
-
-
-def _share(progress: Progress, start: float, share: float, label: str) -> Progress:
-    words = label
-
-    def told(done: float, total: float, label: str = "") -> None:
-        progress(start + share * done / max(total, 1), 1, f"{words} {label}".strip())
-
-    return told
 
 
 def _check_matched(subjects: Sequence[Subject], grid: Grid) -> None:

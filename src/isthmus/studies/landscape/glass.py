@@ -33,7 +33,7 @@ from isthmus.connect import PairBarriers, barriers
 from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry
@@ -138,10 +138,6 @@ def glass(
     phases = len(alignments) + (objective is not None)
     found = []
     for place, alignment in enumerate(alignments):
-
-        def told(done: float, total: float, label: str = "", *, place: int = place, name: str = alignment) -> None:
-            progress(place + done / total, phases, f"{name} {label}".strip())
-
         found.append(
             _arranged(
                 overlaps(
@@ -151,7 +147,7 @@ def glass(
                     alignment=alignment,  # type: ignore[arg-type]
                     align=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
                     normalise=normalise,
-                    progress=told,
+                    progress=within(progress, place, phases, label=alignment),
                 ),
                 alignment,
                 families,
@@ -175,10 +171,7 @@ def glass(
         found.append(_arranged(overlaps(spawned[0], names=parameters, normalise=normalise), "spawned", family, seed))
     graph = lowest = None
     if objective is not None:
-
-        def passing(done: float, total: float, label: str = "") -> None:
-            progress(phases - 1 + done / total, phases, f"passes {label}".strip())
-
+        passing = within(progress, phases - 1, phases, label="passes")
         # A diverged solution has no height: the trees are of those that the overlaps kept.
         labels = names if names is not None else [str(place) for place in range(len(solutions))]
         stay = {label: each for label, each in zip(labels, solutions, strict=True) if label in found[0].overlaps.labels}

@@ -10,7 +10,7 @@ from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
 from isthmus.core.operator import Operator
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.score import Score
@@ -191,12 +191,9 @@ def spectrum_of(
     progress(1, 4, "smallest eigenvalues")
     smallest = eigenpairs(operator, min(k, 3), "smallest") if matrix == "hessian" else None
 
-    def told(done: float, total: float, label: str = "") -> None:
-        progress(2 + done / total, 4, f"density {label}".strip())
-
     found = density(
         operator, generator=child(seed, "density"), probes=probes, steps=min(steps, operator.size), outliers=largest,
-        progress=told,
+        progress=within(progress, 2, 4, label="density"),
     )  # fmt: skip
     progress(3, 4, "classes")
     classes = None

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.core.errors import SettingError, listed
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.studies.redundancy.candidates import REMEDIES, has_width, left_out
@@ -117,11 +117,8 @@ def try_remedies(
         bench = Bench(data, noisy, size, networks, method, points, target, seed, device, model)
         cells = []
         for index, name in enumerate(chosen):
-
-            def told(done: float, total: float, label: str = "", *, base: int = place * len(chosen) + index,
-                     said: str = f"{name}, {size or model}, noise {noise:g}") -> None:  # fmt: skip
-                progress(base + done / max(total, 1), len(jobs) * len(chosen), f"{said} {label}".strip())
-
+            done, what = place * len(chosen) + index, f"{name}, {size or model}, noise {noise:g}"
+            told = within(progress, done, len(jobs) * len(chosen), label=what)
             cells.append(bench.trial(REMEDIES[name], told))
         found += [judged(cell, cells[0], threshold) for cell in cells]
     made_by = {**provenance(), "data": data.fingerprint}

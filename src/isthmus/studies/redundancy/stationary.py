@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
@@ -198,14 +198,14 @@ def on_network(
     jobs = len(kinds) + 2
     if settle:
         descent = settled(objective, weights, decay=decay, iterations=settle,
-                          progress=_part(progress, 0, jobs, "settling"))  # fmt: skip
+                          progress=within(progress, 0, jobs, label="settling"))  # fmt: skip
         weights = descent.weights
     progress(1, jobs, "curvature")
     place = Place.at(objective, weights, pairs=pairs, decay=decay)
     laws = []
     for number, kind in enumerate(kinds):
         start = taught(objective, weights, pairs=pairs) if kind == "labels" else place
-        laws.append(_walked(kind, start, walking, forced, _part(progress, number + 2, jobs, kind)))
+        laws.append(_walked(kind, start, walking, forced, within(progress, number + 2, jobs, label=kind)))
     return StationaryLaws(
         name=name,
         quadratic=(),
@@ -266,10 +266,3 @@ def _steps(values: Tensor, rate: float, wanted: int | None) -> int:
 def _over_walkers(values: Tensor) -> Interval:
     found = over_networks(values)
     return dataclasses.replace(found, method="Student's t over walkers")
-
-
-def _part(progress: Progress, place: int, jobs: int, said: str) -> Progress:
-    def told(done: float, total: float, label: str = "") -> None:
-        progress(place + done / max(total, 1), jobs, said)
-
-    return told

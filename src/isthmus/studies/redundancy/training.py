@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from isthmus.core.errors import SettingError
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.randomness import child
 from isthmus.core.weights import Weights
 from isthmus.studies.redundancy.candidates import Fitted
@@ -86,13 +86,9 @@ def _growing(
         epochs = recipes[0].epochs * (stage + 1) // blocks - recipes[0].epochs * stage // blocks
         part = [dataclasses.replace(recipe, epochs=max(1, epochs), order_seed=recipe.order_seed + 1000 * stage)
                 for recipe in recipes]  # fmt: skip
-
-        def told(done: float, total: float, label: str = "", *, stage: int = stage) -> None:
-            progress(stage + done / max(total, 1), blocks, label)
-
         replicas = train(
             part, data=data, module=lambda recipe: modules[recipe.initialisation_seed], device=device, scores="epochs",
-            progress=told,
+            progress=within(progress, stage, blocks),
         )  # fmt: skip
         for run, replica in zip(runs, replicas, strict=True):
             run.append(replica)

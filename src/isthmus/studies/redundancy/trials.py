@@ -12,7 +12,7 @@ import isthmus.discover as discovery
 from isthmus.connect.pairs import PairBarriers
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress
+from isthmus.core.progress import Progress, within
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, over_networks, over_pairs
 from isthmus.studies.comparison import compare
@@ -128,7 +128,7 @@ class Bench:
             fit = matched(REMEDIES[source], self.data, size=self.size, seed=self.seed, model=self.model)
             self.made[source] = trained(
                 fit, self.recipe, self.data, networks=self.networks, device=self.device,
-                progress=lambda done, total, label="": progress(0.7 * done / max(total, 1), 1, label),
+                progress=within(progress, 0, 1, share=0.7),
             )  # fmt: skip
         return self._measured(candidate, self.made[source], progress)
 
@@ -144,7 +144,7 @@ class Bench:
         found = compare(
             solutions, objective, symmetry=symmetry, inputs=self.data.train_inputs, points=self.points, seed=self.seed,
             methods=("naive", self.method) if exchange else ("naive",),  # type: ignore[arg-type]
-            progress=lambda done, total, label="": progress(0.7 + 0.3 * done / max(total, 1), 1, label),
+            progress=within(progress, 0.7, 1, share=0.3),
         ).barriers  # fmt: skip
         accuracy = [1 - objective(weights).error for weights in solutions]
         classes = torch.stack([_classes(network, weights, self.data.test_inputs) for weights in solutions])

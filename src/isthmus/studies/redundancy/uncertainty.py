@@ -16,7 +16,7 @@ from torch.nn import functional
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective, class_scores, error
-from isthmus.core.progress import Progress, silent
+from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
@@ -143,7 +143,7 @@ def assess(
         raise SettingError(f"label noise must be shares between 0 and 1, got {wrong[0]:g}")
     risks = before_training(
         data, recipe, folds=folds, listed=listed, seed=seed, device=device,
-        progress=lambda done, total, label="": progress(2 * done / total, 4, label),
+        progress=within(progress, 0, 4, share=2),
     )  # fmt: skip
     made_by = {**provenance(), "data": data.fingerprint}
     trained = Objective(network, data.train_inputs, data.train_targets)
