@@ -6,9 +6,11 @@ import pytest
 import torch
 from tests.cli.conftest import MODEL
 
+import isthmus
 from isthmus.cli.main import invoke
 from isthmus.core.checkpoint import load, save
 from isthmus.core.symmetry_file import load_permutation, load_symmetry
+from isthmus.core.weights import lerp
 from isthmus.zoo.models import resolve
 
 COMMON = ("--data", "digits", "--examples", "60")
@@ -88,6 +90,37 @@ def test_path_with_a_learned_curve_and_layers(shell, trained, tmp_path):
     assert found["curves"]["curve"]["loss"][0] == found["curves"]["line"]["loss"][0]
     assert found["curves"]["curve"]["loss_barrier"] < found["curves"]["line"]["loss_barrier"]
     assert found["layers"]["layers"] == ["1", "3"]
+
+
+def test_curvature_along_a_path_is_the_hessian_s_of_the_training_loss(shell, trained, tmp_path):
+    from isthmus.curvature import hessian
+
+    page = tmp_path / "p.html"
+    arguments = ("path", trained[0], trained[1], "--model", MODEL, *COMMON, "--points", "3", "--curvature", "3")
+    found = answer(shell, *arguments, "--report", page)["curvature"]["line"]
+    assert found["positions"] == [0.0, 0.5, 1.0]
+    data = isthmus.load_data("digits").limited(60)
+    network = isthmus.Network.of(resolve(MODEL, inputs=data.shape, classes=data.classes))
+    objective = isthmus.Objective(network, data.train_inputs, data.train_targets)
+    middle = lerp(load(trained[0]), load(trained[1]), 0.5)
+    values = torch.linalg.eigvalsh(hessian(objective, middle) @ torch.eye(network_size(network)))
+    assert found["largest"][1] == pytest.approx(float(values[-1]), rel=0.02)
+    assert abs(found["trace"][1] - float(values.sum())) < 2 * found["trace_reach"][1] + 1e-6
+    assert "Largest Hessian eigenvalue" in page.read_text()
+    assert shell(*arguments[:-1], "2")[2].startswith("isthmus: curvature must be at least 3 points")
+
+
+def network_size(network):
+    return sum(network.weights[name].numel() for name in network.parameter_names)
+
+
+def test_curvature_on_a_plane(shell, trained, tmp_path):
+    page = tmp_path / "p.html"
+    arguments = ("plane", trained[0], "--model", MODEL, *COMMON, "--side", "3", "--curvature", "3")
+    found = answer(shell, *arguments, "--report", page)
+    assert [len(row) for row in found["curvature"]["largest"]] == [3, 3, 3]
+    assert found["curvature"]["first"] == found["x"]
+    assert "Largest Hessian eigenvalue" in page.read_text()
 
 
 @pytest.mark.parametrize("count", [1, 3])

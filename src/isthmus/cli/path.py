@@ -19,6 +19,9 @@ def path(
     kind: Annotated[str, typer.Option(help="Of the learned curve: bezier or polygon.")] = "bezier",
     steps: Annotated[int, typer.Option(help="Of the learning.")] = 500,
     layers: Annotated[str, typer.Option(help="Also layer by layer: none, only (one layer moves) or up_to.")] = "none",
+    curvature: Annotated[
+        int, typer.Option(help="Also largest eigenvalue and trace of the training loss's Hessian at so many points.")
+    ] = 0,
     adaptive: Annotated[
         float | None, typer.Option(help="Add points until the barrier is known this well (nats).")
     ] = None,
@@ -62,6 +65,7 @@ def path(
             kind=kind,  # type: ignore[arg-type]
             steps=steps,
             layers=layers,  # type: ignore[arg-type]
+            curvature=curvature,
             names=(case.names[0], case.names[1]),
             seed=seed,
             points=points,
@@ -98,3 +102,14 @@ def _show(values: dict[str, Any]) -> None:
         console.table(
             ["layer", "loss barrier", "error barrier"], rows, title=words(f"layers.{values['layers']['mode']}")
         )
+    if values["curvature"]:
+        named = {words(f"path.{name}"): curve for name, curve in values["curvature"].items()}
+        columns = [
+            words("curvature.position"),
+            *(f"{name}: {words(f'curvature.{kind}')}" for name in named for kind in ("largest", "trace")),
+        ]
+        rows = [
+            [f"{t:.2f}", *(curve[kind][place] for curve in named.values() for kind in ("largest", "trace"))]
+            for place, t in enumerate(next(iter(named.values()))["positions"])
+        ]
+        console.table(columns, rows, title=words("curvature.title"))

@@ -16,6 +16,10 @@ def plane(
     data_dir: options.DataDir = None,
     side: Annotated[int, typer.Option(help="Grid points along each axis.")] = 15,
     margin: Annotated[float, typer.Option(help="Around the marked points, as a share of their extent.")] = 0.2,
+    curvature: Annotated[
+        int,
+        typer.Option(help="Also the training loss's largest Hessian eigenvalue, on so many points along each axis."),
+    ] = 0,
     split: options.Split = "test",
     examples: options.Examples = None,
     normalisation: Annotated[
@@ -40,10 +44,14 @@ def plane(
         )
     if normalisation not in ("reestimate", "interpolate"):
         raise SettingError(f"normalisation must be reestimate or interpolate, got {normalisation}")
+    if curvature and curvature < 3:
+        raise SettingError(f"curvature must be at least 3 points along each axis (0 for none), got {curvature}")
     with console.progress("plane") as told:
         from isthmus.connect import plane_through, principal_plane, random_plane, surface
+        from isthmus.core.progress import within
         from isthmus.core.provenance import provenance
         from isthmus.core.randomness import child
+        from isthmus.studies.between import curvature_of
 
         case = inputs.case(
             checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
@@ -63,10 +71,20 @@ def plane(
             margin=margin,
             normalisation=normalisation,  # type: ignore[arg-type]
             data=case.data.train_inputs,
-            progress=told,
+            progress=within(told, 0, 2 if curvature else 1),
         )
         values = {
             **found.to_dict(),
+            "curvature": curvature_of(
+                found,
+                marked,
+                inputs.objective(case.network, case.data, split="train"),
+                points=curvature,
+                seed=seed,
+                progress=within(told, 1, 2),
+            ).to_dict()
+            if curvature
+            else None,
             "names": list(case.names),
             "provenance": {**provenance(), "data": case.data.fingerprint},
         }
@@ -84,4 +102,7 @@ def _show(values: dict[str, Any]) -> None:
     if values["explained"]:
         shares = ", ".join(f"{share:.1%}" for share in values["explained"])
         console.say(f"The axes explain {shares} of the trajectory's variance.")
+    if values["curvature"]:
+        largest = [value for row in values["curvature"]["largest"] for value in row]
+        console.say(f"The largest Hessian eigenvalue lies between {min(largest):.4g} and {max(largest):.4g}.")
     console.say("--report page.html draws it.")

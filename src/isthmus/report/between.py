@@ -10,6 +10,8 @@ from isthmus.report.connectivity import CONVENTIONS, curve_figures, definitions
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
+_CURVATURE = ("loss", "largest", "smallest", "trace", "trace_reach")
+
 
 def paths_section(values: Mapping[str, Any], words: Words) -> Section:
     """A line and a learned curve between two solutions, and the layers one by one."""
@@ -36,6 +38,9 @@ def paths_section(values: Mapping[str, Any], words: Words) -> Section:
         ]
         columns = [words("layers.layer"), words("convention.loss_barrier"), words("convention.error_barrier")]
         tables.append(Table(words(f"layers.{values['layers']['mode']}"), columns, rows))
+    if values.get("curvature"):
+        drawn += _curvature_figures(values["curvature"], words)
+        tables.append(_curvature_table(values["curvature"], words))
     line = values["curves"]["line"]
     text = [words("barrier.text", policy=line["normalisation"], examples=line["examples"])]
     if values["learned"]:
@@ -70,10 +75,13 @@ def surface_section(values: Mapping[str, Any], words: Words) -> Section:
         for mark, score in zip(marks, values["scores"], strict=False)
     ]
     columns = [words("plane.solution"), words("plane.x"), words("plane.y"), words("curve.loss"), words("curve.error")]
+    drawn = [Figure(words("plane.title"), spec, description=said)]
+    if values.get("curvature"):
+        drawn.append(_curvature_map(values["curvature"], marks, words))
     return Section(
         words("plane.title"),
         text=[words("plane.text", policy=values["normalisation"])],
-        figures=[Figure(words("plane.title"), spec, description=said)],
+        figures=drawn,
         tables=[Table(words("plane.solutions"), columns, table)],
         headline=said,
     )
@@ -122,3 +130,47 @@ def _layers_figure(layers: Mapping[str, Any], words: Words) -> Figure:
     spec = figures.strips(rows, x="t", y="layer", value="loss", x_title=words("curve.axis"), title=words("curve.loss"))
     said = "; ".join(f"{n}: {h:.3g}" for n, h in zip(layers["layers"], layers["heights"]["loss_barrier"], strict=True))
     return Figure(words(f"layers.{layers['mode']}"), spec, description=said)
+
+
+def _curvature_figures(curves: Mapping[str, Any], words: Words) -> list[Figure]:
+    """The largest eigenvalue and the trace along every path."""
+    named = {words(f"path.{name}"): curve for name, curve in curves.items()}
+    drawn = []
+    for kind in ("largest", "trace"):
+        rows = [
+            {"series": name, "t": t, "value": value}
+            for name, curve in named.items()
+            for t, value in zip(curve["positions"], curve[kind], strict=True)
+        ]
+        title = words(f"curvature.{kind}")
+        spec = figures.curves(rows, x="t", y="value", x_title=words("curve.axis"), y_title=title, order=list(named))
+        said = "; ".join(f"{name}: {min(c[kind]):.3g} … {max(c[kind]):.3g}" for name, c in named.items())
+        drawn.append(Figure(title, spec, caption=words("curvature.caption"), description=said))
+    return drawn
+
+
+def _curvature_table(curves: Mapping[str, Any], words: Words) -> Table:
+    rows = [
+        [words(f"path.{name}"), t, *(curve[kind][place] for kind in _CURVATURE)]
+        for name, curve in curves.items()
+        for place, t in enumerate(curve["positions"])
+    ]
+    columns = [
+        words("curvature.path"),
+        words("curvature.position"),
+        *(words(f"curvature.{kind}") for kind in _CURVATURE),
+    ]
+    return Table(words("curvature.title"), columns, rows)
+
+
+def _curvature_map(values: Mapping[str, Any], marks: list[dict[str, Any]], words: Words) -> Figure:
+    """The largest eigenvalue on a plane; coarser than the loss."""
+    rows = [
+        {"x": x, "y": y, "loss": values["largest"][i][j]}
+        for i, x in enumerate(values["first"])
+        for j, y in enumerate(values["second"])
+    ]
+    title = words("curvature.largest")
+    spec = figures.plane(rows, marks, x_title=words("plane.x"), y_title=words("plane.y"), title=title)
+    said = f"{min(row['loss'] for row in rows):.3g} … {max(row['loss'] for row in rows):.3g}"
+    return Figure(title, spec, caption=words("curvature.caption"), description=said)

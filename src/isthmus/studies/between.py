@@ -37,7 +37,7 @@ from isthmus.core.status import Status
 from isthmus.core.weights import Weights, lerp
 from isthmus.curvature import PathCurvature, PlaneCurvature, Probe, along_path, over_plane
 
-# Of the eigenpairs' residuals, as a share of the eigenvalue: a figure shows no more, and a tenth of it costs twice as much.
+# Of the eigenpairs' residuals, as a share of the eigenvalue: a figure shows no more.
 _TOLERANCE = 1e-2
 
 

@@ -39,4 +39,13 @@ TEXTS = {
     "path.metric.distance_to_end": "Distance of the outputs to the end's",
     "path.metric.disagreement_with_start": "Disagreement with the start",
     "path.metric.disagreement_with_end": "Disagreement with the end",
+    "curvature.title": "Curvature of the training loss along the paths",
+    "curvature.path": "Path",
+    "curvature.position": "Position",
+    "curvature.loss": "Training loss (nats)",
+    "curvature.largest": "Largest Hessian eigenvalue",
+    "curvature.smallest": "Smallest eigenvalue",
+    "curvature.trace": "Trace of the Hessian",
+    "curvature.trace_reach": "Trace ± (95 %)",
+    "curvature.caption": "Of the training loss as the weights stand: rescaling ReLU units changes these numbers without changing the function, so compare points of one path rather than networks.",
 }

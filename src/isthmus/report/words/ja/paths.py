@@ -39,4 +39,13 @@ TEXTS = {
     "path.metric.distance_to_end": "終点の出力との距離",
     "path.metric.disagreement_with_start": "始点との予測の不一致",
     "path.metric.disagreement_with_end": "終点との予測の不一致",
+    "curvature.title": "経路に沿った学習損失の曲率",
+    "curvature.path": "経路",
+    "curvature.position": "位置",
+    "curvature.loss": "学習損失（nat）",
+    "curvature.largest": "ヘッセ行列の最大固有値",
+    "curvature.smallest": "最小固有値",
+    "curvature.trace": "ヘッセ行列のトレース",
+    "curvature.trace_reach": "トレースの ±（95 %）",
+    "curvature.caption": "重みをそのままにした学習損失の曲率です。ReLU ユニットの尺度を変えると関数は同じでもこの値は変わるため、ネットワーク同士ではなく 1 本の経路上の点を比べてください。",
 }
