@@ -48,6 +48,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "independent": ("initialisation", "order", "augmentation"),
     "siblings": ("order", "augmentation"),
 }
+_TOGETHER, _AT_ONCE = 32, 250  # points of lines, and examples, that go through the network together on a GPU
 # (what is lowered, below what): gains of the first over the second must be positive.
 CLAIMS = (
     *((way, "naive") for way in WAYS),
@@ -136,7 +137,7 @@ class _Family:
     def heights(self, moving: Callable[[int, int], Weights] | None) -> dict[str, PairBarriers]:
         """Barriers of the training and the test loss."""
         return {
-            part: barriers(self.solutions, objective, moving=moving, points=self.points)
+            part: barriers(self.solutions, objective, moving=moving, points=self.points, together=_TOGETHER)
             for part, objective in (("training", self.training), ("test", self.test))
         }
 
@@ -175,8 +176,8 @@ def _cell(recipe: Recipe, family: str, data: Data, asked: argparse.Namespace) ->
         [to(replica.weights, device=asked.device) for replica in kept],
         scopes_of(symmetry),
         network,
-        Objective(network, data.train_inputs[measured], data.train_targets[measured], batch_size=asked.measured),
-        Objective(network, data.test_inputs[measured], data.test_targets[measured], batch_size=asked.measured),
+        Objective(network, data.train_inputs[measured], data.train_targets[measured], batch_size=_AT_ONCE),
+        Objective(network, data.test_inputs[measured], data.test_targets[measured], batch_size=_AT_ONCE),
         data.train_inputs[watched].to(asked.match_on),
         asked.points,
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,7 +119,9 @@ class Bench:
         inputs, targets = (
             getattr(self.data, f"{part}_{kind}")[: self.asked.measured] for kind in ("inputs", "targets")
         )
-        return Objective(Network.of(self.module), inputs, targets, batch_size=self.asked.measured)
+        # Many networks go through it together, and images take memory at every layer.
+        at_once = 1000 if self.data_name == "cifar10" else self.asked.measured
+        return Objective(Network.of(self.module), inputs, targets, batch_size=at_once)
 
     def glass(self) -> dict[str, Any]:
         """Overlaps, P(q), hierarchy, families."""
@@ -140,6 +143,7 @@ class Bench:
                 symmetry=self.symmetry,
                 objective=self.objective("test"),
                 spawned=([one.weights for one in spawned], [str(one.recipe.initialisation_seed) for one in spawned]),
+                together=32,
                 progress=told(f"{self.name}: glass"),
             )
         _tell(seconds)
@@ -164,6 +168,7 @@ class Bench:
             objective=self.objective("test"),
             families={name: str(one.recipe.subset_seed) for name, one in zip(names, replicas, strict=True)},
             planted=False,
+            together=32,
             progress=told(f"{self.name}: subsets"),
         )
         return {**self._said(replicas), "subset": part.subset, "glass": _slim(plain(found))}
@@ -175,8 +180,9 @@ class Bench:
         manners = {
             "random": Manner("random", asked.steps, asked.walkers, _every(asked.steps), size=asked.size,
                              descend=tuple(asked.descend)),
-            "metropolis": Manner("metropolis", asked.thermal, asked.walkers, _every(asked.thermal),
-                                 temperature=asked.temperature),
+            **{f"metropolis at {temperature:g}": Manner("metropolis", asked.thermal, asked.walkers,
+                                                        _every(asked.thermal), temperature=temperature)
+               for temperature in asked.temperatures},
         }  # fmt: skip
         found: dict[str, Any] = {}
         for name, manner in manners.items():
@@ -308,8 +314,9 @@ def _units(cell: Mapping[str, Any]) -> int:
     return next(iter(cell["permutations"].values()))["units"]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(values: Sequence[float | None]) -> float:
+    """What is not finite is written as nothing."""
+    return sum(math.nan if value is None else value for value in values) / len(values)
 
 
 def _tables(cells: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, Any]]) -> str:
@@ -318,9 +325,10 @@ def _tables(cells: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, An
     for cell in (each for each in cells if "glass" in each):
         for each in cell["glass"]["arrangements"]:
             verdict, recovered = each["verdict"], each["recovery"]
-            row = [cell["name"], each["label"], len(each["overlaps"]["labels"]), shown(each["distribution"]["mean"])]
-            row += [shown(each["distribution"]["spread"]), shown(verdict["gap"]), shown(verdict["cophenetic"])]
-            row += [f"{verdict['p']:.3g}", "yes" if verdict["hierarchical"] else "no"]
+            row = [cell["name"], each["label"], len(each["overlaps"]["labels"])]
+            row += [shown(each["distribution"][name]) for name in ("mean", "spread")]
+            row += [shown(verdict[name]) if verdict else "–" for name in ("gap", "cophenetic")]
+            row += [f"{verdict['p']:.3g}", "yes" if verdict["hierarchical"] else "no"] if verdict else ["–", "–"]
             rows.append([*row, f"{recovered['score']:.2f} (p {recovered['p']:.2g})" if recovered else "–"])
     columns = ["cell", "arrangement", "networks", "mean q", "spread of q", "K_KH", "cophenetic", "p", "hierarchical"]
     text.append(markdown([*columns, "families found (Rand)"], rows))
@@ -380,17 +388,17 @@ def _arguments() -> argparse.Namespace:
     words.add_argument("--examples", type=int, help="use at most so many training and test examples")
     words.add_argument("--measured", type=int, default=3000, help="examples that losses are measured on")
     words.add_argument("--walkers", type=int, default=8)
-    words.add_argument("--steps", type=int, default=400, help="of the random walks")
-    words.add_argument("--size", type=float, default=0.05, help="of a random step, as a share of the start's length")
-    words.add_argument("--descend", nargs="+", type=int, default=[50, 200, 400], help="steps before descents")
+    words.add_argument("--steps", type=int, default=800, help="of the random walks")
+    words.add_argument("--size", type=float, default=0.1, help="of a random step, as a share of the start's length")
+    words.add_argument("--descend", nargs="+", type=int, default=[100, 200, 400, 800], help="steps before descents")
     words.add_argument("--thermal", type=int, default=2000, help="steps of the Metropolis walks")
-    words.add_argument("--temperature", type=float, default=1e-5, help="of the Metropolis walks, in nats")
+    words.add_argument("--temperatures", nargs="+", type=float, default=[1e-4, 1e-2], help="of them, in nats")
     words.add_argument("--permuted", type=int, default=6, help="networks whose permuted copies are measured")
     words.add_argument("--flat", type=int, default=4, help="networks whose flatness is measured")
     words.add_argument("--grid-rates", nargs="+", type=float, default=[0.05, 0.1, 0.2])
-    words.add_argument("--grid-batches", nargs="+", type=int, default=[16, 64, 256])
+    words.add_argument("--grid-batches", nargs="+", type=int, default=[16, 64, 128])
     words.add_argument("--grid-networks", type=int, default=3, help="of each setting")
-    words.add_argument("--grid-epochs", type=int, default=30)
+    words.add_argument("--grid-epochs", type=int, default=40)
     words.add_argument("--grid-examples", type=int, default=4000)
     words.add_argument("--target", type=float, default=0.4, help="training loss at which flatness is compared")
     return words.parse_args()
