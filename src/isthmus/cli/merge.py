@@ -83,7 +83,10 @@ def merge(
         evaluate=evaluate, predict=predict, report=report, network=model is not None and data is not None,
         base=base is not None or config is not None, keep=bool(keep),
     )  # fmt: skip
-    paths, chosen = list(models or []), {"weight": weight, "density": density, "scale": scale, "dtype": dtype}
+    paths, chosen = (
+        inputs.expanded(models or []),
+        {"weight": weight, "density": density, "scale": scale, "dtype": dtype},
+    )
     told: dict[str, Any] = {}
 
     def case() -> Case:

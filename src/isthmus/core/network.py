@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from isthmus.core.errors import WeightsError, listed
 from isthmus.core.weights import Weights, pick, stack
@@ -42,7 +43,16 @@ class Network:
 
     @classmethod
     def of(cls, module: nn.Module) -> Network:
-        """Make a network from any module. The module is left as it is; tensors are shared with it, never written."""
+        """Make a network from any module. The module is left as it is; tensors are shared with it, never written.
+
+        Raises:
+            WeightsError: a lazy layer has no weights yet.
+        """
+        if unmade := [name for name, tensor in module.named_parameters() if is_lazy(tensor)]:
+            raise WeightsError(
+                f"a network must have its weights, but those of lazy layers are not made: {listed(unmade)}; call the "
+                "module on an example once"
+            )
         weights = {name: tensor.detach() for name, tensor in module.state_dict().items()}
         # Quantised modules keep whole numbers as parameters, which cannot have a gradient.
         parameters = tuple(
