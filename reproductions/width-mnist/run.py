@@ -1,285 +1,229 @@
 """Does the barrier fall with the width? One hidden layer on MNIST and Fashion-MNIST, all pairs of a set of networks.
 
 Trains networks that share nothing (initialisation and order of the data differ), matches every pair by weights and by
-activations, and measures the loss on the straight line between them: as they are, and after matching. Every width of
-every data set is written as soon as it is done, and a second start does only what is missing.
+activations, and measures the loss on the straight line between them: as they are, and after matching. Several ways of
+starting and training are compared, since what is left of the random initial weights cannot be matched. Every cell (data
+set, way, width) is written as soon as it is done, and a second start does only what is missing.
 
-    python run.py --data FOLDER --output OUT
+    PYTHONPATH=. python reproductions/width-mnist/run.py --data FOLDER --output OUT
 
 FOLDER holds ``mnist.npz`` and ``fashion-mnist.npz`` (``x``, ``y``, ``x_test``, ``y_test``; pixels as bytes, examples ×
-1 × 28 × 28), or folders ``mnist`` and ``fashion-mnist`` with the four published files. OUT gets one file for each cell,
-``results.json`` with everything, and ``results.md`` with the table.
+1 × 28 × 28), or folders ``mnist`` and ``fashion-mnist`` with the four published files.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import time
+import functools
 from collections.abc import Mapping, Sequence
 from json import loads
 from pathlib import Path
 from typing import Any
 
 import torch
+from reproductions.common import (
+    Bench,
+    Cells,
+    Phase,
+    arguments,
+    corrected,
+    loaded,
+    markdown,
+    say,
+    shown,
+    told,
+)
 
 from isthmus.connect import PairBarriers, barriers
-from isthmus.core.files import write_text
-from isthmus.core.network import Network
-from isthmus.core.objective import Objective
-from isthmus.core.progress import Progress
-from isthmus.core.provenance import provenance
-from isthmus.core.record import plain, to_json
-from isthmus.core.statistics import Interval, over_networks, over_pairs
-from isthmus.core.weights import Weights
-from isthmus.discover import discover
-from isthmus.studies.comparison import Method, compare
-from isthmus.studies.factors.trends import holm, jonckheere
-from isthmus.train import Recipe, train
-from isthmus.zoo import build, load_data
-from isthmus.zoo.data import Data, arrays_of, images
+from isthmus.core.record import plain
+from isthmus.core.statistics import over_networks, over_pairs
+from isthmus.studies.factors.trends import jonckheere
+from isthmus.train import Recipe
+from isthmus.zoo.data import Data
 
-METHODS: tuple[Method, ...] = ("naive", "weights", "activations")
+METHODS = ("naive", "weights", "activations")
 CONVENTIONS = ("loss_barrier", "error_barrier", "midpoint")
 # Training-loss barrier after weight matching, mean and deviation over 51 pairs, as published (arXiv 2404.06498).
 PUBLISHED = {"mnist": {16: (0.312, 0.12), 64: (0.0493, 0.009), 256: (0.0060, 0.0006)}}
+# Ways of starting and training, by name: what each changes of SGD at .1 without momentum over ten epochs from He's
+# initial weights (normal, variance 2/fan-in).
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "he": {},
+    "torch": {"initialisation": "torch"},
+    "small": {"initialisation": "torch", "initial_scale": 0.1},
+    "momentum": {"initialisation": "torch", "momentum": 0.9},
+    "small-momentum": {"initialisation": "torch", "initial_scale": 0.1, "momentum": 0.9},
+    "decay": {"initialisation": "torch", "initial_scale": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    "long": {"initialisation": "torch", "epochs": 40},
+    "slow": {"initialisation": "torch", "initial_scale": 0.1, "rate": 0.02, "epochs": 40},
+}
+WIDE = 128  # the first run's barriers after weight matching rose above this width
 
 
 def main() -> None:
     """Run what is missing, then write the table."""
     asked = _arguments()
-    began = time.perf_counter()
-    cells: list[dict[str, Any]] = []
-    for name in asked.sets:
-        data: Data | None = None
-        for width in asked.widths:
-            file = asked.output / "cells" / f"{name}-{width}-{_mark(asked)}.json"
-            if file.exists():
-                cells.append(loads(file.read_text(encoding="utf-8")))
-                _say(f"{name} {width}: there already")
-                continue
-            data = data if data is not None else _loaded(name, asked)
-            cells.append(_cell(data, width, asked, began))
-            write_text(file, to_json(cells[-1]))
-    found = {"question": __doc__, "settings": _settings(asked), "cells": cells, "trends": _trends(cells)}
-    write_text(asked.output / "results.json", to_json({**found, "published": PUBLISHED, "provenance": provenance()}))
-    write_text(asked.output / "results.md", table := _table(cells, found["trends"]))
-    _say(f"\n{table}\n{asked.output / 'results.json'} has everything; {time.perf_counter() - began:.0f} s")
+    cells = Cells(asked.output, _settings(asked))
+    for part in asked.parts:
+        name, way, widths = part.split(":")
+        data = functools.cache(lambda name=name: loaded(name, asked.data, device=asked.device, examples=asked.examples))
+        for width in map(int, widths.split(",")):
+            cells(f"{name}-{way}-{width}", lambda data=data, way=way, width=width: _cell(data(), way, width, asked))
+    for file in asked.also:
+        known = {cell["name"] for cell in cells.found}
+        cells.found += [c for c in loads(file.read_text(encoding="utf-8"))["cells"] if c["name"] not in known]
+    cells.found.sort(key=lambda cell: (cell["data"] != "mnist", list(WAYS).index(cell["way"]), cell["width"]))
+    trends = _trends(cells.found)
+    cells.write(__doc__, _table(cells.found, trends), trends=trends, ways=WAYS, published=PUBLISHED)
 
 
-def _cell(data: Data, width: int, asked: argparse.Namespace, began: float) -> dict[str, Any]:
+def _cell(data: Data, way: str, width: int, asked: argparse.Namespace) -> dict[str, Any]:
     """Train one width and measure all pairs."""
-    seconds: dict[str, float] = {}
-    recipe = _recipe(data, width, asked)
-    with _Phase("training", seconds):
-        replicas = train(
-            recipe.replicates(asked.networks),
-            data=data,
-            module=build,
-            device=asked.device,
-            engine=asked.engine,
-            progress=_told(f"{data.name} {width}: training"),
-        )
-    kept = [replica for replica in replicas if not replica.diverged]
-    solutions = [replica.weights for replica in kept]
-    module = build(recipe)
-    with _Phase("symmetry", seconds):
-        symmetry = discover(module, data.train_inputs[:2].cpu())
-    network = Network.of(module)
-    training = Objective(network, data.train_inputs, data.train_targets, batch_size=asked.evaluate)
-    test = Objective(network, data.test_inputs, data.test_targets, batch_size=asked.evaluate)
-    with _Phase("matching and barriers of the training loss", seconds):
-        comparison = compare(
-            solutions,
-            training,
-            symmetry=symmetry,
-            inputs=data.train_inputs,
-            methods=METHODS,
-            points=asked.points,
-            progress=_told(f"{data.name} {width}: pairs"),
-        )
-    with _Phase("barriers of the test loss", seconds):
-        on_test = {name: _on_test(name, solutions, test, comparison.matches, asked.points) for name in METHODS}
-    cell = {
+    recipe = _recipe(data, way, width, asked)
+    bench = Bench(recipe, asked.networks, data, engine=asked.engine, at_once=asked.at_once)
+    found = {
+        part: {method: _measured(bench, method, part, asked) for method in METHODS} for part in ("training", "test")
+    }
+    ends = {part: [bench.objective(part)(weights) for weights in bench.solutions] for part in found}
+    means = {method: found["training"][method].intervals["loss_barrier"] for method in METHODS}
+    say(f"{data.name} {way} {width}: " + ", ".join(f"{method} {interval}" for method, interval in means.items()))
+    return {
         "data": data.name,
         "fingerprint": data.fingerprint,
+        "way": way,
         "width": width,
         "recipe": recipe.to_dict(),
-        "engine": replicas[0].engine,
-        "diverged": len(replicas) - len(kept),
-        "log10_size": symmetry.log10_size,
-        "training_loss": [replica.train.loss for replica in kept if replica.train],
-        "test_error": [replica.test.error for replica in kept if replica.test],
-        "training": _heights(comparison.barriers),
-        "test": _heights(on_test),
-        "gain": {method: _gain(comparison.barriers, method) for method in METHODS[1:]},
-        "seconds": seconds,
-        "provenance": provenance(),
+        "engine": bench.trained_by,
+        "diverged": asked.networks - len(bench.solutions),
+        "log10_size": bench.symmetry.log10_size,
+        "training_loss": over_networks([end.loss for end in ends["training"]]),
+        "test_error": over_networks([end.error for end in ends["test"]]),
+        **{part: {method: kept(one) for method, one in heights.items()} for part, heights in found.items()},
+        "gain": {method: _gain(found["training"], method) for method in METHODS[1:]},
+        "seconds": dict(bench.seconds),
     }
-    means = {method: comparison.barriers[method].intervals["loss_barrier"] for method in METHODS}
-    text = ", ".join(f"{method} {interval}" for method, interval in means.items())
-    _say(f"{data.name} {width}: {text}; {time.perf_counter() - began:.0f} s so far")
-    return plain(cell)
 
 
-def _on_test(
-    method: str, solutions: Sequence[Weights], test: Objective, matches: Mapping[str, Mapping], points: int
-) -> PairBarriers:
-    """The test loss on the same lines: the permutations are those found before."""
-
-    def moving(first: int, second: int) -> Weights:
-        return matches[method][first, second].permutation.apply(solutions[second])
-
-    return barriers(solutions, test, points=points, moving=None if method == "naive" else moving)
+def _measured(bench: Bench, method: str, part: str, asked: argparse.Namespace) -> PairBarriers:
+    moving, objective = bench.moved(method), bench.objective(part)
+    with Phase(f"barriers of the {part} loss", bench.seconds):
+        what = f"{bench.data.name} {bench.recipe.network}: {method}, {part}"
+        return barriers(bench.solutions, objective, moving=moving, points=asked.points, progress=told(what))
 
 
-def _heights(found: Mapping[str, PairBarriers]) -> dict[str, Any]:
-    """By method and convention: the mean over pairs with its interval over networks, all pairs, and the mean curve."""
+def kept(found: PairBarriers) -> dict[str, Any]:
+    """The means over pairs with their intervals over networks, the loss barriers of the pairs, and the mean curve.
+
+    Pairs are in the order of the upper triangle: 1–2, 1–3, …
+    """
+    count = len(found.names)
+    rows, columns = torch.triu_indices(count, count, offset=1)
     return {
-        method: {
-            "positions": next(iter(barriers.curves.values())).positions,
-            "mean_curve": barriers.mean_loss,
-            **{name: {"mean": barriers.intervals[name], "pairs": barriers.heights[name]} for name in CONVENTIONS},
-        }
-        for method, barriers in found.items()
+        "mean": {name: found.intervals[name] for name in CONVENTIONS},
+        "networks": count,
+        "pairs": found.heights["loss_barrier"][rows, columns],
+        "mean_curve": found.mean_loss,
     }
 
 
-def _gain(found: Mapping[str, PairBarriers], method: str) -> Interval:
+def _gain(found: Mapping[str, PairBarriers], method: str) -> Any:
     """How much lower the barrier is after matching, pair by pair, with an interval over networks."""
-    return over_pairs(found["naive"].loss_barrier - found[method].loss_barrier)
+    return over_pairs(found["naive"].loss_barrier - found[method].loss_barrier, signed=True)
 
 
-def _trends(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Does the barrier fall with the width? Networks 1–2, 3–4, … of each width make pairs that share no network."""
+def _apart(heights: Mapping[str, Any]) -> list[float]:
+    """The loss barriers of networks 1–2, 3–4, …: pairs that share no network."""
+    count, pairs = heights["networks"], heights["pairs"]
+    starts = [first * count - first * (first + 1) // 2 for first in range(count)]
+    return [pairs[starts[first]] for first in range(0, count - 1, 2)]
+
+
+def _trends(cells: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Does the barrier fall with the width, and does it rise again above 128? Pairs that share no network."""
     trends = []
-    for name in dict.fromkeys(cell["data"] for cell in cells):
-        chosen = sorted((cell for cell in cells if cell["data"] == name), key=lambda cell: cell["width"])
+    for name, way in dict.fromkeys((cell["data"], cell["way"]) for cell in cells):
+        chosen = [cell for cell in cells if (cell["data"], cell["way"]) == (name, way)]
         for method in METHODS:
-            matrices = [cell["training"][method]["loss_barrier"]["pairs"] for cell in chosen]
-            apart = [[matrix[i][i + 1] for i in range(0, len(matrix) - 1, 2)] for matrix in matrices]
-            if len(apart) > 1:
-                trends.append({"data": name, "matching": method, **plain(jonckheere(apart))})
-    for trend, p in zip(trends, holm([trend["p"] for trend in trends]), strict=True):
-        trend["p_corrected"] = p
-    return trends
+            for over, least in (("all widths", 0), (f"widths above {WIDE}", WIDE + 1)):
+                samples = [_apart(cell["training"][method]) for cell in chosen if cell["width"] >= least]
+                if len(samples) > 1:
+                    trends.append(
+                        {"data": name, "way": way, "matching": method, "over": over, **plain(jonckheere(samples))}
+                    )
+    return corrected(trends)
 
 
 def _table(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any]]) -> str:
     """The results for people, in Markdown."""
-    head = "| data | width | training loss | test error | naive | weights | activations | published, weights |"
-    lines = [head, "| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    rows = []
     for cell in cells:
-        loss, error = (over_networks(cell[name]).estimate for name in ("training_loss", "test_error"))
-        shown = [_shown(cell["training"][method]["loss_barrier"]["mean"]) for method in METHODS]
+        heights = [shown(cell["training"][method]["mean"]["loss_barrier"]) for method in METHODS]
         known = PUBLISHED.get(cell["data"], {}).get(cell["width"])
         published = f"{known[0]} ± {known[1]}" if known else "–"
-        row = [cell["data"], cell["width"], f"{loss:.3g}", f"{error:.3g}", *shown, published]
-        lines.append("| " + " | ".join(map(str, row)) + " |")
-    lines += [
-        "",
-        "Barrier of the training loss (nats) above the line between the ends; 95 % intervals over networks.",
+        ends = [f"{cell[name]['estimate']:.3g}" for name in ("training_loss", "test_error")]
+        rows.append([cell["data"], cell["way"], cell["width"], *ends, *heights, published])
+    head = ["data", "way", "width", "training loss", "test error", *METHODS, "published, weights"]
+    lines = [
+        markdown(head, rows),
+        "Barrier of the training loss (nats) above the line between the ends; 95 % intervals over networks. Ways: "
+        + "; ".join(f"{name}: {_words(change)}" for name, change in WAYS.items())
+        + ".",
         "",
     ]
     lines += [
-        f"- {trend['data']}, {trend['matching']}: trend with width {trend['statistic']:+.2f} over disjoint pairs, "
-        f"p = {trend['p_corrected']:.2g} (Jonckheere–Terpstra, Holm)"
+        f"- {trend['data']}, {trend['way']}, {trend['matching']}, {trend['over']}: trend with width "
+        f"{trend['statistic']:+.2f} over disjoint pairs, p = {trend['p_corrected']:.2g} (Jonckheere–Terpstra, Holm)"
         for trend in trends
     ]
     return "\n".join(lines) + "\n"
 
 
-def _shown(mean: Mapping[str, Any]) -> str:
-    if mean["low"] is None:
-        return f"{mean['estimate']:.3g}"
-    return f"{mean['estimate']:.3g} [{mean['low']:.3g}, {mean['high']:.3g}]"
+def _words(change: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in change.items()) or "as said"
 
 
-def _recipe(data: Data, width: int, asked: argparse.Namespace) -> Recipe:
+def _recipe(data: Data, way: str, width: int, asked: argparse.Namespace) -> Recipe:
+    change = dict(WAYS[way])
+    start = {name: change.pop(name) for name in ("initialisation", "initial_scale") if name in change}
+    fields = {"rate": 0.1, "momentum": 0.0, "schedule": "cosine", "batch_size": 100, "epochs": asked.epochs or 10}
     return Recipe(
         network=f"mlp-{width}x1",
-        settings={"inputs": list(data.shape), "classes": data.classes},
+        settings={"inputs": list(data.shape), "classes": data.classes, **start},
         data=data.name,
-        optimiser=asked.optimiser,
-        rate=asked.rate,
-        momentum=asked.momentum,
-        schedule=asked.schedule,
-        batch_size=asked.batch,
-        epochs=asked.epochs,
+        **{**fields, **change},
     )
 
 
-def _loaded(name: str, asked: argparse.Namespace) -> Data:
-    """One data set from its file or its folder, on the device."""
-    file = asked.data / f"{name}.npz"
-    if file.exists():
-        arrays = arrays_of(file)
-        parts = (arrays[key] for key in ("x", "y", "x_test", "y_test"))
-        data = images(*parts, classes=10, name=name)
-    else:
-        data = load_data(name, asked.data / name)
-    return (data.limited(asked.examples) if asked.examples else data).to(asked.device)
-
-
 def _settings(asked: argparse.Namespace) -> dict[str, Any]:
-    """What the results depend on."""
-    names = ("networks", "points", "optimiser", "rate", "momentum", "schedule", "batch", "epochs", "examples")
-    return {name: getattr(asked, name) for name in names}
-
-
-def _mark(asked: argparse.Namespace) -> str:
-    return hashlib.sha256(to_json(_settings(asked)).encode()).hexdigest()[:10]
+    """What all cells depend on."""
+    return {name: getattr(asked, name) for name in ("networks", "points", "epochs", "examples")}
 
 
 def _arguments() -> argparse.Namespace:
-    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    words.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    words.add_argument("--output", type=Path, default=Path("width-mnist"), help="folder of the results")
-    words.add_argument("--sets", nargs="+", default=["mnist", "fashion-mnist"])
-    words.add_argument("--widths", nargs="+", type=int, default=[16, 32, 64, 128, 256, 512, 1024])
+    words = arguments(__doc__, "width-mnist")
+    words.add_argument(
+        "--parts",
+        nargs="+",
+        help=f"data set:way:widths, in this order; ways are {', '.join(WAYS)}",
+        default=[
+            "mnist:torch:256,1024,64,512,16",
+            "mnist:small:256,1024,64,512",
+            "fashion-mnist:he:16,64,256,1024,128,512,32",
+            "mnist:small-momentum:256,1024,64",
+            "mnist:slow:256,1024",
+            "mnist:decay:256,1024",
+            "fashion-mnist:small:256,1024,64",
+            "mnist:momentum:256",
+            "mnist:long:256",
+        ],
+    )
+    words.add_argument("--also", nargs="*", type=Path, default=[], help="recorded results whose cells count, too")
     words.add_argument("--networks", type=int, default=12, help="of each width; 4 or more for intervals")
-    words.add_argument("--epochs", type=int, default=10)
-    words.add_argument("--batch", type=int, default=100)
-    words.add_argument("--optimiser", default="sgd")
-    words.add_argument("--rate", type=float, default=0.1)
-    words.add_argument("--momentum", type=float, default=0.0)
-    words.add_argument("--schedule", default="cosine")
+    words.add_argument("--epochs", type=int, default=None, help="instead of ten, where the way does not say")
     words.add_argument("--points", type=int, default=25)
     words.add_argument("--examples", type=int, default=None, help="use at most so many training and test examples")
-    words.add_argument("--evaluate", type=int, default=5000, help="examples that go through the networks at once")
-    words.add_argument("--engine", default="auto")
-    words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    words.add_argument("--at-once", type=int, default=5000, help="examples that go through the networks at once")
     return words.parse_args()
-
-
-class _Phase:
-    """Adds up the seconds of what runs inside it."""
-
-    def __init__(self, name: str, seconds: dict[str, float]) -> None:
-        self.name, self.seconds = name, seconds
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.name] = round(time.perf_counter() - self.began, 2)
-
-
-def _told(what: str) -> Progress:
-    """A line every five seconds."""
-    last = time.perf_counter()
-
-    def told(done: float, total: float, label: str = "") -> None:
-        nonlocal last
-        if time.perf_counter() - last > 5:
-            last = time.perf_counter()
-            _say(f"{what} {done / total:.0%} {label}")
-
-    return told
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

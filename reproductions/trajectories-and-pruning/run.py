@@ -1,0 +1,298 @@
+"""Does one permutation serve all times of two trainings, and all levels of sparsity of two prunings?
+
+Trains networks that share nothing (initialisation, order and augmentation differ) and keeps checkpoints; prunes as many
+by iterative magnitude pruning (IMP: remove a fifth of the weights by size over all layers, rewind, train again). Pairs
+that share no network are matched at every time or level, by weights and by activations, and each permutation is applied
+at every other time or level; weights also once for all times together (super-alignment). Measured is the error on the
+straight line between two checkpoints, on the test images, above the line between its ends. Times at chance level are
+left out of what is concluded. Every part is written as soon as it is done.
+
+    PYTHONPATH=. python reproductions/trajectories-and-pruning/run.py --data FOLDER --output OUT --case mlp
+
+FOLDER holds ``mnist.npz`` and ``cifar10.npz`` (``x``, ``y``, ``x_test``, ``y_test``; pixels as bytes) or folders
+``mnist`` and ``cifar10`` with the published files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from reproductions.common import Cells, Phase, arguments, loaded, markdown, shown, told
+from torch import Tensor
+
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective
+from isthmus.core.record import plain
+from isthmus.core.statistics import over_networks
+from isthmus.core.weights import Weights, to
+from isthmus.studies.claims import Networks, check_claims
+from isthmus.studies.factors.trends import holm
+from isthmus.train import Recipe, Replica, train
+from isthmus.zoo import build
+from isthmus.zoo.data import Data
+
+METHODS = ("weights", "activations")
+CHANCE = 0.8  # test errors above this are at chance level, or nearly: nine tenths would be guessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network on one data set; recipes without the epochs."""
+
+    data: str
+    recipe: Mapping[str, Any]
+    networks: int
+    epochs: int
+    pruning_epochs: int
+    rewind: int
+    levels: int
+
+
+CASES = {
+    "mlp": Case(
+        "mnist", {"network": "mlp-128x2", "rate": 0.1, "momentum": 0.0, "batch_size": 100}, 16, 10, 10, 300, 12
+    ),
+    "resnet20": Case(
+        "cifar10",
+        {
+            "network": "resnet20-layer",
+            "rate": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "batch_size": 128,
+            "augmentation": ["crop", "flip"],
+        },
+        8,
+        10,
+        6,
+        172,
+        6,
+    ),
+}
+
+
+def main() -> None:
+    """Run what is missing, then write the tables."""
+    asked = _arguments()
+    case = CASES[asked.case]
+    cells = Cells(asked.output, _settings(asked))
+    data = functools.cache(lambda: loaded(case.data, asked.data, device=asked.device, examples=asked.examples))
+    trainings = functools.cache(lambda: _trainings(data(), case, asked))
+    prunings = functools.cache(lambda: _prunings(data(), case, asked))
+    for method, (claim, runs) in (
+        (m, part) for m in METHODS for part in (("times", trainings), ("sparsity", prunings))
+    ):
+        if claim in asked.claims and method in asked.methods:
+            cells(f"{asked.case}-{claim}-{method}", functools.partial(_cell, asked, claim, method, data, runs))
+    cells.write(__doc__, _tables(cells.found), comparisons=_comparisons(cells.found))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
+    """Trainings or prunings: for each network its weights at every time or level."""
+
+    recipe: Recipe
+    engine: str
+    seconds: float
+    labels: tuple[str, ...]
+    weights: Sequence[Sequence[Weights]]
+
+
+def _trainings(data: Data, case: Case, asked: argparse.Namespace) -> Runs:
+    """Checkpoints at steps that double, and the end."""
+    recipe = _recipe(case, data, asked.epochs or case.epochs, asked)
+    total = recipe.total_steps(len(data.train_targets))
+    steps = tuple(sorted({max(1, total >> power) for power in range(asked.times)}))
+    replicas, seconds = _trained(dataclasses.replace(recipe, checkpoints=steps), data, case, asked, "training")
+    weights = [[replica.checkpoints[step] for step in steps] for replica in replicas]
+    return Runs(replicas[0].recipe, replicas[0].engine, seconds, tuple(map(str, steps)), weights)
+
+
+def _prunings(data: Data, case: Case, asked: argparse.Namespace) -> Runs:
+    """Every level of sparsity, the dense network first."""
+    recipe = _recipe(case, data, asked.epochs or case.pruning_epochs, asked)
+    levels, rewind = asked.levels or case.levels, min(case.rewind, recipe.total_steps(len(data.train_targets)) // 4)
+    pruned = dataclasses.replace(recipe, pruning_levels=levels, pruning_rate=0.2, rewind=rewind)
+    replicas, seconds = _trained(pruned, data, case, asked, "pruning")
+    labels = tuple(f"{level.density:.3f}" for level in replicas[0].levels)
+    return Runs(pruned, replicas[0].engine, seconds, labels, [[level.weights for level in r.levels] for r in replicas])
+
+
+def _trained(
+    recipe: Recipe, data: Data, case: Case, asked: argparse.Namespace, what: str
+) -> tuple[Sequence[Replica], float]:
+    phase: dict[str, float] = {}
+    with Phase(what, phase):
+        replicas = train(
+            recipe.replicates(asked.networks or case.networks),
+            data=data,
+            module=build,
+            device=asked.device,
+            engine=asked.engine,
+            scores="never",
+            progress=told(f"{asked.case}: {what}"),
+        )
+    return [replica for replica in replicas if not replica.diverged], phase[what]
+
+
+def _cell(
+    asked: argparse.Namespace, claim: str, method: str, data: Callable[[], Data], runs: Callable[[], Runs]
+) -> dict[str, Any]:
+    """The claim about times or sparsity by one method, with the error of every network at every time or level."""
+    found, seconds = runs(), {}
+    module = build(found.recipe).to(asked.device)
+    group = Networks(
+        asked.case,
+        module,
+        [run[-1] for run in found.weights],
+        **{"times": {"trajectories": found.weights, "steps": found.labels}}.get(claim, {}),
+        **{"sparsity": {"prunings": found.weights, "densities": found.labels}}.get(claim, {}),
+    )
+    with Phase("matching and barriers", seconds):
+        tested = check_claims(
+            [group], data(), methods=(method,), wanted=(claim,), points=asked.points, progress=told(f"{claim} {method}")
+        )
+    result = getattr(tested.tested[0], claim)
+    test = Objective(Network.of(module), data().test_inputs, data().test_targets, batch_size=2000)
+    with Phase("errors", seconds):
+        errors = [[test(to(weights, device=asked.device)).error for weights in run] for run in found.weights]
+    return {
+        "case": asked.case,
+        "claim": claim,
+        "method": method,
+        "recipe": found.recipe.to_dict(),
+        "engine": found.engine,
+        "data": data().fingerprint,
+        "examples": [len(data().train_targets), len(data().test_targets)],
+        "networks": len(found.weights),
+        "labels": found.labels,
+        "test_error": torch.tensor(errors).mean(0),
+        **{name: getattr(result, name) for name in ("heights", "naive", "random", "together")},
+        "seconds": {**seconds, "training": found.seconds},
+    }
+
+
+def _compared(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """What the claim comes to: heights by kind of permutation at every time or level, and differences pair by pair.
+
+    The permutation in question is that of the ends of training, or that of the dense networks.
+    """
+    heights = torch.tensor(cell["heights"], dtype=torch.float64)
+    one = len(cell["labels"]) - 1 if cell["claim"] == "times" else 0
+    kinds = {
+        "one": heights[:, one],
+        "own": heights.diagonal(dim1=1, dim2=2),
+        **{name: _numbers(cell[name]) for name in ("naive", "random", "together")},
+    }
+    counted = [t for t, error in enumerate(cell["test_error"]) if error <= CHANCE and t != one]
+    return {
+        "kinds": {name: [over_networks(column) for column in values.T] for name, values in kinds.items()},
+        "counted": counted,
+        "differences": {
+            "naive - one": _difference(kinds["naive"], kinds["one"], counted),
+            "own - one": _difference(kinds["own"], kinds["one"], counted),
+            "own - one, first half": _difference(kinds["own"], kinds["one"], counted[: (len(counted) + 1) // 2]),
+            "together - one": _difference(kinds["together"], kinds["one"], counted),
+        },
+        "connected": {name: float((values[:, counted] <= 0.02).double().mean()) for name, values in kinds.items()},
+        "holds": bool((kinds["one"][:, [*counted, one]] <= 0.02).all()),
+    }
+
+
+def _difference(first: Tensor, second: Tensor, counted: Sequence[int]) -> dict[str, Any]:
+    """The mean over times of first − second, pair by pair: over pairs, with Student's test (two-sided)."""
+    from scipy.stats import ttest_1samp
+
+    values = (first - second)[:, list(counted)].mean(1)
+    varied = len(values) > 1 and float(values.std()) > 0
+    p = float(ttest_1samp(values.numpy(), 0.0).pvalue) if varied else 1.0
+    return {"mean": over_networks(values), "higher": int((values > 0).sum()), "pairs": len(values), "p": p}
+
+
+def _comparisons(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Everything compared, Holm's correction over all tests of the case."""
+    found = {cell["name"]: plain(_compared(cell)) for cell in cells}
+    tests = [
+        test for one in found.values() for test in one["differences"].values() if test["mean"]["estimate"] is not None
+    ]
+    for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
+        test["p_corrected"] = p
+    return found
+
+
+def _tables(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The results for people, in Markdown."""
+    parts = []
+    for cell, found in zip(cells, _comparisons(cells).values(), strict=True):
+        times = cell["claim"] == "times"
+        names = {
+            "naive": "naive",
+            "random": "random",
+            "own": "own permutation",
+            "one": "permutation of the ends" if times else "permutation of the dense",
+            "together": "one for all",
+        }
+        rows = [
+            [label, f"{error:.3g}", *(shown(found["kinds"][kind][place]) for kind in names)]
+            for place, (label, error) in enumerate(zip(cell["labels"], cell["test_error"], strict=True))
+        ]
+        head = ["step" if times else "density", "test error", *names.values()]
+        pairs = len(cell["naive"])
+        parts += [f"## {cell['case']}, {cell['claim']}, by {cell['method']}", ""]
+        parts += [f"Error barrier; 95 % intervals over {pairs} pairs that share no network.", "", markdown(head, rows)]
+        for name, test in found["differences"].items():
+            if test["mean"]["estimate"] is not None:
+                parts += [
+                    f"- {name}: {shown(test['mean'])}, above 0 in {test['higher']} of {test['pairs']} pairs, "
+                    f"p = {test['p_corrected']:.2g} (Student, Holm)"
+                ]
+        parts += [f"- connected (2 %): {', '.join(f'{names[k]} {v:.0%}' for k, v in found['connected'].items())}", ""]
+    return "\n".join(parts) + "\n"
+
+
+def _numbers(values: Sequence[Sequence[float | None]]) -> Tensor:
+    """A table in plain values, where nothing stands for what could not be measured."""
+    return torch.tensor([[float("nan") if v is None else v for v in row] for row in values], dtype=torch.float64)
+
+
+def _recipe(case: Case, data: Data, epochs: int, asked: argparse.Namespace) -> Recipe:
+    return Recipe(
+        **case.recipe,
+        settings={"inputs": list(data.shape), "classes": data.classes},
+        data=data.name,
+        schedule="cosine",
+        warmup=100,
+        epochs=epochs,
+        last_batch="drop",
+        precision=asked.precision,
+    )
+
+
+def _settings(asked: argparse.Namespace) -> dict[str, Any]:
+    """What the results depend on, the claims and methods apart."""
+    names = ("case", "networks", "times", "levels", "points", "epochs", "precision", "examples")
+    return {name: getattr(asked, name) for name in names}
+
+
+def _arguments() -> argparse.Namespace:
+    words = arguments(__doc__, "trajectories-and-pruning")
+    words.add_argument("--case", choices=list(CASES), default="mlp")
+    words.add_argument("--claims", nargs="+", default=["times", "sparsity"])
+    words.add_argument("--methods", nargs="+", default=list(METHODS))
+    words.add_argument("--networks", type=int, default=None, help="instead of the case's own; pairs are half as many")
+    words.add_argument("--times", type=int, default=8, help="checkpoints, at steps that double")
+    words.add_argument("--levels", type=int, default=None, help="rounds of pruning instead of the case's own")
+    words.add_argument("--epochs", type=int, default=None, help="instead of the case's own")
+    words.add_argument("--precision", default="float32")
+    words.add_argument("--points", type=int, default=11)
+    words.add_argument("--examples", type=int, default=None, help="use at most so many training and test examples")
+    return words.parse_args()
+
+
+if __name__ == "__main__":
+    main()
