@@ -25,14 +25,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import Cells, Phase, disjoint, markdown, say, shown, told
+from reproductions.common import Cells, Phase, say, told
+from reproductions.heads_shown import WAYS, claims_of, tables_of
 
 from isthmus.align import ActivationMatching, Match, Matcher, WeightMatching
 from isthmus.connect import Line, PairBarriers, barrier, barriers
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
-from isthmus.core.record import plain
 from isthmus.core.statistics import over_networks
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.threads import in_threads
@@ -42,19 +42,11 @@ from isthmus.train import Recipe, train
 from isthmus.zoo import build
 from isthmus.zoo.data import Data
 
-SCOPES = ("ffn", "heads", "all")
-WAYS = tuple(f"{method} {scope}" for method in ("weights", "activations") for scope in SCOPES)
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "independent": ("initialisation", "order", "augmentation"),
     "siblings": ("order", "augmentation"),
 }
 _TOGETHER, _AT_ONCE = 32, 250  # points of lines, and examples, that go through the network together on a GPU
-# (what is lowered, below what): gains of the first over the second must be positive.
-CLAIMS = (
-    *((way, "naive") for way in WAYS),
-    *((f"{method} {more}", f"{method} {less}") for method in ("weights", "activations")
-      for more, less in (("heads", "ffn"), ("all", "heads"))),
-)  # fmt: skip
 
 
 def run(
@@ -79,8 +71,8 @@ def run(
     for family in asked.families:
         for width in asked.widths:
             cells(f"{family}-{width}", functools.partial(cell, width, family))
-            claims = _claims([each for each in cells.found if each["family"] == "independent"])
-            cells.write(question, _tables(cells.found, claims), claims=claims)
+            claims = claims_of([each for each in cells.found if each["family"] == "independent"])
+            cells.write(question, tables_of(cells.found, claims), claims=claims)
 
 
 def options(words: argparse.ArgumentParser, **defaults: Any) -> argparse.Namespace:
@@ -235,52 +227,6 @@ def _heights(found: PairBarriers) -> dict[str, Any]:
     names = ("loss_barrier", "error_barrier", "midpoint")
     pairs = {"pairs": found.heights["loss_barrier"]}
     return {"mean_curve": found.mean_loss, **{name: found.intervals[name] for name in names}, **pairs}
-
-
-def _claims(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Gains over disjoint pairs, which share no network; intervals hold together over all claims (Bonferroni)."""
-    level = 1 - 0.05 / max(1, len(cells) * (len(CLAIMS) + 1))
-    claims = []
-    for cell in cells:
-        pairs = {way: disjoint(parts["training"]["pairs"]) for way, parts in cell["barriers"].items()}
-        for lower, higher in (*CLAIMS, ("random", "naive")):
-            gain = over_networks([b - a for a, b in zip(pairs[lower], pairs[higher], strict=True)], level=level)
-            # A random permutation must lower nothing: its claim holds unless a gain is shown.
-            holds = not gain.low > 0 if lower == "random" else gain.low > 0
-            claims.append({"width": cell["width"], "lower": lower, "than": higher, "gain": plain(gain), "holds": holds})
-    return claims
-
-
-def _tables(cells: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, Any]]) -> str:
-    """The results for people, in Markdown."""
-    rows = []
-    for cell in cells:
-        means = {way: parts["training"]["loss_barrier"] for way, parts in cell["barriers"].items()}
-        start = [cell["family"], cell["width"], f"{cell['training_loss']['estimate']:.3g}"]
-        start += [f"{cell['test_loss']['estimate']:.3g}", f"{cell['test_error']['estimate']:.3g}"]
-        rows.append([*start, *(shown(means[way]) for way in ("naive", *WAYS, "random"))])
-    columns = ["family", "width", "training loss", "test loss", "test error", "naive", *WAYS, "random"]
-    text = [markdown(columns, rows), "Barrier of the training loss (nats); 95 % intervals over networks.\n"]
-    controls = [
-        [cell["family"], cell["width"], way, *(_mean(cell, way, part) for part in ("recovered", "before", "after"))]
-        for cell in cells
-        for way in cell["planted"]
-    ]
-    text += [
-        markdown(["family", "width", "planted, matched by", "units recovered", "barrier before", "after"], controls)
-    ]
-    judged = [
-        [each["width"], f"{each['lower']} < {each['than']}", shown(each["gain"]), "holds" if each["holds"] else "no"]
-        for each in claims
-        if each["lower"] != "random"
-    ]
-    text += [markdown(["width", "claim (independent)", "gain over disjoint pairs, Bonferroni", "verdict"], judged)]
-    return "\n".join(text)
-
-
-def _mean(cell: Mapping[str, Any], way: str, part: str) -> str:
-    found = [copy[part] for copy in cell["planted"][way]]
-    return f"{sum(found) / len(found):.3g}"
 
 
 def _settings(asked: argparse.Namespace) -> dict[str, Any]:
