@@ -59,7 +59,7 @@ def spawned(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Overlaps of the families that left common trunks, in the order of their dendrogram."""
     drawn = section(cell["glass"]).figures
     labels = [each["label"] for each in cell["glass"]["arrangements"]]
-    return drawn[labels.index("spawned")].spec
+    return dict(drawn[labels.index("spawned")].spec)
 
 
 def away(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import math
 
 import pytest
 import torch
 from torch import nn
 
 from isthmus.core.errors import SettingError
+from isthmus.discover import discover
 from isthmus.zoo import network, resolve
 from isthmus.zoo.networks import NETWORKS, is_network
 
@@ -82,6 +84,14 @@ def test_another_start():
     assert float(he["1.weight"].var()) == pytest.approx(6 * float(torchs["1.weight"].var()), rel=0.05)
     assert torch.equal(small["1.weight"], torchs["1.weight"] * 0.1)
     assert torch.equal(small["1.bias"], torchs["1.bias"])
+
+
+def test_a_language_model_has_all_its_symmetry():
+    module = network("gpt-8x1", inputs=(6,), classes=5, heads=2)
+    symmetry = discover(module, torch.randint(5, (2, 6)))
+    # The stream, the hidden units, the heads, and in each head the query-key and the value-output channels.
+    copies = math.prod(math.factorial(size) for size in (8, 32, 2, 4, 4, 4, 4))
+    assert symmetry.log10_size == pytest.approx(math.log10(copies))
 
 
 def test_known_sizes():
