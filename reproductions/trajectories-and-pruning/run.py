@@ -199,7 +199,11 @@ def _compared(cell: Mapping[str, Any]) -> dict[str, Any]:
             "own - one, first half": _difference(kinds["own"], kinds["one"], counted[: (len(counted) + 1) // 2]),
             "together - one": _difference(kinds["together"], kinds["one"], counted),
         },
-        "connected": {name: float((values[:, counted] <= 0.02).double().mean()) for name, values in kinds.items()},
+        "connected": {
+            name: float((values[:, counted] <= 0.02).double().mean())
+            for name, values in kinds.items()
+            if counted and not bool(values.isnan().any())
+        },
         "holds": bool((kinds["one"][:, [*counted, one]] <= 0.02).all()),
     }
 

@@ -98,7 +98,8 @@ def _cell(data: Data, way: str, width: int, asked: argparse.Namespace) -> dict[s
         "log10_size": bench.symmetry.log10_size,
         "training_loss": over_networks([end.loss for end in ends["training"]]),
         "test_error": over_networks([end.error for end in ends["test"]]),
-        **{part: {method: kept(one) for method, one in heights.items()} for part, heights in found.items()},
+        "training": {method: _kept(one) for method, one in found["training"].items()},
+        "test": {method: {"mean": _means(one)} for method, one in found["test"].items()},
         "gain": {method: _gain(found["training"], method) for method in METHODS[1:]},
         "seconds": dict(bench.seconds),
     }
@@ -111,7 +112,11 @@ def _measured(bench: Bench, method: str, part: str, asked: argparse.Namespace) -
         return barriers(bench.solutions, objective, moving=moving, points=asked.points, progress=told(what))
 
 
-def kept(found: PairBarriers) -> dict[str, Any]:
+def _means(found: PairBarriers) -> dict[str, Any]:
+    return {name: found.intervals[name] for name in CONVENTIONS}
+
+
+def _kept(found: PairBarriers) -> dict[str, Any]:
     """The means over pairs with their intervals over networks, the loss barriers of the pairs, and the mean curve.
 
     Pairs are in the order of the upper triangle: 1–2, 1–3, …
@@ -119,7 +124,7 @@ def kept(found: PairBarriers) -> dict[str, Any]:
     count = len(found.names)
     rows, columns = torch.triu_indices(count, count, offset=1)
     return {
-        "mean": {name: found.intervals[name] for name in CONVENTIONS},
+        "mean": _means(found),
         "networks": count,
         "pairs": found.heights["loss_barrier"][rows, columns],
         "mean_curve": found.mean_loss,
