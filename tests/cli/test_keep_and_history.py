@@ -87,7 +87,7 @@ def test_where_none_does_nothing_is_written_unless_forced(shell, family):
         ("a=a.npz:1.5", "the floor of a must lie above 0 and be at most 1"),
         ("a=a.npz:0.9:-1", "the priority of a must be above 0"),
         ("a=missing.npz:0.9", "there is none"),
-        ("a=wide.npz:0.9", "take the inputs of a"),
+        ("a=wide.npz:0.9", "shape (7,) of a"),
         ("a=labels.npz:0.9", "a: labels must lie in 0 … 4"),
         ("a=few.npz:0.9", "at least 20 examples"),
     ],

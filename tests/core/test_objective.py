@@ -10,16 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from isthmus.core.errors import DataError, WeightsError
-from isthmus.core.losses import answers
+from isthmus.core.losses import answers, check_labels, class_scores, cross_entropy, error, squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import (
-    Objective,
-    check_labels,
-    class_scores,
-    cross_entropy,
-    error,
-    squared_error,
-)
+from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.weights import stack
 
@@ -253,3 +246,24 @@ def test_gradients_in_half_precision_stay_in_its_range():
         network, torch.full((1000, 1), 100.0), torch.zeros(1000), metrics={}, loss=lambda o, _: o[:, 0]
     )
     assert float(objective.gradient(network.weights)[1]["weight"]) == pytest.approx(100.0, rel=1e-3)
+
+
+def test_some_of_the_examples():
+    objective = case()
+    chosen = torch.tensor([7, 2, 2])
+    for part, inputs, targets in (
+        (objective.over(chosen), objective.inputs[chosen], objective.targets[chosen]),
+        (objective.over(slice(3, 9)), objective.inputs[3:9], objective.targets[3:9]),
+        (objective.limited(4), objective.inputs[:4], objective.targets[:4]),
+    ):
+        assert part.inputs.equal(inputs)
+        assert part.targets.equal(targets)
+
+
+def test_a_trial_says_what_does_not_fit():
+    objective = case()
+    assert objective.tried("digits").shape == (2, 3)
+    with pytest.raises(DataError, match=r"take inputs of shape \(5,\) of digits, but: mat1"):
+        Objective(objective.network, torch.zeros(3, 5), torch.arange(3)).tried("digits")
+    with pytest.raises(DataError, match=r"digits: labels must lie in 0 … 2 .* got 0 … 3"):
+        Objective(objective.network, torch.zeros(4, 4), torch.arange(4)).tried("digits")

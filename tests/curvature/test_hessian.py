@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from isthmus.core.errors import DataError, WeightsError
+from isthmus.core.losses import cross_entropy, squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, cross_entropy, squared_error
+from isthmus.core.objective import Objective
 from isthmus.core.weights import to
 from isthmus.curvature import gauss_newton, hessian, kept
 

@@ -7,8 +7,9 @@ from torch import nn
 
 from isthmus.core.canonical import rescaled
 from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, squared_error
+from isthmus.core.objective import Objective
 from isthmus.core.symmetry import Site, Symmetry, UnitGroup
 from isthmus.core.weights import to
 from isthmus.curvature import adaptive_worst_case, random_sharpness, worst_case

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.losses import cross_entropy, squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, cross_entropy, squared_error
+from isthmus.core.objective import Objective
 from isthmus.core.score import Score
 from isthmus.core.status import Status
 from isthmus.merge import (

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from isthmus.core.errors import DataError, WeightsError
+from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, squared_error
+from isthmus.core.objective import Objective
 from isthmus.core.weights import flatten, to
 from isthmus.noise import PerExampleGradients, gradient_noise
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from isthmus.core.errors import SettingError
+from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, squared_error
+from isthmus.core.objective import Objective
 from isthmus.noise import (
     PerExampleGradients,
     gradient_under_augmentation,

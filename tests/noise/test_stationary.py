@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, squared_error
+from isthmus.core.objective import Objective
 from isthmus.noise import Bowl, PerExampleGradients, Sampled, Shaken, gradient_noise, predicted_variance, stationary
 
 VALUES = torch.tensor([0.4, 0.7, 1.0, 3.0], dtype=torch.float64)

@@ -178,13 +178,9 @@ def _training(case: Case) -> Any:
 
 def half_of(objective: Any, *, first: bool) -> Any:
     """One half of the test examples: a greedy soup is chosen on the first and measured on the second."""
-    import dataclasses
-
     middle = (len(objective.targets) + 1) // 2
     part = slice(0, middle) if first else slice(middle, None)
-    parts = tuple(tensor[part] for tensor in objective.parts)
-    chosen = parts if isinstance(objective.inputs, tuple) else parts[0]
-    return dataclasses.replace(objective, inputs=chosen, targets=objective.targets[part])
+    return objective.over(part)
 
 
 def aligner_of(align: str, case: Case, seed: int) -> Any:

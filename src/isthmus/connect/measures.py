@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
-from isthmus.core.objective import Objective, class_scores
+from isthmus.core.losses import class_scores
+from isthmus.core.objective import Objective
 from isthmus.core.weights import Weights
 
 Measure = Literal["calibration", "distance", "disagreement"]

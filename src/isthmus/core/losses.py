@@ -61,17 +61,18 @@ def counted(values: Tensor, targets: Tensor) -> Tensor:
     return (targets != IGNORED) | (values != 0)
 
 
-def check_labels(targets: Tensor, classes: int) -> None:
-    """Refuse labels outside 0 … classes − 1.
+def check_labels(targets: Tensor, classes: int, *, what: str = "") -> None:
+    """Refuse labels outside 0 … classes − 1; ``what`` names the data in the message.
 
     Raises:
         DataError: names the range that was found.
     """
+    name = f"{what}: labels" if what else "labels"
     if targets.is_floating_point():
-        raise DataError(f"labels must be whole numbers, got {targets.dtype}")
+        raise DataError(f"{name} must be whole numbers, got {targets.dtype}")
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
-        raise DataError(f"labels must lie in 0 … {classes - 1} (the model has {classes} outputs), got {low} … {high}")
+        raise DataError(f"{name} must lie in 0 … {classes - 1} (the model has {classes} outputs), got {low} … {high}")
 
 
 def answers(outputs: Any) -> Any:

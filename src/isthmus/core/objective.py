@@ -7,24 +7,15 @@ an uneven last batch has just its share. Labels of −100, torch's mark for padd
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from isthmus.core.errors import DataError, listed
-from isthmus.core.losses import (  # noqa: F401  (found here, too)
-    IGNORED,
-    PerExample,
-    check_labels,
-    class_scores,
-    counted,
-    cross_entropy,
-    error,
-    squared_error,
-)
+from isthmus.core.errors import DataError, first_line, listed
+from isthmus.core.losses import IGNORED, PerExample, answers, check_labels, counted, cross_entropy, error
 from isthmus.core.network import Network
 from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights, count, pick, stack
@@ -88,15 +79,41 @@ class Objective:
 
     def to(self, device: str | torch.device) -> Objective:
         """The same objective with its data on another device."""
-        parts = tuple(part.to(device) for part in self.parts)
-        inputs = parts if isinstance(self.inputs, tuple) else parts[0]
-        return dataclasses.replace(self, inputs=inputs, targets=self.targets.to(device))
+        return self._with(lambda data: data.to(device))
+
+    def over(self, which: slice | Tensor) -> Objective:
+        """The same objective over some of the examples only."""
+        return self._with(lambda data: data[which])
 
     def limited(self, examples: int) -> Objective:
         """The same objective over the first ``examples`` only."""
-        parts = tuple(part[:examples] for part in self.parts)
+        return self.over(slice(examples))
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Objective:
+        parts = tuple(change(part) for part in self.parts)
         inputs = parts if isinstance(self.inputs, tuple) else parts[0]
-        return dataclasses.replace(self, inputs=inputs, targets=self.targets[:examples])
+        return dataclasses.replace(self, inputs=inputs, targets=change(self.targets))
+
+    @torch.no_grad()
+    def tried(self, what: str) -> Any:
+        """The network's own answers for the first two examples, to say what does not fit before the work begins.
+
+        Args:
+            what: the data's name, for the message.
+
+        Raises:
+            DataError: the network does not take the inputs, or there are labels outside its classes.
+        """
+        inputs = tuple(part[:2] for part in self.parts)
+        try:
+            found = answers(self.network(self.network.weights, *self._cast(inputs, self.network.weights)))
+        except (RuntimeError, TypeError, IndexError, ValueError) as problem:
+            shapes = " and ".join(str(tuple(part.shape[1:])) for part in inputs)
+            reason = first_line(problem)
+            raise DataError(f"the model must take inputs of shape {shapes} of {what}, but: {reason}") from problem
+        if isinstance(found, Tensor) and found.dim() == self.targets.dim() + 1 == 2:
+            check_labels(self.targets, found.shape[1], what=what)
+        return found
 
     @torch.no_grad()
     def __call__(self, weights: Weights) -> Score:

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from isthmus.core.errors import DataError
-from isthmus.core.objective import Objective, check_labels
+from isthmus.core.losses import check_labels
+from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
 from isthmus.curvature.eigen import EigenPairs

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from isthmus.core.losses import answers
 from isthmus.core.objective import Objective
 from isthmus.core.operator import Operator
 from isthmus.core.weights import Weights
@@ -111,8 +112,8 @@ def split(outputs: Any) -> tuple[Tensor, Tensor, Any]:
         The differentiable parts of the output as one vector (empty if the weights that vary have no part in it); a leaf
         of the same entries; the output made again from it.
     """
-    if not isinstance(outputs, Tensor | tuple | list | dict) and isinstance(getattr(outputs, "logits", None), Tensor):
-        outputs = outputs.logits
+    if not isinstance(outputs, Tensor | tuple | list | dict):
+        outputs = answers(outputs)
     parts, structure = pytree.tree_flatten(outputs)
     varying = [place for place, part in enumerate(parts) if isinstance(part, Tensor) and part.requires_grad]
     if not varying:

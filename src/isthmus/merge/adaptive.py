@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
+from isthmus.core.losses import answers
 from isthmus.core.network import Network
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
@@ -144,7 +145,7 @@ class AdaMerging:
 
 def _entropy(outputs: Any) -> Tensor:
     """Mean entropy of the class distributions, in nats."""
-    logits = getattr(outputs, "logits", outputs)
+    logits = answers(outputs)
     logarithms = logits.float().log_softmax(-1) if logits.dtype != torch.float64 else logits.log_softmax(-1)
     return -(logarithms.exp() * logarithms).sum(-1).mean()
 

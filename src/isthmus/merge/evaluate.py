@@ -13,8 +13,9 @@ from torch import Tensor
 
 from isthmus.core.errors import WeightsError
 from isthmus.core.files import write_text
+from isthmus.core.losses import answers, cross_entropy
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, cross_entropy
+from isthmus.core.objective import Objective
 from isthmus.core.record import Record, to_json
 from isthmus.core.score import Score
 from isthmus.core.weights import Weights
@@ -119,7 +120,7 @@ class _Ensemble:
 
     def __call__(self, weights: Weights, *inputs: Any) -> Tensor:
         outputs = [self.network(own, *inputs) for own in self.solutions]
-        logits = [getattr(output, "logits", output) for output in outputs]
+        logits = [answers(output) for output in outputs]
         wide = [part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for part in logits]
         stacked = torch.stack(wide)
         if not self.probabilities:

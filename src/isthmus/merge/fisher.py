@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.losses import answers
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.weights import Weights
@@ -143,8 +144,7 @@ def _labelled(
     if labels == "data":
         return [(targets, ones)]
     with torch.no_grad():
-        outputs: Any = objective.network(weights, *inputs)
-    logits = getattr(outputs, "logits", outputs)
+        logits = answers(objective.network(weights, *inputs))
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise SettingError("expected or sampled labels need outputs of shape (examples, classes); use labels='data'")
     probabilities = logits.float().softmax(1)

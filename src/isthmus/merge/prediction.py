@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import SettingError, WeightsError
+from isthmus.core.losses import answers
 from isthmus.core.network import Network
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights, check_alike, lerp
@@ -233,8 +234,7 @@ def _from_inputs(
 
 
 def _logits(outputs: Any) -> Tensor:
-    found = getattr(outputs, "logits", outputs)
-    found = found[0] if isinstance(found, tuple | list) else found
+    found = answers(outputs)
     if not isinstance(found, Tensor) or found.dim() != 2:
         raise SettingError("scores from inputs need outputs of shape (examples, classes)")
     return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from isthmus.core.errors import DataError, SettingError
-from isthmus.core.objective import check_labels
+from isthmus.core.losses import check_labels
 from isthmus.core.record import Record
 
 # Training inputs and labels → a function from inputs to class probabilities.

@@ -73,7 +73,7 @@ def settled(
 
     Example:
         >>> from isthmus.core.network import Network
-        >>> from isthmus.core.objective import squared_error
+        >>> from isthmus.core.losses import squared_error
         >>> network = Network.of(torch.nn.Linear(1, 1, bias=False).double())
         >>> data = torch.ones(4, 1, dtype=torch.float64)
         >>> objective = Objective(network, data, 3 * data, loss=squared_error, metrics={})

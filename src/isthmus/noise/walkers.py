@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus.core.losses import answers
 from isthmus.core.objective import Objective
 from isthmus.core.weights import Weights
 from isthmus.noise.per_example import PerExampleGradients
@@ -105,7 +106,7 @@ def teaching(objective: Objective, weights: Weights) -> Objective:
     training left, the Hessian is the Gauss–Newton matrix exactly, and the noise of single gradients has that matrix as
     its covariance: pure label noise, C = λ.
     """
-    scores = [getattr(outputs, "logits", outputs) for outputs, _ in objective.outputs(weights)]
+    scores = [answers(outputs) for outputs, _ in objective.outputs(weights)]
     # Double precision: probabilities of a sure network must still add up to one.
     return dataclasses.replace(objective, targets=torch.cat([part.double().softmax(1) for part in scores]), metrics={})
 

@@ -25,6 +25,7 @@ from isthmus.align import (
 )
 from isthmus.core.errors import SettingError
 from isthmus.core.history import Descent, stamped
+from isthmus.core.losses import answers
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
@@ -217,7 +218,7 @@ def largest_change(
         weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
         with torch.no_grad():
             output = network(weights, *example, **dict(keywords or {}))
-        outputs.append(getattr(output, "logits", output).detach())
+        outputs.append(answers(output).detach())
     return float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max().clamp_min(1e-30))
 
 

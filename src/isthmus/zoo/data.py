@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import DataError, listed
-from isthmus.core.objective import check_labels
+from isthmus.core.losses import check_labels
 from isthmus.core.randomness import child
 from isthmus.zoo import formats
 

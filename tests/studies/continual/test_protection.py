@@ -156,7 +156,7 @@ def test_the_result_is_drawn_in_both_languages():
         ([Wish("left", examples(0), 1.01)], SettingError, "floor of left must lie above 0 and be at most 1"),
         ([Wish("left", examples(0), 0.9, expert="c")], SettingError, "expert of left must be one of a, b, got c"),
         ([Wish("left", examples(0, 19), 0.9)], DataError, "left must have at least 20 examples"),
-        ([Wish("left", Examples(torch.zeros(30, 5), torch.arange(30) % 3), 0.9)], DataError, "take the inputs of left"),
+        ([Wish("left", Examples(torch.zeros(30, 5), torch.arange(30) % 3), 0.9)], DataError, r"shape \(5,\) of left"),
         (
             [Wish("left", Examples(torch.zeros(30, 6), torch.arange(30) % 4), 0.9)],
             DataError,

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from isthmus.core.errors import DataError, SettingError, WeightsError
+from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, squared_error
+from isthmus.core.objective import Objective
 from isthmus.noise import Bowl, settled, stationary
 from isthmus.report.section import section
 from isthmus.studies.redundancy.stationary import Walking, judged, on_network, on_quadratics

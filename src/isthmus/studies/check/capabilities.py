@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from isthmus.core.objective import Objective, class_scores
+from isthmus.core.losses import class_scores
+from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, spearman
 from isthmus.core.weights import Weights

@@ -106,7 +106,7 @@ def signal(objective: Objective, weights: Weights, *, name: str = "") -> Signal:
     count = min(_PARTS, len(objective.targets) // size)
     if count < 2:
         raise DataError(f"a gradient's noise needs at least 2 examples, got {len(objective.targets)}")
-    gradients = [_gradient(_part(objective, place * size, size), weights) for place in range(count)]
+    gradients = [_gradient(objective.over(slice(place * size, (place + 1) * size)), weights) for place in range(count)]
     mean = sum(gradients[1:], gradients[0]) / count
     spread = sum(float((one - mean).square().sum()) for one in gradients) / (count - 1)
     variance, examples = spread * size, size * count
@@ -114,12 +114,6 @@ def signal(objective: Objective, weights: Weights, *, name: str = "") -> Signal:
     if length <= 0 or variance <= 0:
         return Signal(name, 0.0, None, examples)
     return Signal(name, length * examples / variance, variance / length, examples)
-
-
-def _part(objective: Objective, start: int, size: int) -> Objective:
-    parts = tuple(part[start : start + size] for part in objective.parts)
-    inputs = parts if isinstance(objective.inputs, tuple) else parts[0]
-    return dataclasses.replace(objective, inputs=inputs, targets=objective.targets[start : start + size])
 
 
 def _gradient(objective: Objective, weights: Weights) -> Tensor:

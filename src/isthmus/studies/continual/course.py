@@ -13,8 +13,9 @@ from torch import Tensor
 
 from isthmus.connect import Line, barrier, reestimate
 from isthmus.core.errors import SettingError
+from isthmus.core.losses import answers, cross_entropy, error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, cross_entropy, error
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, over_networks
@@ -188,8 +189,8 @@ class Course:
             owner[list(labels)] = place
 
         def closed(outputs: Any, labels: Tensor) -> Tensor:
-            logits = getattr(outputs, "logits", outputs)
-            return logits.masked_fill(owner.to(labels.device) != owner.to(labels.device)[labels][:, None], -1e9)
+            heads = owner.to(labels.device)
+            return answers(outputs).masked_fill(heads != heads[labels][:, None], -1e9)
 
         return Objective(
             self.network, inputs, targets, loss=lambda outputs, labels: cross_entropy(closed(outputs, labels), labels),

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.core.errors import DataError, SettingError, first_line, listed
+from isthmus.core.errors import DataError, SettingError, listed
+from isthmus.core.losses import error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, check_labels, error
+from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval
@@ -108,13 +109,11 @@ class Capability:
         Aim(wish.name, wish.floor, priority)  # refuses what is impossible before anything is measured
         if wish.expert is not None and wish.expert not in solutions:
             raise SettingError(f"the expert of {wish.name} must be one of {listed(solutions)}, got {wish.expert}")
-        self.wish, self.sampled = wish, _checked(network, wish.name, wish.examples)
-        inputs, targets = wish.examples.inputs, wish.examples.targets
+        whole = Objective(network, wish.examples.inputs, targets := wish.examples.targets, batch_size=500)
+        self.wish, self.sampled = wish, _sampled(whole, wish.name)
         order = torch.randperm(len(targets), generator=child(seed, "keep", wish.name)).to(targets.device)
         edge = (len(targets) + 1) // 2
-        self.selection, self.verification = (
-            Objective(network, inputs[part], targets[part], batch_size=500) for part in (order[:edge], order[edge:])
-        )
+        self.selection, self.verification = whole.over(order[:edge]), whole.over(order[edge:])
         right = {name: _right(self.selection, weights) for name, weights in solutions.items()}
         self.expert = wish.expert or max(right, key=lambda name: float(right[name].mean()))
         self._known = right[self.expert], _right(self.verification, solutions[self.expert])
@@ -178,28 +177,13 @@ def _right(objective: Objective, weights: Weights) -> Float[Tensor, " examples"]
     return torch.cat(parts).double().cpu()
 
 
-def _checked(network: Network, name: str, examples: Examples) -> bool:
+def _sampled(objective: Objective, name: str) -> bool:
     """Whether outputs are (examples, classes); refuses examples that do not fit the network."""
-    count = len(examples.targets)
-    if count < LEAST:
-        raise DataError(f"{name} must have at least {LEAST} examples, half of them to verify by, got {count}")
-    like = next(iter(network.weights.values()))
-    inputs = examples.inputs[:2].to(like.device)
-    inputs = inputs.to(like.dtype) if inputs.is_floating_point() and like.is_floating_point() else inputs
-    try:
-        with torch.no_grad():
-            outputs = network(network.weights, inputs)
-    except (RuntimeError, TypeError, IndexError, ValueError) as problem:
-        reason = first_line(problem)
-        shape = tuple(examples.inputs.shape[1:])
-        raise DataError(f"the model must take the inputs of {name}, of shape {shape}, but: {reason}") from problem
-    logits = getattr(outputs, "logits", outputs)
-    if not isinstance(logits, Tensor) or logits.dim() != examples.targets.dim() + 1:
+    labels = objective.targets
+    if len(labels) < LEAST:
+        raise DataError(f"{name} must have at least {LEAST} examples, half of them to verify by, got {len(labels)}")
+    scores = objective.tried(name)
+    if not isinstance(scores, Tensor) or scores.dim() != labels.dim() + 1:
         raise DataError(f"the model must give class scores for every label of {name}, whose labels have the shape "
-                        f"{tuple(examples.targets.shape)}")  # fmt: skip
-    if logits.dim() == 2:
-        try:
-            check_labels(examples.targets, logits.shape[1])
-        except DataError as problem:
-            raise DataError(f"{name}: {problem}") from None
-    return logits.dim() == 2
+                        f"{tuple(labels.shape)}")  # fmt: skip
+    return scores.dim() == 2

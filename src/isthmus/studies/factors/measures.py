@@ -12,8 +12,9 @@ import torch
 from isthmus.connect import Line, barrier
 from isthmus.core import weights as algebra
 from isthmus.core.errors import listed
+from isthmus.core.losses import cross_entropy
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, cross_entropy
+from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights

@@ -32,6 +32,7 @@ from isthmus.cluster import (
 from isthmus.connect import PairBarriers, barriers
 from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
+from isthmus.core.losses import answers
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent, within
 from isthmus.core.randomness import child
@@ -192,7 +193,7 @@ def _outputs(solutions: Sequence[Weights], objective: Objective) -> list[torch.T
     found = []
     for weights in solutions:
         parts = [outputs for outputs, _ in few.outputs(weights)]
-        found.append(torch.cat([getattr(part, "logits", part) for part in parts]).float().cpu())
+        found.append(torch.cat([answers(part) for part in parts]).float().cpu())
     return found
 
 

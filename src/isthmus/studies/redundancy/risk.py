@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from isthmus.core.losses import answers
 from isthmus.core.network import Network
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
@@ -244,7 +245,7 @@ def _trainer(
         @torch.no_grad()
         def probabilities(held: Tensor) -> Tensor:
             scores = [network(weights, some) for some in held.split(500)]
-            return torch.cat([getattr(one, "logits", one).double().softmax(1) for one in scores])
+            return torch.cat([answers(one).double().softmax(1) for one in scores])
 
         return probabilities
 

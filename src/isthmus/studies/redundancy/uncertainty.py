@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from isthmus.core.errors import SettingError
+from isthmus.core.losses import class_scores, error
 from isthmus.core.network import Network
-from isthmus.core.objective import Objective, class_scores, error
+from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
