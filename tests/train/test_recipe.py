@@ -131,6 +131,9 @@ def test_replicates_differ_in_the_named_seeds_only():
     assert [recipe.order_seed for recipe in family] == [0, 1, 2]
     with pytest.raises(SettingError, match="vary must be some of"):
         Recipe().replicates(2, vary=("weather",))
+    with pytest.raises(SettingError, match="spawn must be above 0, got 0"):
+        Recipe().replicates(2, vary=("spawn",))
+    assert len(Recipe().replicates(2, vary=("order", "spawn"))) == 2
 
 
 def test_warm_up_then_cosine():

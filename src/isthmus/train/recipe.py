@@ -167,10 +167,16 @@ class Recipe:
         Args:
             count: how many.
             vary: some of ``initialisation``, ``order``, ``augmentation``, ``label_noise``, ``subset``, ``mask``,
-                ``spawn``; a family from one initialisation leaves that one out.
+                ``spawn`` (needs a spawn: with 0 steps together, vary the order instead); a family from one
+                initialisation leaves that one out.
+
+        Raises:
+            SettingError: an unknown seed, or a spawn's where there is no spawn.
         """
         if unknown := [name for name in vary if name not in (*SEEDS, "spawn")]:
             raise SettingError(f"vary must be some of {listed((*SEEDS, 'spawn'), 20)}, got {listed(unknown)}")
+        if set(vary) == {"spawn"} and not self.spawn and count > 1:
+            raise SettingError("replicas that vary in spawn alone part after it, so spawn must be above 0, got 0")
         copies = (dataclasses.replace(self, **{f"{name}_seed": seed for name in vary}) for seed in range(count))
         return list[Recipe](copies)
 
