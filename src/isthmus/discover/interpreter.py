@@ -35,6 +35,7 @@ from isthmus.discover.graphs import (
 )
 from isthmus.discover.labels import Labels, constant, fixed
 from isthmus.discover.ledger import Ledger
+from isthmus.discover.parts import taken_apart
 from isthmus.discover.rules import CHOOSING, RULES, Rule
 from isthmus.discover.rules.elementwise import elementwise
 from isthmus.discover.settled import settled
@@ -73,6 +74,9 @@ def _grouped_kernels(program: ExportedProgram) -> Iterator[Split]:
             yield Split(str(name), 1, 0, groups)
 
 
+_UNEXPECTED = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError)
+
+
 class Interpreter:
     """One walk through a graph."""
 
@@ -85,6 +89,7 @@ class Interpreter:
         self.known = known
         self.values: dict[fx.Node, Any] = {}
         self.inputs = inputs_of(program)
+        self.inside: fx.Node | None = None  # the operation whose parts these are
 
     def run(self) -> None:
         """Interpret every node; pin what the network hands out."""
@@ -140,7 +145,8 @@ class Interpreter:
         if (inner := nested_graph(node, arguments)) is not None:
             return self._nested(*inner)
         ledger = self.ledger
-        ledger.operation, ledger.where, ledger.word = name, place_of(node), ""
+        ledger.operation, ledger.word = name_of(self.inside or node), ""
+        ledger.where = place_of(self.inside or node)
         ledger.shapes = shapes_of(node)
         ledger.readers = readers_of(node)
         ledger.alone = all(len(used.users) == 1 for used in node.all_input_nodes)
@@ -169,9 +175,10 @@ class Interpreter:
         made = tuple(dataclasses.replace(part, refers=chosen[0].refers) for part in parts)
         return made if isinstance(folded, (tuple, list)) else made[0]
 
-    def _nested(self, module: fx.GraphModule, given: Sequence[Any]) -> Any:
-        """A graph inside the graph (a part that runs under another gradient or precision mode)."""
+    def _nested(self, module: fx.GraphModule, given: Sequence[Any], *, inside: fx.Node | None = None) -> Any:
+        """A graph inside the graph (a part that runs under another gradient or precision mode, or one operation's)."""
         inner = Interpreter(self.program, self.ledger, self.rules, self.known)
+        inner.inside = inside if inside is not None else self.inside
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         inner.values = dict(zip(placeholders, given, strict=True))
         for node in module.graph.nodes:
@@ -189,18 +196,27 @@ class Interpreter:
         rule = self.rules.get(name) or self.rules.get(name.rstrip("_"))
         if rule is None and pointwise(node):
             rule = elementwise
-        given = _labels_in([*arguments, *keywords.values()])
-        if rule is None:
-            return self._unknown(given, "has no rule; give one in rules=")
-        try:
-            return _fitted(rule(ledger, *arguments, **keywords), ledger.shapes)
-        except SymmetryError:
-            raise
-        except (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError) as problem:
-            # A form of the operation that its rule does not expect costs freedom, never correctness.
-            return self._unknown(
-                given, f"is used in a form that its rule does not know ({type(problem).__name__}: {problem})"
-            )
+        reason = "has no rule; give one in rules="
+        if rule is not None:
+            try:
+                return _fitted(rule(ledger, *arguments, **keywords), ledger.shapes)
+            except SymmetryError:
+                raise
+            except _UNEXPECTED as problem:
+                # A form of the operation that its rule does not expect costs freedom, never correctness.
+                reason = f"is used in a form that its rule does not know ({type(problem).__name__}: {problem})"
+        if not self.inside and (inner := taken_apart(node)) is not None:
+            return self._in_parts(node, inner, arguments, keywords)
+        return self._unknown(_labels_in([*arguments, *keywords.values()]), reason)
+
+    def _in_parts(self, node: fx.Node, inner: fx.GraphModule, arguments: Any, keywords: Any) -> Any:
+        """An operation without a rule, as the simpler operations that it is made of."""
+        ledger = self.ledger
+        shapes, several, where = ledger.shapes, ledger.several, ledger.where
+        result = self._nested(inner, _labels_in([arguments, list(keywords.values())]), inside=node)
+        ledger.shapes, ledger.several, ledger.where = shapes, several, where
+        result = tuple(result) if isinstance(result, (tuple, list)) else result
+        return _fitted(result, shapes)
 
     def _unknown(self, given: Sequence[Labels], reason: str) -> Any:
         ledger = self.ledger

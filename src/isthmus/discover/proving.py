@@ -17,6 +17,11 @@ from isthmus.discover.graphs import nested_graph
 from isthmus.discover.verify import Call, module_call, prove
 
 _ROUNDING = frozenset({torch.float32, torch.float16, torch.bfloat16})
+_WIDER = {
+    **dict.fromkeys(_ROUNDING, torch.float64),
+    torch.complex64: torch.complex128,
+    torch.complex32: torch.complex128,
+}
 
 
 def proof_of(
@@ -100,7 +105,7 @@ def graph_call(program: ExportedProgram, *, gradients: bool = False) -> Call:
 
 
 def _wide(value: Any) -> Any:
-    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+    return value.to(_WIDER.get(value.dtype, value.dtype)) if isinstance(value, Tensor) else value
 
 
 def _grouped_product(rows: Tensor, tables: Tensor, ends: Tensor) -> Tensor:
@@ -124,8 +129,10 @@ class _Wide(fx.Interpreter):
         return super().run_node(n)
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        args = tuple(torch.float64 if isinstance(a, torch.dtype) and a in _ROUNDING else a for a in args)
-        kwargs = {k: torch.float64 if isinstance(v, torch.dtype) and v in _ROUNDING else v for k, v in kwargs.items()}
+        if target is torch.ops.aten._assert_tensor_metadata.default:
+            return None  # of the types that the network has, which are other ones here
+        args = tuple(_WIDER.get(a, a) if isinstance(a, torch.dtype) else a for a in args)
+        kwargs = {k: _WIDER.get(v, v) if isinstance(v, torch.dtype) else v for k, v in kwargs.items()}
         if target is torch.ops.aten._grouped_mm.default and len(args) == 3 and args[1].dim() == 3:
             return _grouped_product(*args)  # the kernel has no float64
         result = super().call_function(target, args, kwargs)

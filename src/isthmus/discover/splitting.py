@@ -26,9 +26,26 @@ def ask(ledger: Ledger, values: Sequence[Labels], kept: int) -> None:
                 finer = any(
                     axis in there.axes and layer.axes <= there.axes for other in others for there in other.movable
                 )
-                routed = layer.axes - set(range(kept)) and axis < kept and _routes(ledger, others, axis)
-                if batch or finer or routed:
-                    _want_split(ledger, value, layer, axis, inner_only=not (batch or routed))
+                summed = layer.axes - set(range(kept))
+                routed = summed and axis < kept and _routes(ledger, others, axis)
+                own = batch and not (summed and _shared(ledger, others, axis, summed))
+                if own or finer or routed:
+                    _want_split(ledger, value, layer, axis, inner_only=not (own or routed))
+
+
+def _shared(ledger: Ledger, others: Sequence[Labels], axis: int, summed: frozenset[int]) -> bool:
+    """Whether what lies along summed axes is one and the same for every slice along an axis: a stream, not tables."""
+    met = [(other, layer) for other in others for layer in other.layers if layer.axes & summed]
+    return bool(met) and not any(axis in layer.axes or _divisible(ledger, value, layer, axis) for value, layer in met)
+
+
+def _divisible(ledger: Ledger, value: Labels, layer: Layer, axis: int) -> bool:
+    """Whether a layer's labels and those along an axis are of one tensor, and so could be told apart by slices."""
+    if layer.pinned:
+        return False
+    tensor = ledger.family(int(layer.ids.min())).tensor
+    along = [other for other in value.movable if axis in other.axes]
+    return tensor is None or any(ledger.family(int(other.ids.min())).tensor == tensor for other in along)
 
 
 def ask_as(ledger: Ledger, values: Sequence[Labels]) -> None:
@@ -76,9 +93,12 @@ def _want_split(ledger: Ledger, value: Labels, layer: Layer, axis: int, *, inner
         owner = ledger.family(int(other.ids.min()))
         if owner.tensor != family.tensor or owner.dim == family.dim or int(other.ids.max()) >= owner.stop:
             continue
+        # Units of slices say which slice they are in, and so stand for the axis that their own axis was split by.
+        around = owner.dim if owner.slices is None else owner.slices[0]
         # Of two axes that could each be split by the other, the later one is: heads come before their channels.
-        if inner_only and owner.dim > family.dim:
+        if around == family.dim or (inner_only and around > family.dim):
             continue
         parts = owner.stop - owner.start if owner.start in ledger.routed else value.shape[axis]
-        if owner.slices is None and owner.stop - owner.start >= parts:
-            ledger.wanted.add(Split(family.tensor, family.dim, owner.dim, parts))
+        count = owner.stop - owner.start if owner.slices is None else len(owner.cuts[0])
+        if count == parts or (owner.slices is None and count > parts):
+            ledger.wanted.add(Split(family.tensor, family.dim, around, parts))

@@ -33,6 +33,7 @@ def elementwise(ledger: Ledger, *arguments: Any, **keywords: Any) -> Labels:
     "softplus",
     "celu",
     "mish",
+    "log_sigmoid",
     "bitwise_not",
     "logical_not",
     "isnan",

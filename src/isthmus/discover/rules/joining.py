@@ -28,15 +28,16 @@ def cat(ledger: Ledger, values: Sequence[Labels], dim: int = 0) -> Labels:
 
 
 def _joined_movable(ledger: Ledger, values: Sequence[Labels], dim: int) -> list[Layer]:
-    """Movable layers in corresponding order; where a value has none, one label that stands still."""
+    """Movable layers in corresponding order; where a value has none and varies, one label that stands still."""
     orders = [sorted(value.movable, key=lambda layer: sorted(layer.axes - {dim})) for value in values]
     result = []
     for number in range(max((len(order) for order in orders), default=0)):
         row = [order[number] if number < len(order) else None for order in orders]
         present = [layer for layer in row if layer is not None]
-        if len(present) == len(row) and all(
-            layer.ids.shape[dim] == 1 and torch.equal(layer.ids, present[0].ids) for layer in present
-        ):
+        alike = all(layer.ids.shape[dim] == 1 and torch.equal(layer.ids, present[0].ids) for layer in present)
+        # Where a value is the same for all units (zeros that pad time or space), its entries are as good as theirs.
+        even = [value for value, layer in zip(values, row, strict=True) if layer is None]
+        if alike and not any(value.varies(axis) for value in even for axis in present[0].axes):
             result.append(present[0])
             continue
         axes = frozenset().union(*[layer.axes for layer in present])

@@ -72,9 +72,11 @@ def index_select(ledger: Ledger, value: Labels, dim: int, index: Labels) -> Labe
     dim %= value.rank
     if index.refers is not None and ledger.route(value, dim, index):
         return _picked(ledger, value, dim, index)
-    if index.constant is not None:
-        return literal(ledger, value, lambda ids: ids.index_select(dim, index.constant))
-    return _rows(ledger, value, dim % value.rank, index)
+    picked = index.constant
+    # How many rows there are may depend on values; then a stand-in for their number says nothing about which are read.
+    if picked is not None and (not picked.numel() or int(picked.max()) < value.shape[dim]):
+        return literal(ledger, value, lambda ids: ids.index_select(dim, picked))
+    return _rows(ledger, value, dim, index)
 
 
 @rule("index", "_unsafe_index", choosing=True)

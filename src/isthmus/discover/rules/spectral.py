@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.discover.labels import Labels, Layer, dropped, positional
+from isthmus.discover.labels import Labels, Layer, positional
 from isthmus.discover.ledger import Ledger
+from isthmus.discover.rules.movement import select
 from isthmus.discover.rules.registry import rule
 
 _ALONG = "transforms the axis on which these units lie"
@@ -55,7 +56,8 @@ def joined(ledger: Ledger, value: Labels) -> Labels:
     if value.shape == tuple(ledger.shape):
         return value
     axis = value.rank - 1
-    return dropped(ledger.reduce(ledger.order(value, axis), [axis], keepdim=True), [axis])
+    value = ledger.order(value, axis)
+    return ledger.meet(*[select(ledger, value, axis, part) for part in (0, 1)])
 
 
 @rule("view_as_real")

@@ -49,18 +49,27 @@ def scattered(
         if index.refers is not None:
             ledger.stop(index, _WRITTEN)
         return ledger.opaque([*given, index], shape, _WRITTEN)
-    if index.refers is not None and shape[dim] == len(index.refers) and not value.varies(dim):
+    narrow = (*shape[:dim], 1, *shape[dim + 1 :])
+    if index.refers is not None and shape[dim] == len(index.refers) and _of_units_alone(value, dim):
         layout = [1] * len(shape)
         layout[dim] = -1
         axis = Layer(index.refers.reshape(layout), distinct=True)
+        ledger.meet(value, Labels(shape, (axis,)))  # what is kept where nothing is written is the same units'
+        parts = [ledger.reduce(value, [dim], keepdim=True)]
+        given = given[1:]
     else:
         if index.refers is not None:
             ledger.stop(index, _WRITTEN)
-        axis = positional(shape, [dim])
-    narrow = (*shape[:dim], 1, *shape[dim + 1 :])
-    parts = [ledger.reduce(ledger.order(part, dim, _WRITTEN), [dim], keepdim=True) for part in [*given, index]]
+        axis, parts = positional(shape, [dim]), []
+    parts += [ledger.reduce(ledger.order(part, dim, _WRITTEN), [dim], keepdim=True) for part in [*given, index]]
     rest = ledger.meet(*[Labels(narrow, part.layers) for part in parts])
     return ledger.meet(Labels(shape, rest.layers), Labels(shape, (axis,)))
+
+
+def _of_units_alone(value: Labels, dim: int) -> bool:
+    """Whether entries along an axis differ only by which unit they are."""
+    along = [layer for layer in value.layers if layer.ids.shape[dim] > 1]
+    return all(not layer.pinned and layer.axes == {dim} for layer in along)
 
 
 @rule("index_put")
