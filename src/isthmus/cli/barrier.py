@@ -39,21 +39,16 @@ def barrier(
     if align not in WAYS:
         raise SettingError(f"align must be one of {', '.join(WAYS)}, got {align}")
     with console.progress("barrier") as told:
-        import dataclasses
-
-        import isthmus.discover as discovery
-        from isthmus.core.provenance import provenance
         from isthmus.studies.comparison import compare
 
         case = inputs.case(
             checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split,
             device=device, unsafe_pickle=unsafe_pickle, least=2,
         )  # fmt: skip
-        symmetry = discovery.discover(case.module, case.data.train_inputs[:2]) if align != "none" else None
         result = compare(
             case.solutions,
             case.objective,
-            symmetry=symmetry,
+            symmetry=case.symmetry if align != "none" else None,
             inputs=case.data.train_inputs,
             methods=WAYS[align],
             names=case.names,
@@ -62,8 +57,7 @@ def barrier(
             normalisation=normalisation,
             progress=told,
         )
-        made_by = {**provenance(), "data": case.data.fingerprint}
-        values = dataclasses.replace(result, provenance=made_by).to_dict()
+        values = console.traced(result, case.data)
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 

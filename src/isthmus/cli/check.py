@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, inputs, options, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,24 +218,21 @@ def _trained(
     examples: int | None,
 ) -> Subject:  # fmt: skip
     """Replicas made for this check."""
-    from isthmus.cli.train import _fields
     from isthmus.core.provenance import provenance
     from isthmus.studies.check.checklist import Origin
     from isthmus.train import Recipe
     from isthmus.train import train as train_replicas
     from isthmus.zoo.models import build
-    from isthmus.zoo.networks import is_network
 
-    given = {**_fields(fields), **({"network": model} if model else {}), **({"data": data} if data else {})}
+    named = {name: value for name, value in {"network": model, "data": data}.items() if value}
+    given = {**console.settings(fields, what="recipe"), **named}
     base = Recipe.from_dict(given)
     whole = inputs.found_data(base.data, data_dir).to(where)
-    if is_network(base.network):
-        sizes = {"inputs": list(whole.shape), "classes": whole.classes}
-        base = Recipe.from_dict({**given, "settings": {**sizes, **base.settings}})
+    base = subjects.recipe_for(whole, {"network": base.network, **given})
     if count < 2:
         raise _wrong(f"solutions must be at least 2, got {count}")
     replicas = train_replicas(
-        base.replicates(count, vary=[name.strip() for name in vary.split(",") if name.strip()]),
+        base.replicates(count, vary=console.names(vary)),
         data=whole, module=build, device=where,
     )  # fmt: skip
     kept = [(place, replica) for place, replica in enumerate(replicas) if not replica.diverged]

@@ -19,7 +19,7 @@ def claims(
     ] = "mlp",
     widths: Annotated[str, typer.Option(help="Widths to train, separated by commas.")] = "32,128",
     solutions: Annotated[int, typer.Option(help="Networks of each width.")] = 6,
-    train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
+    train: options.Recipe = None,
     times: Annotated[int, typer.Option(help="Also test one permutation for so many checkpoints of each training.")] = 0,
     levels: Annotated[int, typer.Option(help="Also test one permutation for so many levels of pruning (IMP).")] = 0,
     methods: Annotated[str, typer.Option(help="weights, activations, or both with a comma.")] = "weights,activations",
@@ -69,7 +69,7 @@ def claims(
         result = check_claims(
             groups,
             found_data,
-            methods=[name.strip() for name in methods.split(",")],
+            methods=console.names(methods),
             wanted=wanted,
             points=points,
             seed=seed,
@@ -86,7 +86,7 @@ def _recipes(model: str, widths: str, found: Any, data: str, fields: str | None)
     from isthmus.train import Recipe
 
     recipes = {}
-    for width in parsed_widths(widths) or ():
+    for width in parsed_widths(widths):
         settings = Settings.sensible(model, data)
         base = settings.recipe(width, found.shape, found.classes)
         changed = {**base.to_dict(), **console.settings(fields, what="train")}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from isthmus.core.progress import Progress
+
+if TYPE_CHECKING:
+    from isthmus.zoo.data import Data
+
+_Number = TypeVar("_Number", int, float)
 
 
 @contextlib.contextmanager
@@ -111,7 +118,7 @@ def note(line: str) -> None:
 
 
 def settings(text: str | None, *, what: str) -> Mapping[str, Any]:
-    """Settings given as ``name=value,name=value`` or as a JSON object.
+    """Settings given as ``name=value,name=value``, as a JSON object, or as the name of a .json file.
 
     Raises:
         SettingError: cannot be read.
@@ -120,6 +127,11 @@ def settings(text: str | None, *, what: str) -> Mapping[str, Any]:
 
     if not text:
         return {}
+    if text.endswith(".json"):
+        try:
+            return json.loads(Path(text).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as problem:
+            raise SettingError(f"{what} must be a readable JSON file, but {text}: {problem}") from problem
     if text.lstrip().startswith("{"):
         try:
             return json.loads(text)
@@ -136,6 +148,38 @@ def settings(text: str | None, *, what: str) -> Mapping[str, Any]:
         except ValueError:
             found[name.strip()] = value
     return found
+
+
+def names(text: str | None) -> list[str]:
+    """Words separated by commas; none of nothing."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def numbers(text: str | None, kind: Callable[[str], _Number], *, what: str) -> list[_Number]:
+    """Numbers separated by commas; none of ``None``.
+
+    Raises:
+        SettingError: something else.
+    """
+    from isthmus.core.errors import SettingError
+
+    if text is None:
+        return []
+    try:
+        found = [kind(part) for part in names(text)]
+    except ValueError:
+        found = []
+    if not found:
+        raise SettingError(f"{what} must be numbers separated by commas, got {text!r}")
+    return found
+
+
+def traced(found: Any, data: Data, **more: Any) -> dict[str, Any]:
+    """A result's plain values with where they come from: versions, machine, command, data, and ``more``."""
+    from isthmus.core.provenance import provenance
+
+    made_by = {**provenance(), "data": data.fingerprint, **more}
+    return dataclasses.replace(found, provenance=made_by).to_dict()
 
 
 def _cell(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, inputs, options, subjects
 
 if TYPE_CHECKING:
     from isthmus.core.record import Record
@@ -71,7 +71,7 @@ def continual(
         where = inputs.found_device(device)
         found = inputs.found_data(data, data_dir, examples=examples)
         chosen = {"swapped": 0.4, "absent": 0.3, **console.settings(cue, what="cue")}
-        kinds = [kind.strip() for kind in cues.split(",") if kind.strip()]
+        kinds = console.names(cues)
         coloured = "colour" in kinds if stream is None else stream == "cues"
         shown = in_colour(found) if coloured else found
         course: Stream | None = None
@@ -90,7 +90,7 @@ def continual(
 
             result = merges(
                 course, base, task=later,
-                mergers=[name.strip() for name in mergers.split(",")], start=start,  # pyright: ignore[reportArgumentType]
+                mergers=console.names(mergers), start=start,  # pyright: ignore[reportArgumentType]
                 heads=heads, replicas=replicas, joint=controls, points=points,  # pyright: ignore[reportArgumentType]
                 archive=archive, device=where, progress=told,
             )  # fmt: skip
@@ -123,13 +123,9 @@ def _cue(kind: Any, name: str, settings: dict[str, Any]) -> Any:
 
 def _recipes(model: str, shown: Data, data: str, train: str | None, task: str | None) -> tuple[Recipe, dict[str, Any]]:
     """The base's recipe, and what differs for a task; gentle enough that a merge is worth looking at."""
-    from isthmus.train import Recipe
-    from isthmus.zoo.networks import is_network
-
     shallow = model.startswith("mlp")
     fields: dict[str, Any] = {
         "network": model,
-        "settings": {"inputs": list(shown.shape), "classes": shown.classes} if is_network(model) else {},
         "data": data,
         "batch_size": 64 if shallow else 128,
         "rate": 0.05 if shallow else 0.1,
@@ -138,7 +134,7 @@ def _recipes(model: str, shown: Data, data: str, train: str | None, task: str | 
     }
     later = {"rate": 0.01 if shallow else 0.02, "epochs": 20 if shallow else 10}
     return (
-        Recipe.from_dict({**fields, **console.settings(train, what="train")}),
+        subjects.recipe_for(shown, {**fields, **console.settings(train, what="train")}),
         {**later, **console.settings(task, what="task")},
     )
 

@@ -67,20 +67,15 @@ def demo(
     console.say(f"{folder / 'report.html'} has the figures, {folder / 'results.json'} the numbers.")
 
 
-def parsed_widths(text: str | None) -> tuple[float, ...] | None:
-    """Numbers separated by commas.
+def parsed_widths(text: str | None) -> tuple[float, ...]:
+    """Widths separated by commas; none of ``None``.
 
     Raises:
         SettingError: something else.
     """
     from isthmus.core.errors import SettingError
 
-    if text is None:
-        return None
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise SettingError(f"widths must be numbers separated by commas, got {text!r}") from None
+    found = tuple(console.numbers(text, float, what="widths"))
     if any(not width > 0 for width in found):
         raise SettingError(f"widths must be above 0, got {text!r}")
     return found

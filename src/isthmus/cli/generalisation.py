@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -31,13 +30,12 @@ def generalisation(
 ) -> None:
     """Train over rate × batch size, stop all at one training loss, and correlate sharpness with the gap."""
     with console.progress("generalisation") as told:
-        from isthmus.core.provenance import provenance
         from isthmus.studies.landscape.generalisation import Grid
         from isthmus.studies.landscape.generalisation import generalisation as study
         from isthmus.zoo.models import build
 
-        steps = subjects.numbers(rates, float, what="rates")
-        sizes = subjects.numbers(batch_sizes, int, what="batch-sizes")
+        steps = console.numbers(rates, float, what="rates")
+        sizes = console.numbers(batch_sizes, int, what="batch-sizes")
         grid = Grid(tuple(steps), tuple(sizes), networks, target, tolerance)
         where = inputs.found_device(device)
         found = inputs.found_data(data, data_dir).to(where)
@@ -45,8 +43,7 @@ def generalisation(
             subjects.recipe_of(train, found, data), data=found, module=build, grid=grid, gap=gap, products=products,
             device=where, seed=seed, progress=told,
         )  # fmt: skip
-        made_by = {**provenance(), "data": found.fingerprint}
-        values = dataclasses.replace(made, provenance=made_by).to_dict()
+        values = console.traced(made, found)
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 

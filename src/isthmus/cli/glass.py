@@ -55,7 +55,7 @@ def glass(
         from isthmus.core.provenance import provenance
         from isthmus.studies.landscape.glass import glass as arrange
 
-        wanted = [name.strip() for name in alignments.split(",")]
+        wanted = console.names(alignments)
         given: dict[str, Any]
         if checkpoints and model is None:
             from isthmus.core.checkpoint import load
@@ -75,7 +75,7 @@ def glass(
             given = _given(case, passes=passes or demo)
             if demo:
                 given["spawned"] = _spawned(data, data_dir, device, told)
-            sizes = subjects.numbers("16,128" if demo and widths is None else widths, int, what="widths")
+            sizes = console.numbers("16,128" if demo and widths is None else widths, int, what="widths")
             given["others"] = [
                 _sized(width, "" if demo else train, solutions, data=data or "digits", data_dir=data_dir,
                        device=device, progress=told)
@@ -125,7 +125,7 @@ def _sized(width: int, train: str | None, solutions: int, **asked: Any) -> tuple
 def _families(text: str, names: Any) -> dict[str, str]:
     from isthmus.core.errors import SettingError
 
-    found = [part.strip() for part in text.split(",")]
+    found = console.names(text)
     if len(found) != len(names):
         raise SettingError(f"families must name one family for each of {len(names)} solutions, got {len(found)}")
     return dict(zip(names, found, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from isthmus.core.network import Network
     from isthmus.core.objective import Objective
+    from isthmus.core.symmetry import Symmetry
     from isthmus.core.weights import Weights
     from isthmus.zoo.data import Data
 
@@ -28,6 +30,18 @@ class Case:
     solutions: list[Weights]
     data: Data
     objective: Objective
+
+    @functools.cached_property
+    def training(self) -> Objective:
+        """The same loss on the training examples."""
+        return objective(self.network, self.data, split="train")
+
+    @functools.cached_property
+    def symmetry(self) -> Symmetry:
+        """The permutations of the module's hidden units."""
+        import isthmus.discover as discovery
+
+        return discovery.discover(self.module, self.data.train_inputs[:2])
 
 
 def case(

@@ -6,7 +6,7 @@ import json as text
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.cli import console, inputs
+from isthmus.cli import console
 from isthmus.merge.parents import TORCH_FILES, parents_of
 
 if TYPE_CHECKING:
@@ -163,17 +163,13 @@ def _merger(method: str, settings: dict[str, Any], case: Case | None) -> Any:
         unlabelled = case.data.train_inputs
         made |= {
             "greedy_soup": lambda: merging.GreedySoup(half_of(case.objective, first=True)),
-            "fisher": lambda: merging.Fisher(_training(case), weights=weights),
-            "regmean": lambda: merging.RegMean(_training(case)),
+            "fisher": lambda: merging.Fisher(case.training, weights=weights),
+            "regmean": lambda: merging.RegMean(case.training),
             "adamerging": lambda: merging.AdaMerging(case.network, unlabelled, seed=settings["seed"]),
         }
     if method not in made:
         raise SettingError(f"{method} cannot be combined with these options; it merges .safetensors from disk to disk")
     return made[method]()
-
-
-def _training(case: Case) -> Any:
-    return inputs.objective(case.network, case.data, split="train")
 
 
 def half_of(objective: Any, *, first: bool) -> Any:
@@ -185,14 +181,12 @@ def half_of(objective: Any, *, first: bool) -> Any:
 
 def aligner_of(align: str, case: Case, seed: int) -> Any:
     """(moving, fixed) → moving, permuted to match."""
-    import isthmus.discover as discovery
     from isthmus.core.randomness import child
     from isthmus.studies.matchers import matcher
 
-    symmetry = discovery.discover(case.module, case.data.train_inputs[:2])
     matching = matcher(align, case.network, case.data.train_inputs)
 
     def moved(moving: Any, fixed: Any) -> Any:
-        return matching(symmetry, moving, fixed, generator=child(seed, "alignment")).permutation.apply(moving)
+        return matching(case.symmetry, moving, fixed, generator=child(seed, "alignment")).permutation.apply(moving)
 
     return moved

@@ -18,6 +18,7 @@ MaybeCheckpoints = Annotated[
 ]
 MaybeModel = Annotated[str | None, typer.Option("--model", help=_MODEL)]
 Train = Annotated[str | None, typer.Option("--train", help="Train instead: fields of a recipe, name=value,… or JSON.")]
+Recipe = Annotated[str | None, typer.Option("--train", help="Fields of the recipe: name=value,… or a JSON object.")]
 Solutions = Annotated[int, typer.Option("--solutions", help="How many to train.")]
 Store = Annotated[str | None, typer.Option("--store", help="Take the runs of this store instead.")]
 Study = Annotated[str | None, typer.Option("--study", help="Only the store's runs of this study.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -42,25 +41,24 @@ def path(
     """Look between two checkpoints: the straight line, a learned curve of low loss, single layers."""
     from isthmus.core.errors import SettingError
 
+    checkpoints = inputs.expanded(checkpoints)
     if len(checkpoints) != 2:
         raise SettingError(f"a path lies between exactly 2 checkpoints, got {len(checkpoints)}")
     if layers not in ("none", "only", "up_to"):
         raise SettingError(f"layers must be none, only or up_to, got {layers}")
     with console.progress("path") as told:
-        from isthmus.core.provenance import provenance
         from isthmus.studies.between import paths_between
 
         case = inputs.case(
             checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
             unsafe_pickle=unsafe_pickle, least=2,
         )  # fmt: skip
-        training = dataclasses.replace(case.objective, inputs=case.data.train_inputs, targets=case.data.train_targets)
         start, end = case.solutions
         found = paths_between(
             start,
             end,
             case.objective,
-            training,
+            case.training,
             bends=bends,
             kind=kind,  # type: ignore[arg-type]
             steps=steps,
@@ -71,11 +69,10 @@ def path(
             points=points,
             adaptive=adaptive,
             normalisation=normalisation,
-            further=tuple(name.strip() for name in (metrics or "").split(",") if name.strip()),
+            further=tuple(console.names(metrics)),
             progress=told,
         )
-        made_by = {**provenance(), "data": case.data.fingerprint}
-        values = dataclasses.replace(found, provenance=made_by).to_dict()
+        values = console.traced(found, case.data)
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 

@@ -38,6 +38,7 @@ def plane(
     """
     from isthmus.core.errors import SettingError
 
+    checkpoints = inputs.expanded(checkpoints)
     if len(checkpoints) == 2:
         raise SettingError(
             "a plane needs 1 checkpoint (random directions), 3, or a trajectory of more; got 2: use path"
@@ -78,7 +79,7 @@ def plane(
             "curvature": curvature_of(
                 found,
                 marked,
-                inputs.objective(case.network, case.data, split="train"),
+                case.training,
                 points=curvature,
                 seed=seed,
                 progress=within(told, 1, 2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -81,23 +80,6 @@ def redundancy(
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 
-def numbers(text: str, kind: Callable[[str], Number], *, what: str) -> list[Number]:
-    """Numbers that are separated by commas.
-
-    Raises:
-        SettingError: something else.
-    """
-    from isthmus.core.errors import SettingError
-
-    try:
-        found = [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        found = []
-    if not found:
-        raise SettingError(f"{what} must be numbers separated by commas, got {text!r}")
-    return found
-
-
 def _family(model: str, settings: dict[str, Any], widths: str | None, depths: str | None) -> dict[tuple[int, int], Any]:
     """Functions that build the model at each wanted width and depth."""
     if widths is None and depths is None:
@@ -110,13 +92,13 @@ def _family(model: str, settings: dict[str, Any], widths: str | None, depths: st
     kind, short = parse(model)
     start = {"width": 128, "depth": 2, **short}
     grid = {
-        name: numbers(text, int, what=f"{name}s") if text else [start[name]]
+        name: console.numbers(text, int, what=f"{name}s") if text else [start[name]]
         for name, text in {"width": widths, "depth": depths}.items()
     }
-    changed = {**{name: value for name, value in short.items() if name not in grid}, **settings}
+    changed: dict[str, Any] = {**{name: value for name, value in short.items() if name not in grid}, **settings}
     return {
         (width, depth): lambda width=width, depth=depth: network(
-            kind, **changed, **{n: v for n, v in {"width": width, "depth": depth}.items() if n == "width" or depths}
+            kind, **{**changed, "width": width, **({"depth": depth} if depths else {})}
         )
         for depth in grid["depth"]
         for width in grid["width"]

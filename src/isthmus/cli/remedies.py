@@ -28,7 +28,7 @@ def remedies(
     ] = "16,64",
     label_noise: Annotated[str, typer.Option(help="Shares of wrong training labels, separated by commas.")] = "0,0.2",
     solutions: Annotated[int, typer.Option(help="Networks of each kind; 4 or more for intervals.")] = 4,
-    train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
+    train: options.Recipe = None,
     method: Annotated[str, typer.Option(help="Align by weights or activations.")] = "weights",
     target: Annotated[float, typer.Option(help="Test accuracy up to which training steps are counted.")] = 0.9,
     data: options.Data = "digits",
@@ -43,7 +43,6 @@ def remedies(
 ) -> None:
     """Train each remedy beside the plain network and aligning, at matched parameters: barrier and price."""
     with console.progress("remedies") as told:
-        from isthmus.cli.redundancy import numbers
         from isthmus.core.errors import SettingError
         from isthmus.studies.redundancy.candidates import REMEDIES
         from isthmus.studies.redundancy.remedies import RECIPE, USUAL, try_remedies
@@ -58,14 +57,14 @@ def remedies(
         recipe = Recipe.from_dict({**RECIPE.to_dict(), "data": data, **console.settings(train, what="train")})
         if model is not None:
             _check_fit(model, found)
-        chosen = USUAL if only is None else tuple(REMEDIES) if only == "all" else tuple(_names(only))
+        chosen = USUAL if only is None else tuple(REMEDIES) if only == "all" else tuple(console.names(only))
         result = try_remedies(
             found,
             recipe,
             model=model,
             remedies=chosen,
-            sizes=numbers(sizes, int, what="sizes"),
-            label_noise=numbers(label_noise, float, what="label-noise"),
+            sizes=console.numbers(sizes, int, what="sizes"),
+            label_noise=console.numbers(label_noise, float, what="label-noise"),
             networks=solutions,
             method=method,
             points=points,
@@ -84,10 +83,6 @@ def _check_fit(model: str, found: Data) -> None:
 
     module = inputs.module(model, data=found).to(found.train_inputs.device)
     inputs.objective(Network.of(module), found, split="test")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _show(values: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -33,14 +32,13 @@ def repair(
     """Average two checkpoints, repair the average (REPAIR), and say by layer why a plain average collapses."""
     from isthmus.core.errors import SettingError
 
+    checkpoints = inputs.expanded(checkpoints)
     if len(checkpoints) != 2:
         raise SettingError(f"a repair takes exactly 2 checkpoints, got {len(checkpoints)}")
     if align not in ("none", "weights", "activations"):
         raise SettingError(f"align must be none, weights or activations, got {align}")
     with console.progress("repair"):
-        import isthmus.discover as discovery
         from isthmus.core.history import Descent, save_with_descent
-        from isthmus.core.provenance import provenance
         from isthmus.core.randomness import child
         from isthmus.merge.parents import parents_of
         from isthmus.studies.between import repaired_average
@@ -52,16 +50,14 @@ def repair(
         )  # fmt: skip
         start, end = case.solutions
         if align != "none":
-            symmetry = discovery.discover(case.module, case.data.train_inputs[:2])
             matching = matcher(align, case.network, case.data.train_inputs)
-            match = matching(symmetry, end, start, generator=child(seed, "alignment", align, 0, 1))
+            match = matching(case.symmetry, end, start, generator=child(seed, "alignment", align, 0, 1))
             end = match.permutation.apply(end)
         found, weights = repaired_average(
             start, end, case.objective, case.data.train_inputs, t=t, rescale_only=rescale_only,
             names=case.names,  # type: ignore[arg-type]
         )  # fmt: skip
-        made_by = {**provenance(), "data": case.data.fingerprint, "align": align}
-        values = dataclasses.replace(found, provenance=made_by).to_dict()
+        values = console.traced(found, case.data, align=align)
         if save:
             score = found.scores["repaired"]
             descent = Descent(

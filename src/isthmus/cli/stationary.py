@@ -60,7 +60,7 @@ def stationary(
         from isthmus.core.errors import SettingError
         from isthmus.studies.redundancy.stationary import KINDS, Walking, on_network, on_quadratics
 
-        kinds = tuple(dict.fromkeys(name.strip() for name in noise.split(",") if name.strip()))
+        kinds = tuple(dict.fromkeys(console.names(noise)))
         if not kinds or set(kinds) - set(KINDS):
             raise SettingError(f"noise must be some of {', '.join(KINDS)}, got {noise!r}")
         for name, value in {"batch": batch, "pairs": pairs}.items():

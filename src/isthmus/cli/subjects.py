@@ -111,27 +111,10 @@ def measured(
         **source: as :func:`chosen` takes them.
     """
     with console.progress(what) as told:
-        from isthmus.core.provenance import provenance
-
         case = chosen(**source, progress=told)
         found = look(case, told)
-        made_by = {**provenance(), "data": case.data.fingerprint, "split": source.get("split", "test")}
-        values = dataclasses.replace(found, provenance=made_by).to_dict()
+        values = console.traced(found, case.data, split=source.get("split", "test"))
     console.deliver(values, output=output, report=report, json=json, show=show)
-
-
-def numbers(text: str | None, kind: type, *, what: str) -> list[Any]:
-    """Numbers separated by commas; none of nothing.
-
-    Raises:
-        SettingError: something else.
-    """
-    from isthmus.core.errors import SettingError
-
-    try:
-        return [kind(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise SettingError(f"{what} must be numbers separated by commas, got {text!r}") from None
 
 
 def _check_count(count: int, what: str, least: int, most: int | None) -> None:
@@ -145,13 +128,18 @@ def _check_count(count: int, what: str, least: int, most: int | None) -> None:
 
 def recipe_of(fields: str, found: Data, data: str) -> Recipe:
     """The recipe of a command line's ``--train``: one hidden layer unless it says otherwise."""
+    return recipe_for(found, {**_PLAIN, "data": data, **console.settings(fields, what="train")})
+
+
+def recipe_for(found: Data, fields: Mapping[str, Any]) -> Recipe:
+    """A recipe whose network, if it is one of the zoo, takes its input's shape and its classes from the data."""
     from isthmus.train import Recipe
     from isthmus.zoo.networks import is_network
 
-    base: dict[str, Any] = {**_PLAIN, "data": data, **console.settings(fields, what="train")}
-    if is_network(base["network"]):
-        base["settings"] = {"inputs": list(found.shape), "classes": found.classes, **base.get("settings", {})}
-    return Recipe.from_dict(base)
+    settings = dict(fields.get("settings", {}))
+    if is_network(fields["network"]):
+        settings = {"inputs": list(found.shape), "classes": found.classes, **settings}
+    return Recipe.from_dict({**fields, "settings": settings})
 
 
 def width_of(fields: str) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, inputs, options, subjects
 
 if TYPE_CHECKING:
     from isthmus.core.history import Descent
@@ -38,31 +38,17 @@ def train(
         from isthmus.core.errors import SettingError
         from isthmus.core.files import write_text
         from isthmus.core.history import save_with_descent
-        from isthmus.core.network import Network
         from isthmus.core.provenance import provenance
         from isthmus.core.record import to_json
-        from isthmus.train import Recipe
         from isthmus.train import train as train_replicas
         from isthmus.zoo.models import build
-        from isthmus.zoo.networks import is_network
-        from isthmus.zoo.text import suited
 
         if solutions < 1:
             raise SettingError(f"solutions must be at least 1, got {solutions}")
         found = inputs.found_data(data, data_dir)
-        settings = {"inputs": list(found.shape), "classes": found.classes} if is_network(model) else {}
-        fields = _fields(recipe)
-        base = Recipe.from_dict(
-            {
-                "network": model,
-                "data": data,
-                "epochs": epochs,
-                **fields,
-                "settings": {**settings, **fields.get("settings", {})},
-            }
-        )
-        found = suited(found, Network.of(build(base)))
-        recipes = base.replicates(solutions, vary=[name.strip() for name in vary.split(",") if name.strip()])
+        fields = {"network": model, "data": data, "epochs": epochs, **console.settings(recipe, what="recipe")}
+        base = subjects.recipe_for(found, fields)
+        recipes = base.replicates(solutions, vary=console.names(vary))
         try:
             replicas = train_replicas(
                 recipes, data=found, module=build, engine=engine, device=inputs.found_device(device), progress=told
@@ -108,17 +94,3 @@ def _descent(replica: Replica, data: str) -> Descent:
     measures = {f"{name} loss": score.loss for name, score in scores.items() if score is not None}
     known = {replica.recipe.data: 1 - replica.test.error} if replica.test is not None else {}
     return Descent("isthmus train", recipe=replica.recipe.to_dict(), data=data, capabilities=known, measures=measures)
-
-
-def _fields(text: str | None) -> dict:
-    import json
-    from pathlib import Path
-
-    from isthmus.core.errors import SettingError
-
-    if text and text.endswith(".json"):
-        try:
-            return json.loads(Path(text).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
-            raise SettingError(f"recipe must be a readable JSON file, but {text}: {problem}") from problem
-    return dict(console.settings(text, what="recipe"))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, inputs, options, subjects
 
 
 def uncertainty(
@@ -14,7 +14,7 @@ def uncertainty(
         list[str] | None, typer.Argument(help="Your own solutions; without any, two networks are trained.")
     ] = None,
     model: Annotated[str, typer.Option(help="Their model; it also checks the labels.")] = "mlp-64x2",
-    train: Annotated[str | None, typer.Option(help="Fields of the recipe: name=value,… or a JSON object.")] = None,
+    train: options.Recipe = None,
     before: Annotated[
         bool, typer.Option("--before", help="Only what is known before training: risks and labels to check.")
     ] = False,
@@ -34,24 +34,20 @@ def uncertainty(
 ) -> None:
     """Risk table before training; spread of loss and gradient over examples, labels, views and metrics; their noise."""
     with console.progress("uncertainty") as told:
-        from isthmus.cli.redundancy import numbers
         from isthmus.core.errors import SettingError
         from isthmus.core.network import Network
         from isthmus.core.weights import to
         from isthmus.studies.redundancy.remedies import RECIPE
         from isthmus.studies.redundancy.uncertainty import assess
-        from isthmus.train import Recipe
         from isthmus.train import train as trained
         from isthmus.zoo.models import build
-        from isthmus.zoo.networks import is_network
 
         if before and checkpoints:
             raise SettingError("--before looks at the data alone; leave the checkpoints out, or leave --before out")
         where = inputs.found_device(device)
         found = inputs.found_data(data, data_dir, examples=examples).to(where)
-        settings = {"inputs": list(found.shape), "classes": found.classes} if is_network(model) else {}
-        fields = {"network": model, "settings": settings, "data": data, **console.settings(train, what="train")}
-        recipe = Recipe.from_dict({**RECIPE.to_dict(), **fields})
+        fields = {"network": model, "settings": {}, "data": data, **console.settings(train, what="train")}
+        recipe = subjects.recipe_for(found, {**RECIPE.to_dict(), **fields})
         network = Network.of(build(recipe).to(where))
         solutions: list[Any] = []
         if checkpoints:
@@ -66,7 +62,7 @@ def uncertainty(
             found,
             recipe,
             folds=folds,
-            label_noise=numbers(label_noise, float, what="label-noise"),
+            label_noise=console.numbers(label_noise, float, what="label-noise"),
             seed=seed,
             device=where,
             progress=told,

@@ -11,7 +11,6 @@ from isthmus.cli import console, inputs, options, subjects
 
 if TYPE_CHECKING:
     from isthmus.core.progress import Progress
-    from isthmus.core.symmetry import Symmetry
     from isthmus.studies.landscape.walks import Walks
     from isthmus.walk import PermutationBarriers
 
@@ -54,13 +53,13 @@ def walk(
 
         manner = Manner(
             method=method, steps=steps, walkers=walkers, every=every, temperature=temperature, rise=rise, size=size,
-            descend=tuple(subjects.numbers(descend, int, what="descend")),
+            descend=tuple(console.numbers(descend, int, what="descend")),
         )  # fmt: skip
         others = _other_widths(widths, train, data=data, data_dir=data_dir, examples=examples, split=split,
                                device=device, seed=seed, progress=told)  # fmt: skip
         found = walk_from(
             case.solutions[0], case.objective, name=case.names[0], manner=manner, inputs=case.data.train_inputs,
-            symmetry=_symmetry(case) if permute or others else None, seed=seed, progress=told,
+            symmetry=case.symmetry if permute or others else None, seed=seed, progress=told,
         )  # fmt: skip
         own = {f"width {subjects.width_of(train or '')}": found.permutations[found.name]} if others else {}
         return dataclasses.replace(found, permutations={**own, **others} or found.permutations)
@@ -72,18 +71,12 @@ def walk(
     )  # fmt: skip
 
 
-def _symmetry(case: inputs.Case) -> Symmetry:
-    import isthmus.discover as discovery
-
-    return discovery.discover(case.module, case.data.train_inputs[:2])
-
-
 def _other_widths(widths: str | None, train: str | None, **asked: Any) -> dict[str, PermutationBarriers]:
     """Permuted copies of networks of other widths, trained by the same recipe."""
     from isthmus.core.errors import SettingError
     from isthmus.studies.landscape.walks import permuted_copies
 
-    sizes = subjects.numbers(widths, int, what="widths")
+    sizes = console.numbers(widths, int, what="widths")
     if sizes and train is None:
         raise SettingError("widths are trained; give --train with the recipe they share")
     seed = asked.pop("seed")
@@ -91,7 +84,7 @@ def _other_widths(widths: str | None, train: str | None, **asked: Any) -> dict[s
     for width in sizes:
         case = subjects.chosen(None, train=subjects.widened(train or "", width), **asked)
         found[f"width {width}"] = permuted_copies(
-            case.solutions[0], case.objective, _symmetry(case), inputs=case.data.train_inputs, seed=seed,
+            case.solutions[0], case.objective, case.symmetry, inputs=case.data.train_inputs, seed=seed,
             progress=asked["progress"],
         )  # fmt: skip
     return found
