@@ -293,3 +293,14 @@ def test_a_study_that_was_stopped_goes_on_to_the_same_table(shell, done, tmp_pat
     assert shell(*arguments, tmp_path / "undisturbed", "-o", tmp_path / "undisturbed.json")[0] == 0
     tables = [json.loads((tmp_path / f"{name}.json").read_text())["table"] for name in ("resumed", "undisturbed")]
     assert tables[0] == tables[1]
+
+
+def test_what_came_out_is_kept_beside_the_runs_and_drawn(shell, done, tmp_path):
+    kept = json.loads((done / "store" / "results" / "study-tiny.json").read_text())
+    assert kept["verdicts"] == json.loads((done / "results.json").read_text())["verdicts"]
+    page = tmp_path / "tiny.html"
+    code, _, _ = shell("study", done / "tiny.toml", "--store", done / "store", "--workers", 1, "--report", page)
+    assert code == 0
+    text = page.read_text()
+    assert "the overlap falls with the rate" in text
+    assert "overlap by cell" in text

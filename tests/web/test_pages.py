@@ -223,3 +223,54 @@ def test_a_store_that_must_not_be_written_is_shown_and_left_alone(tmp_path, monk
     with running(store) as site:
         assert len(listed(site)) == 4
     assert sorted(store.path.rglob("*")) == before
+
+
+def test_a_study_shows_what_came_out_of_it(tmp_path):
+    store = filled(tmp_path / "store", 2)
+    none = "Nothing was judged yet"
+    verdict = {"words": "width helps <b>much</b>", "outcome": "supported", "measure": "error", "evidence": "p = 0.01"}
+    interval = {"estimate": 0.25, "low": 0.125, "high": None}
+    cell = {"levels": {"width": 8}, "measure": "error", "unit": "", "interval": interval, "excluded": 0}
+    effects = {
+        "cells": [cell], "contrasts": [], "trends": [], "two_way": [], "matching": None, "correction": "Holm",
+        "networks": 2, "diverged": 1, "missing": 0,
+    }  # fmt: skip
+    result = {
+        "kind": "StudyResult", "study": "widths", "question": "Does width help?", "verdicts": [verdict],
+        "effects": effects, "provenance": {},
+    }  # fmt: skip
+    with running(store) as site:
+        assert none in site.ask("/studies/widths").text
+        (store.path / "results").mkdir()
+        (store.path / "results" / "study-widths.json").write_text(json.dumps(result))
+        text = site.ask("/studies/widths").text
+        assert none not in text
+        assert "Supported: width helps &lt;b&gt;much&lt;/b&gt;." in text
+        assert "支持" in site.ask("/studies/widths", Accept_Language="ja").text
+        drawn = site.ask("/results/study-widths").text
+        assert "1 networks diverged" in drawn
+        assert "width = 8" in drawn
+        (store.path / "results" / "study-widths.json").write_text("{")
+        assert none in site.ask("/studies/widths").text
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "values"),
+    [
+        ("/nothing", "site.problem.nothing", {}),
+        (f"/runs/{key(99)}", "site.problem.run", {}),
+        ("/studies/none", "site.problem.study", {}),
+        ("/results/none", "site.problem.result", {}),
+        ("/jobs/none", "site.problem.work", {}),
+        ("/compare?run=x", "site.problem.two", {}),
+        ("/?page=x", "site.problem.number", {"name": "page", "low": 1, "high": 1_000_000, "given": "'x'"}),
+        ("/?study=none", "site.problem.unknown", {"given": "'none'"}),
+        ("/pictures/curves.svg?run=x", "site.problem.curve", {}),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_readers_language(site, path, key, values):
+    for language in ("en", "ja"):
+        line = words_for(language)(key, **values)
+        assert html.escape(line, quote=True).replace("&#x27;", "&#39;") in site.ask(path, Accept_Language=language).text
+    refused = site.ask("/", host="elsewhere.example", Accept_Language="ja")
+    assert refused.text.strip() == words_for("ja")("site.problem.name")

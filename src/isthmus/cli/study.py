@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs
+from isthmus.cli import console, inputs, options
 
 if TYPE_CHECKING:
     from isthmus.core.statistics import Interval
@@ -27,8 +27,9 @@ def study(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: all GPUs if there are any.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and how long it would take.")] = False,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Also write the results to this .json.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    report: options.Report = None,
+    output: options.Output = None,
+    json: options.Json = False,
 ) -> None:
     """Run what is missing of a study; may be stopped at any moment and goes on from there."""
     from pathlib import Path
@@ -36,6 +37,7 @@ def study(
     from isthmus.core.files import write_text
     from isthmus.core.record import to_json
     from isthmus.studies import Store, Study, judge, outlook, probe_seconds, read_design, run_study
+    from isthmus.studies.store.store import result_name
 
     design = read_design(file)
     made = Study.of(design, data_folder=data_dir)
@@ -61,9 +63,9 @@ def study(
     finally:
         running.close()
     result = judge(design, table)
-    if output:
-        write_text(output, to_json(result))
-    console.emit_json(result) if json else _say_result(result)
+    # Beside the runs, where ``isthmus serve`` shows it on the study's page.
+    write_text(kept.path / "results" / f"{result_name(design.name)}.json", to_json(result))
+    console.deliver(result.to_dict(), output=output, report=report, json=json, show=lambda _: _say_result(result))
 
 
 def _interrupted(made: Study, kept: Store) -> str:

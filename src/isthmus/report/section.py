@@ -27,6 +27,7 @@ from isthmus.report.redundancy import symmetry_section
 from isthmus.report.remedies import remedies_section
 from isthmus.report.spectrum import spectrum_section
 from isthmus.report.stationary import stationary_section
+from isthmus.report.studied import study_section
 from isthmus.report.uncertainty import uncertainty_section
 from isthmus.report.walks import walk_section
 from isthmus.report.words import Words, words_for
@@ -54,6 +55,7 @@ SECTIONS: dict[str, Builder] = {
     "Remedies": remedies_section,
     "Repaired": repaired_section,
     "StationaryLaws": stationary_section,
+    "StudyResult": study_section,
     "Surface": surface_section,
     "PairBarriers": pair_barriers_section,
     "SymmetrySummary": symmetry_section,

@@ -141,11 +141,11 @@ def _tokens(request: Request) -> Response:
 
 
 def _missing(request: Request, wrong: Any) -> Response:
-    return problem(request, "There is nothing at this address.", status=wrong.status_code)
+    return problem(request, "site.problem.nothing", status=wrong.status_code)
 
 
 def _damaged(request: Request, wrong: Exception) -> Response:
-    return problem(request, str(wrong), status=500)
+    return problem(request, wrong, status=500)
 
 
 def server_of(site: Guard, *, certificate: str | None = None, key: str | None = None) -> uvicorn.Server:

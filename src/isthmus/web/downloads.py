@@ -37,7 +37,7 @@ def weights(request: Request) -> Response:
     key, moment = request.path_params["key"], request.path_params["moment"]
     run = library.run(key)
     if run is None or moment not in run.moments:
-        return problem(request, "There are no such weights.", status=404)
+        return problem(request, "site.problem.weights", status=404)
     handle, name = tempfile.mkstemp(prefix="isthmus-", suffix=".safetensors")
     os.close(handle)
     try:
@@ -57,7 +57,7 @@ def run_json(request: Request) -> Response:
     """Everything about one run but its weights."""
     run = request.app.state.library.run(request.path_params["key"])
     if run is None:
-        return problem(request, "There is no run of this key.", status=404)
+        return problem(request, "site.problem.run", status=404)
     return _attached(to_json(run), "application/json", f"{run.key[:12]}.json")
 
 
@@ -75,7 +75,7 @@ def _table(request: Request, suffix: str) -> Response:
     try:
         runs = _wanted(request)
     except SettingError as wrong:
-        return problem(request, str(wrong), status=400)
+        return problem(request, wrong, status=400)
     if suffix == "csv":
         body, kind = _csv(runs), "text/csv; charset=utf-8"
     else:

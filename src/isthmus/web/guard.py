@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from isthmus.web.pages import words_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -73,12 +75,12 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if not self._knows(headers.get("host", "")):
-            return PlainTextResponse("This site is not reached under that name.\n", 421)
+            return _plain(scope, "site.problem.name", 421)
         if int(headers.get("content-length") or 0) > _LARGEST_BODY:
-            return PlainTextResponse("The request is too large.\n", 413)
+            return _plain(scope, "site.problem.large", 413)
         bearer = headers.get("authorization", "").partition("Bearer ")[2]
         if scope["method"] not in _READING and not (self._is_token(bearer) or _from_here(headers)):
-            return PlainTextResponse("A change must be asked for from a page of this site.\n", 403)
+            return _plain(scope, "site.problem.foreign", 403)
         if self.token is None or scope["path"].startswith("/static/") or self._is_token(bearer):
             return None
         connection = HTTPConnection(scope)
@@ -91,7 +93,7 @@ class Guard:
         # People get the form, programs the plain answer.
         if "text/html" in headers.get("accept", ""):
             return RedirectResponse("/enter", 303)
-        return PlainTextResponse("This site asks for its token: Authorization: Bearer TOKEN\n", 401)
+        return _plain(scope, "site.problem.token", 401)
 
     def _is_token(self, given: str) -> bool:
         """Compared in a time that does not tell how much of it is right."""
@@ -109,6 +111,11 @@ class Guard:
         except ValueError:
             return False
         return self.addresses
+
+
+def _plain(scope: Scope, key: str, status: int) -> Response:
+    """A line for programs and for people, in the language that the request prefers."""
+    return PlainTextResponse(words_of(Request(scope))(key) + "\n", status)
 
 
 def session(token: str) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from isthmus.core.errors import SettingError, listed
+from isthmus.core.errors import listed
+from isthmus.web.pages import SiteError
 
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 _MOST_WAITING = 8
@@ -99,18 +100,18 @@ class Jobs:
             study: name of a study of the store, instead of runs.
 
         Raises:
-            SettingError: nothing may be started, the kind does not take what was given, or too much is waiting.
+            SiteError: nothing may be started, the kind does not take what was given, or too much is waiting.
         """
         if not self.allowed or self._folder is None:
-            raise SettingError("work is started only on a site that was started with --allow-run")
+            raise SiteError("site.problem.shows")
         takes_runs, takes_study, further = KINDS.get(kind, (False, False, ()))
         if kind not in KINDS or bool(runs) == bool(study) or (runs and not takes_runs) or (study and not takes_study):
-            raise SettingError(f"work must be one of {listed(KINDS)}, on chosen runs or on a study")
+            raise SiteError("site.problem.kind", kinds=listed(KINDS))
         if len(runs) > _MOST_RUNS or len(runs) == 1:
-            raise SettingError(f"a check looks at 2 to {_MOST_RUNS} runs, got {len(runs)}")
+            raise SiteError("site.problem.check", most=_MOST_RUNS, got=len(runs))
         with self._lock:
             if sum(job.state in ("waiting", "running") for job in self._jobs.values()) >= _MOST_WAITING:
-                raise SettingError(f"at most {_MOST_WAITING} pieces of work may wait; stop one, or come back later")
+                raise SiteError("site.problem.waiting", most=_MOST_WAITING)
             identity = secrets.token_hex(8)
             result = f"{time.strftime('%Y%m%dT%H%M%S')}-{kind}-{identity[:6]}"
             target = self.store / "results" / f"{result}.json"

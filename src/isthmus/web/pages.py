@@ -55,9 +55,30 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     return response
 
 
-def problem(request: Request, line: str, *, status: int) -> Response:
-    """A page that says what is wrong, in one line."""
-    return page(request, "problem", status=status, line=line, code=status)
+class SiteError(SettingError):
+    """What is wrong with a request, by the key of its sentence, so that a page says it in the reader's language."""
+
+    def __init__(self, key: str, **values: object) -> None:
+        super().__init__(words_for(LANGUAGES[0])(key, **values))
+        self.key, self.values = key, values
+
+
+def problem(request: Request, what: str | Exception, *, status: int) -> Response:
+    """A page that says what is wrong, in one line.
+
+    Args:
+        request: that was refused.
+        what: the key of a sentence, or an error; those of the library speak English.
+        status: of the answer.
+    """
+    words = words_of(request)
+    if isinstance(what, SiteError):
+        line, english = words(what.key, **what.values), False
+    elif isinstance(what, Exception):
+        line, english = str(what), True
+    else:
+        line, english = words(what), False
+    return page(request, "problem", status=status, line=line, english=english, code=status)
 
 
 async def form_of(request: Request) -> dict[str, list[str]]:
@@ -73,13 +94,13 @@ def integer(request: Request, name: str, *, default: int, low: int, high: int) -
     """A whole number from the address, within its bounds.
 
     Raises:
-        SettingError: it is no such number.
+        SiteError: it is no such number.
     """
     given = request.query_params.get(name, "")
     if not given:
         return default
     if not (given.isascii() and given.isdigit() and len(given) < 10 and low <= int(given) <= high):
-        raise SettingError(f"{name} must be a whole number between {low} and {high}, got {given[:20]!r}")
+        raise SiteError("site.problem.number", name=name, low=low, high=high, given=repr(given[:20]))
     return int(given)
 
 

@@ -23,7 +23,7 @@ def curves(request: Request) -> Response:
     try:
         runs = chosen(request, most=50)[:_MOST]
     except SettingError as wrong:
-        return problem(request, str(wrong), status=400)
+        return problem(request, wrong, status=400)
     words = words_of(request)
     rows = [
         {"series": run.key[:8], "steps": entry["steps"], "loss": entry["loss"]}
@@ -34,7 +34,7 @@ def curves(request: Request) -> Response:
         if isinstance(entry, dict) and isinstance(entry.get("loss"), int | float) and "steps" in entry
     ]
     if not rows:
-        return problem(request, "No training curve was kept.", status=404)
+        return problem(request, "site.problem.curve", status=404)
     spec = figures.curves(rows, x="steps", y="loss", x_title=words("site.curve.x"), y_title=words("site.curve.y"))
     drawn = _drawn(json.dumps(spec))
     headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}

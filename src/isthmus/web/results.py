@@ -40,11 +40,11 @@ def show_result(request: Request) -> Response:
     """The page of one result."""
     file = request.app.state.library.result(request.path_params["name"])
     if file is None:
-        return problem(request, "There is no result of this name.", status=404)
+        return problem(request, "site.problem.result", status=404)
     try:
         html = _drawn(str(file), file.stat().st_mtime_ns, language_of(request))
     except IsthmusError as wrong:
-        return problem(request, str(wrong), status=422)
+        return problem(request, wrong, status=422)
     return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
 
 
@@ -52,7 +52,7 @@ def result_json(request: Request) -> Response:
     """The values of one result."""
     file = request.app.state.library.result(request.path_params["name"])
     if file is None:
-        return problem(request, "There is no result of this name.", status=404)
+        return problem(request, "site.problem.result", status=404)
     return FileResponse(file, media_type="application/json", filename=file.name)
 
 

@@ -13,7 +13,7 @@ from isthmus.studies.store.export import flat, numbers
 from isthmus.studies.store.kept import Run
 from isthmus.studies.store.query import Query
 from isthmus.web.library import Library
-from isthmus.web.pages import integer, page, problem
+from isthmus.web.pages import SiteError, integer, page, problem
 
 PAGE = 50
 MOST_COMPARED = 50
@@ -42,7 +42,7 @@ def query_of(request: Request) -> Query:
     keys = None
     if name := asked.get("study"):
         if (study := library.study(name)) is None:
-            raise SettingError(f"study must be one that used this store, got {name[:80]!r}")
+            raise SiteError("site.problem.unknown", given=repr(name[:80]))
         keys = study.keys
     order = asked.get("order", "created")[:80]
     descending = asked.get("way", "down" if COLUMNS.get(order, False) else "up") == "down"
@@ -56,7 +56,7 @@ def list_runs(request: Request) -> Response:
     try:
         query = query_of(request)
     except SettingError as wrong:
-        return problem(request, str(wrong), status=400)
+        return problem(request, wrong, status=400)
     found = library.search(query)
     asked = request.query_params
     return page(
@@ -80,7 +80,7 @@ def show_run(request: Request) -> Response:
     library: Library = request.app.state.library
     run = library.run(request.path_params["key"])
     if run is None:
-        return problem(request, "There is no run of this key.", status=404)
+        return problem(request, "site.problem.run", status=404)
     return page(
         request,
         "run",
@@ -99,9 +99,9 @@ def compare(request: Request) -> Response:
     try:
         runs = chosen(request, most=MOST_COMPARED)
     except SettingError as wrong:
-        return problem(request, str(wrong), status=400)
+        return problem(request, wrong, status=400)
     if len(runs) < 2:
-        return problem(request, "Choose at least 2 runs that are in the store.", status=400)
+        return problem(request, "site.problem.two", status=400)
     recipes = [flat(run.recipe) for run in runs]
     names = list(dict.fromkeys(name for recipe in recipes for name in recipe))
     different = {name: [recipe.get(name) for recipe in recipes] for name in names}
@@ -128,7 +128,7 @@ def chosen(request: Request, *, most: int) -> list[Run]:
     library: Library = request.app.state.library
     keys = list(dict.fromkeys(request.query_params.getlist("run")))
     if len(keys) > most:
-        raise SettingError(f"at most {most} runs are shown together, got {len(keys)}")
+        raise SiteError("site.problem.together", most=most, got=len(keys))
     found = (library.run(key) for key in keys)
     return [run for run in found if run is not None]
 

@@ -20,7 +20,7 @@ def show_job(request: Request) -> Response:
     """One piece of work and what it says."""
     job = request.app.state.jobs.find(request.path_params["id"])
     if job is None:
-        return problem(request, "There is no such work.", status=404)
+        return problem(request, "site.problem.work", status=404)
     return page(request, "job", job=job)
 
 
@@ -31,14 +31,14 @@ async def start_job(request: Request) -> Response:
     form = await form_of(request)
     keys, study = list(dict.fromkeys(form.get("run", ()))), form.get("study", [""])[0]
     if not jobs.allowed:
-        return problem(request, "This site only shows; start it with --allow-run to work from here.", status=403)
+        return problem(request, "site.problem.shows", status=403)
     # Only what the store holds reaches a command line.
     if any(library.run(key) is None for key in keys) or (study and library.study(study) is None):
-        return problem(request, "The runs and the study must be in this store.", status=400)
+        return problem(request, "site.problem.strange", status=400)
     try:
         job = jobs.start(form.get("kind", [""])[0], runs=keys, study=study)
     except SettingError as wrong:
-        return problem(request, str(wrong), status=400)
+        return problem(request, wrong, status=400)
     return RedirectResponse(f"/jobs/{job.id}", 303)
 
 
@@ -47,6 +47,6 @@ async def stop_job(request: Request) -> Response:
     jobs: Jobs = request.app.state.jobs
     job = jobs.find(request.path_params["id"])
     if job is None or not jobs.allowed:
-        return problem(request, "There is no such work.", status=404)
+        return problem(request, "site.problem.work", status=404)
     jobs.stop(job)
     return RedirectResponse(f"/jobs/{job.id}", 303)

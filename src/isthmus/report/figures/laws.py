@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,27 +41,27 @@ def law(
 
 
 def intervals(
-    rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str], floor: float
+    rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str], floor: float | None
 ) -> dict[str, Any]:
-    """Estimates with intervals (``low``, ``high`` in each row) by name, coloured by series, on a logarithmic axis.
+    """Estimates with intervals (``low``, ``high`` in each row) by name, coloured by series.
 
-    What lies below the ``floor`` is drawn on it; hovering tells the true values.
+    With a ``floor`` the axis is logarithmic, and what lies below the floor is drawn on it; hovering tells the true
+    values.
     """
     alt = altair()
     names = (x, "low", "high")
-    rows = [{**row, **{f"drawn_{name}": max(row[name], floor) for name in names}} for row in rows]
+    least = -math.inf if floor is None else floor
+    rows = [{**row, **{f"drawn_{name}": max(row[name], least) for name in names}} for row in rows]
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y(
             f"{y}:N", title=None, sort=distinct(rows, y), axis=alt.Axis(labelLimit=240, grid=True, minExtent=_NAMES)
         ),
         yOffset=alt.YOffset(f"{series}:N", sort=list(order)),
-        color=colour(series, order),
+        color=colour(series, order, legend=len(order) > 1),
     )
     tooltip = [f"{y}:N", f"{series}:N", *(alt.Tooltip(f"{name}:Q", format=".4g") for name in names)]
-    axis = alt.X(
-        f"drawn_{x}:Q", title=x_title, scale=alt.Scale(type="log", domainMin=floor),
-        axis=alt.Axis(tickCount=4, format="~g"),
-    )  # fmt: skip
+    scale = alt.Scale(zero=False) if floor is None else alt.Scale(type="log", domainMin=floor)
+    axis = alt.X(f"drawn_{x}:Q", title=x_title, scale=scale, axis=alt.Axis(tickCount=4, format="~g"))
     reach = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("drawn_low:Q"), x2="drawn_high:Q")
     points = base.mark_point(filled=True, size=50, opacity=1).encode(x=axis, tooltip=tooltip)
-    return finished((reach + points).properties(width=WIDTH, height=alt.Step(9)))
+    return finished((reach + points).properties(width=WIDTH, height=alt.Step(9 if len(order) > 1 else 18)))

@@ -286,3 +286,8 @@ def _read_json(path: Path) -> Any:
         raise StoreError(
             f"{path} must be whole JSON, but is missing or damaged; check the store: isthmus runs verify"
         ) from problem
+
+
+def result_name(study: str) -> str:
+    """The name, in the store's folder ``results``, under which a study keeps what came out of it."""
+    return f"study-{study}"
