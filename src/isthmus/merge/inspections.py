@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,40 +24,8 @@ def relations(
     """Do the solutions lie near each other?"""
     if not cosines:
         return []
-    middle = float(np.median(list(cosines.values())))
-    if middle >= CLOSE:
-        found = [
-            note(
-                "one base",
-                f"the solutions were fine-tuned from one base (median cosine of their layers {middle:.3f})",
-                "aligning them would change nothing: the identity is the best permutation",
-            )
-        ]
-    elif middle < UNRELATED and aligned and float(np.median(list(aligned.values()))) > 2 * max(middle, UNRELATED):
-        after = float(np.median(list(aligned.values())))
-        found = [
-            warning(
-                "permuted",
-                f"layers are unrelated as they are (cosine {middle:.3f}) but not once aligned ({after:.3f})",
-                "align them first, then merge",
-            )
-        ]
-    elif middle < UNRELATED:
-        found = [
-            warning(
-                "unrelated",
-                f"the solutions are unrelated entry by entry (median cosine of their layers {middle:.3f})",
-                "align them first, or keep them apart as an ensemble: their average is no working network",
-            )
-        ]
-    else:
-        found = [
-            warning(
-                "far apart",
-                f"the solutions are far from each other (median cosine of their layers {middle:.3f})",
-                "measure the barrier between them before you trust their average",
-            )
-        ]
+    after = float(np.median(list(aligned.values()))) if aligned else 0.0
+    found = [_nearness(float(np.median(list(cosines.values()))), after)]
     if base and deltas and float(np.median(list(deltas.values()))) < -0.2:
         found.append(
             warning(
@@ -70,46 +38,36 @@ def relations(
     return found
 
 
+def _nearness(middle: float, after: float) -> Finding:
+    """What the median cosine of the layers says, as they are and once aligned."""
+    if middle >= CLOSE:
+        return note(
+            "one base",
+            f"the solutions were fine-tuned from one base (median cosine of their layers {middle:.3f})",
+            "aligning them would change nothing: the identity is the best permutation",
+        )
+    if middle < UNRELATED and after > 2 * max(middle, UNRELATED):
+        return warning(
+            "permuted",
+            f"layers are unrelated as they are (cosine {middle:.3f}) but not once aligned ({after:.3f})",
+            "align them first, then merge",
+        )
+    if middle < UNRELATED:
+        return warning(
+            "unrelated",
+            f"the solutions are unrelated entry by entry (median cosine of their layers {middle:.3f})",
+            "align them first, or keep them apart as an ensemble: their average is no working network",
+        )
+    return warning(
+        "far apart",
+        f"the solutions are far from each other (median cosine of their layers {middle:.3f})",
+        "measure the barrier between them before you trust their average",
+    )
+
+
 def structure(views: Sequence[View]) -> list[Finding]:
     """Tensors, shapes, vocabulary and tokenizers."""
-    first, found = views[0], []
-    for other in views[1:]:
-        names = set(first.shapes) ^ set(other.shapes)
-        heads = {name for name in names if re.search(r"lm_head|embed_out", name)}
-        if names - heads:
-            found.append(
-                error(
-                    "other tensors",
-                    f"{first.what} and {other.what} hold different tensors ({listed(sorted(names), 3)})",
-                    "merge only networks of one architecture",
-                )
-            )
-        if heads:
-            found.append(
-                error(
-                    "half tied",
-                    f"of {first.what} and {other.what} one ties its output layer to the embedding",
-                    "untie both or neither before merging",
-                )
-            )
-        differing = [n for n, s in first.shapes.items() if n in other.shapes and other.shapes[n] != s]
-        if words := [name for name in differing if vocabulary(name)]:
-            shapes = f"{first.shapes[words[0]]} and {other.shapes[words[0]]}"
-            found.append(
-                error(
-                    "other vocabulary",
-                    f"the vocabularies of {first.what} and {other.what} differ: {words[0]} is {shapes}",
-                    "bring both to one tokenizer first: the same tokens in the same rows",
-                )
-            )
-        if rest := [name for name in differing if not vocabulary(name)]:
-            found.append(
-                error(
-                    "other shapes",
-                    f"{first.what} and {other.what} differ in the shape of {listed(rest, 3)}",
-                    "merge only networks of one width and depth",
-                )
-            )
+    found = [finding for other in views[1:] for finding in _misfits(views[0], other)]
     if tokenizers_differ([view.folder for view in views]):
         found.append(
             warning(
@@ -119,6 +77,39 @@ def structure(views: Sequence[View]) -> list[Finding]:
             )
         )
     return found
+
+
+def _misfits(first: View, other: View) -> Iterator[Finding]:
+    """What of two solutions has not the same name or shape."""
+    both = f"{first.what} and {other.what}"
+    names = set(first.shapes) ^ set(other.shapes)
+    heads = {name for name in names if re.search(r"lm_head|embed_out", name)}
+    if names - heads:
+        yield error(
+            "other tensors",
+            f"{both} hold different tensors ({listed(sorted(names), 3)})",
+            "merge only networks of one architecture",
+        )
+    if heads:
+        yield error(
+            "half tied",
+            f"of {both} one ties its output layer to the embedding",
+            "untie both or neither before merging",
+        )
+    differing = [n for n, s in first.shapes.items() if n in other.shapes and other.shapes[n] != s]
+    if words := [name for name in differing if vocabulary(name)]:
+        shapes = f"{first.shapes[words[0]]} and {other.shapes[words[0]]}"
+        yield error(
+            "other vocabulary",
+            f"the vocabularies of {both} differ: {words[0]} is {shapes}",
+            "bring both to one tokenizer first: the same tokens in the same rows",
+        )
+    if rest := [name for name in differing if not vocabulary(name)]:
+        yield error(
+            "other shapes",
+            f"{both} differ in the shape of {listed(rest, 3)}",
+            "merge only networks of one width and depth",
+        )
 
 
 def statistics(views: Sequence[View]) -> list[Finding]:

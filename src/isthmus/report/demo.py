@@ -146,34 +146,7 @@ def _matrices(widest: Mapping[str, Any], words: Words) -> Section:
 
 
 def _widths(values: Mapping[str, Any], words: Words) -> Section:
-    cells = [(width, name, width["barriers"][name]) for width in values["widths"] for name in _METHODS]
-    middle = {**values["widths"][0], "width": values["family_width"]}
-    cells.append((middle, "family", values["family"]))
-    rows, table = [], []
-    for width, name, found in cells:
-        interval = found["intervals"]["loss_barrier"]
-        estimate = interval["estimate"]
-        low = estimate if interval["low"] is None else interval["low"]
-        high = estimate if interval["high"] is None else interval["high"]
-        rows.append(
-            {
-                "series": words(f"method.{name}"),
-                "width": width["width"],
-                "barrier": estimate,
-                "low": low,
-                "high": high,
-            }
-        )
-        error = found["intervals"]["error_barrier"]
-        table.append(
-            [
-                width["width"],
-                words(f"method.{name}"),
-                len(found["names"]),
-                interval_text(interval),
-                interval_text(error),
-            ]
-        )
+    rows, table = _width_rows(values, words)
     order = [words(f"method.{name}") for name in (*_METHODS, "family")]
     spec = figures.trend(
         rows,
@@ -207,6 +180,22 @@ def _widths(values: Mapping[str, Any], words: Words) -> Section:
 
 
 _TRAINED = ("width", "parameters", "equivalent", "loss", "lowest", "highest", "diverged")
+
+
+def _width_rows(values: Mapping[str, Any], words: Words) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+    """The barriers of every width by every way, for the chart and for the table."""
+    cells = [(width, name, width["barriers"][name]) for width in values["widths"] for name in _METHODS]
+    middle = {**values["widths"][0], "width": values["family_width"]}
+    cells.append((middle, "family", values["family"]))
+    rows, table = [], []
+    for width, name, found in cells:
+        interval, way = found["intervals"]["loss_barrier"], words(f"method.{name}")
+        estimate = interval["estimate"]
+        ends = {end: estimate if interval[end] is None else interval[end] for end in ("low", "high")}
+        rows.append({"series": way, "width": width["width"], "barrier": estimate, **ends})
+        error = interval_text(found["intervals"]["error_barrier"])
+        table.append([width["width"], way, len(found["names"]), interval_text(interval), error])
+    return rows, table
 
 
 def _described(rows: list[dict[str, Any]]) -> str:

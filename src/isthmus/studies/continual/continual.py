@@ -182,23 +182,12 @@ def continual(
         check_learned(f"after the {name} task", cue, own, floor.clamp_min(1 / data.classes), curriculum.margin)
 
     ends = trainings.run(data, tasks, controls=curriculum.controls, learned=learned)
-    told = within(progress, 0.7, 1, share=0.2)
-    curves = []
-    for place, arm in enumerate(ARMS):
-        found = bench.along(ends.start(arm), ends.end(arm))
-        curves += [curve_of(arm, *probe, accuracy) for probe, accuracy in found.items()]
-        told(place + 1, len(ARMS), f"measuring {arm}")
-    controls = [
-        curve_of(name, *probe, accuracy)
-        for name in ("base", "joint", "replay")
-        if name in ends.networks
-        for probe, accuracy in bench.at(ends.networks[name]).items()
-    ]
+    curves, controls = _measured(bench, ends, within(progress, 0.7, 1, share=0.2))
     found = Continual(
         positions=bench.positions,
         cues=curriculum.cues,
-        curves=tuple(curves),
-        controls=tuple(controls),
+        curves=curves,
+        controls=controls,
         retention=(),
         contrasts=(),
         forecast=None,
@@ -281,6 +270,22 @@ def _observed(
                 made.append(Observed(replica, kept.arm, kept.cue, found.positions[point], lost, scores))
         progress(place + 1, len(found.retention), "predicting")
     return made
+
+
+def _measured(bench: Bench, ends: Ends, progress: Progress) -> tuple[tuple[Curve, ...], tuple[Curve, ...]]:
+    """Accuracy on every probe: of each arm along its mixture, and of the networks beside the arms."""
+    curves: list[Curve] = []
+    for place, arm in enumerate(ARMS):
+        found = bench.along(ends.start(arm), ends.end(arm))
+        curves += [curve_of(arm, *probe, accuracy) for probe, accuracy in found.items()]
+        progress(place + 1, len(ARMS), f"measuring {arm}")
+    controls = (
+        curve_of(name, *probe, accuracy)
+        for name in ("base", "joint", "replay")
+        if name in ends.networks
+        for probe, accuracy in bench.at(ends.networks[name]).items()
+    )
+    return tuple(curves), tuple(controls)
 
 
 def _unlabelled(tasks: Sequence[Data], curriculum: Curriculum, *, examples: int = 256) -> dict[str, Tensor]:

@@ -139,22 +139,16 @@ def glass(
     phases = len(alignments) + (objective is not None)
     found = []
     for place, alignment in enumerate(alignments):
-        found.append(
-            _arranged(
-                overlaps(
-                    solutions,
-                    labels=names,
-                    names=parameters,
-                    alignment=alignment,  # type: ignore[arg-type]
-                    align=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
-                    normalise=normalise,
-                    progress=within(progress, place, phases, label=alignment),
-                ),
-                alignment,
-                families,
-                seed,
-            )
+        compared = overlaps(
+            solutions,
+            labels=names,
+            names=parameters,
+            alignment=alignment,  # type: ignore[arg-type]
+            align=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
+            normalise=normalise,
+            progress=within(progress, place, phases, label=alignment),
         )
+        found.append(_arranged(compared, alignment, families, seed))
     if objective is not None:
         computed = function_overlaps(_outputs(solutions, objective), labels=names)
         found.append(_arranged(computed, "function", families, seed))
@@ -172,12 +166,13 @@ def glass(
         found.append(_arranged(overlaps(spawned[0], names=parameters, normalise=normalise), "spawned", family, seed))
     graph = lowest = None
     if objective is not None:
-        passing = within(progress, phases - 1, phases, label="passes")
         # A diverged solution has no height: the trees are of those that the overlaps kept.
         labels = names if names is not None else [str(place) for place in range(len(solutions))]
         stay = {label: each for label, each in zip(labels, solutions, strict=True) if label in found[0].overlaps.labels}
-        ways = barriers(list(stay.values()), objective, names=list(stay), points=points, progress=passing, **settings)
-        graph = _passes(ways)
+        told = within(progress, phases - 1, phases, label="passes")
+        graph = _passes(
+            barriers(list(stay.values()), objective, names=list(stay), points=points, progress=told, **settings)
+        )
         lowest = disconnectivity(graph.loss, graph.heights, source="minimax", labels=graph.labels)
     return Glass(tuple(found), graph, lowest, sizes, scaled)
 
