@@ -13,7 +13,10 @@ from isthmus.discover.hashing import hashed, summed
 
 @dataclasses.dataclass(eq=False)
 class Closure:
-    """The state of closing the demands: labels (some made on the way), ties, nests as edges, marks and cells."""
+    """The state of closing the demands: labels (some made on the way), ties, nests as edges, marks and cells.
+
+    Cells are columns (child, one parent, other parent, number of the crossing).
+    """
 
     number: int
     pairs: list[np.ndarray]
@@ -25,7 +28,7 @@ class Closure:
 
 def close(number: int, ties: np.ndarray, nests: np.ndarray, marks: np.ndarray) -> Closure:
     """Nodes and at most one parent for each: parents of a common child are tied, nested in each other, or cross."""
-    none = np.zeros((3, 0), dtype=np.int64)
+    none = np.zeros((4, 0), dtype=np.int64)
     state = Closure(number, [ties[:2]], nests, [], none, none[0])
     while True:
         node = state.node = components(state.number, np.concatenate(state.pairs, axis=1))
@@ -87,7 +90,7 @@ def _cross_all(
     """Settle crossings, each child once in a round."""
     inner = np.zeros(len(first), dtype=bool)
     inner[edges[1]] = True
-    inner[state.node[state.cells].reshape(-1)] = True
+    inner[state.node[state.cells[:3]].reshape(-1)] = True
     used = np.zeros(len(first), dtype=bool)
     added = []
     for one, other in crossing:
@@ -154,13 +157,13 @@ def _label(first: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     return np.where(nodes < 0, -nodes - 1, first[np.maximum(nodes, 0)])
 
 
-def _cross(state: Closure, first: np.ndarray, crossing: np.ndarray, *, leaves: bool) -> np.ndarray:
+def _cross(state: Closure, first: np.ndarray, columns: np.ndarray, *, leaves: bool) -> np.ndarray:
     """Parents that cross: a full grid with one leaf in each cell moves with both; otherwise the parents stand still.
 
     Returns:
         Edges from parents to what encloses their grid; ends that are new labels as -label - 1.
     """
-    child, a, b, relation = crossing
+    child, a, b, relation = columns
     pairs, counts = np.unique(np.stack([a, b]), axis=1, return_counts=True)
     part = components(int(max(a.max(), b.max())) + 1, pairs)
     of_pair = part[pairs[0]]
@@ -172,7 +175,8 @@ def _cross(state: Closure, first: np.ndarray, crossing: np.ndarray, *, leaves: b
             state.marks.append(np.stack([names, hashed(names, relation[0] + 0 * names).view(np.int64)]))
         state.marks.append(np.stack([first[child], hashed(a, b).view(np.int64)]))
         return np.zeros((3, 0), dtype=np.int64)
-    state.cells = np.concatenate([state.cells, np.stack([first[child], first[a], first[b]])], axis=1)
+    crossing = int(state.cells[3].max(initial=-1)) + 1 + 0 * child
+    state.cells = np.concatenate([state.cells, np.stack([first[child], first[a], first[b], crossing])], axis=1)
     parts = np.unique(of_pair)
     if len(parts) == 1:
         return np.zeros((3, 0), dtype=np.int64)

@@ -56,7 +56,7 @@ def grow(ledger: Ledger) -> Forest:
     nodes = int(node.max()) + 1 if len(node) else 0
     parent = np.full(nodes, -1)
     parent[closed.edges[0]] = closed.edges[1]
-    cells = node[closed.cells]
+    cells = node[closed.cells[:3]]
     stuck = _third_parents(parent, cells)
     if len(stuck):
         named = first_label(node)[stuck]
@@ -64,7 +64,8 @@ def grow(ledger: Ledger) -> Forest:
     parent[cells[0]] = -1
     origin = _origins(ledger)
     rank, own, lying = _describe(ledger, node, nodes, origin, ties, nests, marks)
-    _settle_cells(cells, own, lying)
+    for number in np.unique(closed.cells[3]):
+        _settle_cells(cells[:, closed.cells[3] == number], own, lying)
     level = levels(parent)
     sibling, inner = _refine(parent, level, own, lying)
     least, first = _positions_inside(ledger, node, nodes, origin, parent, level, cells)
@@ -88,12 +89,13 @@ def _third_parents(parent: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 
 def _settle_cells(cells: np.ndarray, own: np.ndarray, lying: np.ndarray) -> None:
-    """What tells cells apart is said of the parent that determines it; where neither does, both stand still."""
+    """What tells cells of one crossing apart is said of the parent that determines it; or else both stand still."""
     node, one, other = cells
     left = np.ones(len(node), dtype=bool)
     for side in (other, one):
         # A whole crossing is decided together: its parents on one side are joined through the other side.
-        part = components(len(own), np.stack([one, other]))[one]
+        ends = np.unique(np.stack([one, other]), return_inverse=True)[1].reshape(2, -1)
+        part = components(int(ends.max(initial=-1)) + 1, ends)[ends[0]]
         bad = _undetermined(part, side, own[node]) | _undetermined(part, side, lying[node])
         good = left & ~bad
         own += summed(side[good], hashed(own[node[good]].view(np.int64)), len(own))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from isthmus.discover.families import Split
-from isthmus.discover.labels import Labels, Layer, positional, reshaped
+from isthmus.discover.labels import Labels, Layer, canonical, mixed, permuted, positional, reshaped, squeezed
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
@@ -22,7 +23,7 @@ def convolution(  # noqa: PLR0917
     groups: int = 1,
 ) -> Labels:
     """Cross-correlation with weight (out, in / groups, *kernel)."""
-    return _convolve(ledger, value, weight, bias, groups, transposed=False)
+    return _spread(ledger, (value, weight, bias), groups, (stride, padding), transposed=False)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -38,7 +39,7 @@ def transposed_convolution(  # noqa: PLR0917
     dilation: Any = 1,
 ) -> Labels:
     """Its transpose, with weight (in, out / groups, *kernel)."""
-    return _convolve(ledger, value, weight, bias, groups, transposed=True)
+    return _spread(ledger, (value, weight, bias), groups, (stride, padding), transposed=True)
 
 
 @rule("convolution", "_convolution")
@@ -56,27 +57,71 @@ def general_convolution(  # noqa: PLR0917
     *_: Any,
 ) -> Labels:
     """Any of the above."""
-    return _convolve(ledger, value, weight, bias, groups, transposed=transposed)
+    return _spread(ledger, (value, weight, bias), groups, (stride, padding), transposed=transposed)
+
+
+def _spread(
+    ledger: Ledger,
+    tensors: tuple[Labels, Labels, Labels | None],
+    groups: int,
+    steps: tuple[Any, Any],
+    *,
+    transposed: bool,
+) -> Labels:
+    """Axes along which a kernel has one place only are as good as further examples: units may lie along them."""
+    value, weight, bias = tensors
+    shape, space = tuple(ledger.shape), weight.rank - 2
+    first = value.rank - space
+    free = [
+        axis
+        for axis in range(space)
+        if weight.shape[2 + axis] == 1
+        and value.shape[first + axis] == shape[first + axis]
+        and (_step(steps[0], axis), _step(steps[1], axis)) == (1, 0)
+        and any(layer.ids.shape[first + axis] > 1 for layer in value.movable)
+    ]
+    if not free or value.rank != weight.rank:
+        return _convolve(ledger, tensors, shape, groups, transposed=transposed)
+    rest = [axis for axis in range(space) if axis not in free]
+    order = [0, *(2 + axis for axis in free), 1, *(2 + axis for axis in rest)]
+    turned = permuted(value, order)
+    examples = 1 + len(free)
+    merged = reshaped(turned, (math.prod(turned.shape[:examples]), *turned.shape[examples:]))
+    kernel = reshaped(weight, (*weight.shape[:2], *(weight.shape[2 + axis] for axis in rest)))
+    out = (merged.shape[0], shape[1], *(shape[2 + axis] for axis in rest))
+    made = _convolve(ledger, (merged, kernel, bias), out, groups, transposed=transposed)
+    made = reshaped(made, (*turned.shape[:examples], *out[1:]))
+    return permuted(made, [order.index(axis) for axis in range(value.rank)])
+
+
+def _step(steps: Any, axis: int) -> Any:
+    """One of several strides or paddings; one number stands for all axes."""
+    return steps if not isinstance(steps, (list, tuple)) else steps[axis] if len(steps) > 1 else steps[0]
 
 
 def _convolve(
-    ledger: Ledger, value: Labels, weight: Labels, bias: Labels | None, groups: int, *, transposed: bool
+    ledger: Ledger,
+    tensors: tuple[Labels, Labels, Labels | None],
+    shape: tuple[int, ...],
+    groups: int,
+    *,
+    transposed: bool,
 ) -> Labels:
     ledger.word = "groups"
-    shape = ledger.shape
+    value, weight, bias = tensors
     space = weight.rank - 2
     batched = value.rank == weight.rank
-    value, batch_free = _channels_only(ledger, value, space)
+    places = _examples(value, space) if batched else ()
+    value = _channels_only(ledger, value, space)
     weight = _kernel_free(ledger, weight)
     sizes = (value.shape[0],) if batched else (1,)
     channels = value.shape[-1]
     value = reshaped(value, (*sizes, groups, channels // groups))
+    _ask_split(ledger, weight, groups, axis=0, dim=1)
     if transposed:
-        _ask_split(ledger, weight, groups, axis=0, dim=1)
         weight = reshaped(weight, (groups, channels // groups, weight.shape[1]))
         result = ledger.contract("bgi,gio->bgo", value, weight)
     else:
-        _ask_split(ledger, weight, groups, axis=0, dim=1)
         weight = reshaped(weight, (groups, weight.shape[0] // groups, weight.shape[1]))
         result = ledger.contract("bgi,goi->bgo", value, weight)
     result = reshaped(result, (*sizes, result.shape[1] * result.shape[2]))
@@ -89,26 +134,29 @@ def _convolve(
     full = Labels((*result.shape, *(1,) * space), layers)
     if not batched:
         full = reshaped(full, full.shape[1:])
-    axes = [0, *range(2, 2 + space)] if batched else list(range(1, 1 + space))
-    del batch_free
-    return ledger.meet(full, Labels(tuple(shape), (positional(shape, axes),)))
+    own = list(range(2, 2 + space)) if batched else list(range(1, 1 + space))
+    if places is None:
+        own = [0, *own]
+    return ledger.meet(full, Labels(shape, (positional(shape, own), *(places or ()))))
 
 
-def _channels_only(ledger: Ledger, value: Labels, space: int) -> tuple[Labels, bool]:
+def _examples(value: Labels, space: int) -> tuple[Layer, ...] | None:
+    """What tells examples apart where units lie along their axis too (heads beside them); None if none do."""
+    if not any(layer.ids.shape[0] > 1 for layer in value.movable):
+        return None
+    rest = list(range(1, value.rank))
+    pinned = [layer for layer in value.layers if layer.pinned and layer.ids.shape[0] > 1]
+    return tuple(squeezed(canonical(mixed(p.ids).sum(dim=rest, keepdim=True)), pinned=True) for p in pinned)
+
+
+def _channels_only(ledger: Ledger, value: Labels, space: int) -> Labels:
     """Batch and channel axes; units that lie along space are pinned, as neighbours matter there."""
     for axis in range(value.rank - space, value.rank):
         if any(layer.ids.shape[axis] > 1 for layer in value.movable):
             value = ledger.order(value, axis, "a convolution runs along the axis on which these units lie")
-    layers = []
-    for layer in value.layers:
-        # Places are told apart anew after the convolution; here only their mixing with channels matters.
-        if layer.pinned and layer.ids.shape[value.rank - space - 1] == 1:
-            continue
-        layers.append(layer)
-    taken = Labels(value.shape, tuple(layers))
-    spatial = list(range(value.rank - space, value.rank))
-    reduced = ledger.reduce(taken, spatial)
-    return reduced, True
+    # Places are told apart anew after the convolution; here only their mixing with channels matters.
+    layers = [layer for layer in value.layers if not layer.pinned or layer.ids.shape[value.rank - space - 1] > 1]
+    return ledger.reduce(Labels(value.shape, tuple(layers)), list(range(value.rank - space, value.rank)))
 
 
 def _kernel_free(ledger: Ledger, weight: Labels) -> Labels:
