@@ -92,3 +92,24 @@ def test_the_verdict_follows_from_the_numbers(results, naive, aligned, accuracy,
     )
     assert found == mood
     assert part in sentence
+
+
+def test_the_checkpoints_know_where_they_come_from(folder, shell):
+    code, said, _ = shell("history", folder, "--json")
+    assert code == 0
+    found = json.loads(said)
+    by_name = {node["name"]: node for node in found["nodes"]}
+    names = ("first", "second", "second_aligned", "merged")
+    assert set(by_name) == {f"{name}.safetensors" for name in names}
+    assert all(node["known"] and node["descent"] for node in by_name.values())
+    step = {(edge["parent"], edge["child"], edge["role"]) for edge in found["edges"]}
+    place = {name: by_name[f"{name}.safetensors"]["content"] for name in names}
+    assert step == {
+        (place["second"], place["second_aligned"], "model"),
+        (place["first"], place["second_aligned"], "fixed"),
+        (place["first"], place["merged"], "model"),
+        (place["second_aligned"], place["merged"], "model"),
+    }
+    recipe = by_name["first.safetensors"]["descent"]["recipe"]
+    assert recipe["network"] == "mlp"
+    assert recipe["initialisation_seed"] != by_name["second.safetensors"]["descent"]["recipe"]["initialisation_seed"]

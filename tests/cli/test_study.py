@@ -304,3 +304,15 @@ def test_what_came_out_is_kept_beside_the_runs_and_drawn(shell, done, tmp_path):
     text = page.read_text()
     assert "the overlap falls with the rate" in text
     assert "overlap by cell" in text
+
+
+def test_weights_that_leave_the_store_know_their_recipe(shell, done, tmp_path):
+    key = Store.open(done / "store").keys[0]
+    file = tmp_path / "taken.safetensors"
+    assert shell("runs", "export", file, "--run", key, "--store", done / "store")[0] == 0
+    code, said, _ = shell("history", file, "--json")
+    assert code == 0
+    (node,) = json.loads(said)["nodes"]
+    assert node["descent"]["recipe"]["network"] == "mlp-4x1"
+    assert node["descent"]["recipe"]["moment"] == "final"
+    assert node["descent"]["data"] == Store.open(done / "store").run(key).provenance["data"]

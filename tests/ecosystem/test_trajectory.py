@@ -205,3 +205,14 @@ def test_without_lightning_the_error_says_so(monkeypatch):
     monkeypatch.setattr("isthmus.integrations.lightning._NAMES", ("not_there_at_all",))
     with pytest.raises(SettingError, match="needs lightning, which is not installed"):
         lightning_callback("x")
+
+
+def test_recorded_steps_know_their_recipe(tmp_path):
+    from isthmus.studies.history import history
+
+    recorder = Recorder(tmp_path / "run", at=(0,), last=False)
+    recorder.start({"rate": 0.25})
+    recorder.seen(0, torch.nn.Linear(2, 1).state_dict)
+    (node,) = history([tmp_path / "run"]).nodes
+    assert node.descent is not None
+    assert dict(node.descent.recipe) == {"rate": 0.25, "step": 0}

@@ -8,6 +8,8 @@ from urllib.parse import quote, urlencode
 import pytest
 from tests.web.sites import HOSTILE, LONG, RIGHT_TO_LEFT, TRAVERSAL, filled, key, running
 
+from isthmus.core.checkpoint import metadata_of
+from isthmus.core.history import KEY
 from isthmus.report.words import words_for
 from isthmus.studies import Row
 
@@ -138,6 +140,8 @@ def test_downloads(site, tmp_path):
     answer = site.ask(f"/runs/{key(3)}/weights/final")
     assert answer.headers["content-disposition"] == f'attachment; filename="{key(3)[:12]}-final.safetensors"'
     assert load(answer.body)["layer.weight"].unique().tolist() == [3.0]
+    (tmp_path / "taken.safetensors").write_bytes(answer.body)
+    assert json.loads(metadata_of(tmp_path / "taken.safetensors")[KEY])["recipe"]["network"] == "mlp-64x2"
     assert site.ask(f"/runs/{key(3)}/run.json").json()["recipe"]["network"] == "mlp-64x2"
     rows = [json.loads(line) for line in site.ask(f"/table.jsonl?run={key(3)}").text.splitlines()]
     assert {row["column"] for row in rows} == {"training_loss", "test_error", "loss_barrier", "error_barrier"}

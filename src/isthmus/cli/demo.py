@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isthmus.cli import console, inputs, options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from isthmus.core.history import Descent, Parent
+    from isthmus.core.weights import Weights
+    from isthmus.studies.demo import Demo
 
 
 def demo(
@@ -28,8 +35,8 @@ def demo(
     """Train networks from different seeds, find their symmetry, align and merge them, and write a report."""
     folder = inputs.output_folder(output)
     with console.progress("demo") as told:
-        from isthmus.core.checkpoint import save
         from isthmus.core.files import write_text
+        from isthmus.core.history import save_with_descent
         from isthmus.core.record import to_json
         from isthmus.report.demo import demo_page, demo_verdict
         from isthmus.report.page import write_page
@@ -54,7 +61,8 @@ def demo(
         values = found.to_dict()
         write_text(folder / "results.json", to_json(values))
         for name, weights in kept.items():
-            save(weights, folder / f"{name}.safetensors", metadata={"made_by": "isthmus demo"})
+            file, about = folder / f"{name}.safetensors", _descent(name, found, kept, seed)
+            save_with_descent(weights, file, about, metadata={"made_by": "isthmus demo"})
         page = demo_page(values, language=language)
         write_page(page, folder / "report.html", language=language)
     if json:
@@ -65,6 +73,26 @@ def demo(
     for reason in page.reasons:
         console.say(f"- {reason}")
     console.say(f"{folder / 'report.html'} has the figures, {folder / 'results.json'} the numbers.")
+
+
+def _descent(name: str, found: Demo, kept: Mapping[str, Weights], seed: int) -> Descent:
+    """Where each of the four checkpoints comes from: two trainings, an alignment, an average."""
+    from isthmus.core.history import Descent, Parent, content_of
+
+    def parent(of: str, role: str = "model") -> Parent:
+        return Parent(content_of(kept[of]), f"{of}.safetensors", role)
+
+    trained: dict[str, Any] = dict(zip(("first", "second"), found.provenance["trained"], strict=True))
+    parents, recipe = {
+        "second_aligned": ((parent("second"), parent("first", "fixed")), {"method": "weights", "seed": seed}),
+        "merged": ((parent("first"), parent("second_aligned")), {"method": "linear"}),
+    }.get(name, ((), trained.get(name, {})))
+    score = {"first": "first", "second": "second", "second_aligned": "second", "merged": "aligned"}[name]
+    return Descent(
+        "isthmus demo", parents, recipe, found.data["fingerprint"],
+        capabilities={found.data["name"]: found.merged[score]["accuracy"]},
+        measures={"test loss": found.merged[score]["loss"]},
+    )  # fmt: skip
 
 
 def parsed_widths(text: str | None) -> tuple[float, ...]:

@@ -88,10 +88,11 @@ def export(
     tracking_uri: Annotated[str | None, typer.Option(help="Folder or server of MLflow.")] = None,
 ) -> None:
     """Export the table of measures, one run's weights, or everything to MLflow."""
-    from isthmus.core.checkpoint import save
     from isthmus.core.errors import SettingError
+    from isthmus.core.history import save_with_descent
     from isthmus.studies import Store
     from isthmus.studies.store.export import export_mlflow, export_table
+    from isthmus.studies.store.kept import descent_of
 
     opened = Store.open(store)
     keys = opened.members_of(study) if study else None
@@ -103,7 +104,10 @@ def export(
         raise SettingError("an export needs a file to write or --mlflow EXPERIMENT, got neither")
     elif run is not None:
         key = opened.find(run)
-        save(opened.weights(key, moment=moment), output, metadata={"recipe": key, "moment": moment})
+        kept = opened.run(key)
+        descent = descent_of(kept.recipe, kept.provenance, moment)
+        held = {"recipe": key, "moment": moment}
+        save_with_descent(opened.weights(key, moment=moment), output, descent, metadata=held)
         console.say(f"{output} holds run {key[:12]} at {moment}")
     else:
         console.say(f"{output} holds {export_table(opened, output, keys=keys)} lines")

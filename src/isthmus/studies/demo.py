@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -125,7 +126,7 @@ class Demo(Record):
         family: barriers between networks of one initialisation, at ``family_width``.
         merged: loss and accuracy of the ends, the averages and the ensemble, at the last width.
         seconds: by phase.
-        provenance: versions, machine, command.
+        provenance: versions, machine, command, and under ``trained`` the recipes of the two that were merged.
     """
 
     settings: Settings
@@ -167,9 +168,14 @@ class Trained:
     objective: Objective
 
     @property
+    def kept(self) -> list[Replica]:
+        """The networks that did not diverge."""
+        return [replica for replica in self.replicas if replica.status is not Status.DIVERGED]
+
+    @property
     def solutions(self) -> list[Weights]:
-        """The weights of the networks that did not diverge."""
-        return [replica.weights for replica in self.replicas if replica.status is not Status.DIVERGED]
+        """Their weights."""
+        return [replica.weights for replica in self.kept]
 
 
 def demonstrate(
@@ -198,6 +204,7 @@ def demonstrate(
         results.append(_result(group, data, found))
     merged, kept = clock("merge", lambda told: _merge(groups[-1], data, seed))
     recipe = settings.recipe(settings.widths[-1], data.shape, data.classes)
+    trained = [replica.recipe.to_dict() for replica in groups[-1].kept[:2]]
     demo = Demo(
         settings=settings,
         recipe=plain(recipe),
@@ -213,14 +220,13 @@ def demonstrate(
             "test": len(data.test_targets),
         },
         seconds=clock.seconds,
-        provenance={**provenance(), "recipe": recipe.to_dict(), "data": data.fingerprint},
+        provenance={**provenance(), "recipe": recipe.to_dict(), "data": data.fingerprint, "trained": trained},
     )
     return demo, kept
 
 
 def _data(settings: Settings, folder: str | None) -> Data:
-    data = load(settings.data, folder)
-    return data.limited(settings.examples) if settings.examples else data
+    return load(settings.data, folder).limited(settings.examples or sys.maxsize)
 
 
 def _train(settings: Settings, width: float | None, data: Data, device: str, clock: _Clock) -> Trained:
@@ -265,8 +271,7 @@ def _compared(
 
 
 def _result(group: Trained, data: Data, found: Mapping[str, PairBarriers]) -> WidthResult:
-    kept = [replica for replica in group.replicas if replica.status is not Status.DIVERGED]
-    scores = [group.objective(replica.weights) for replica in kept]
+    solutions = group.solutions
     parameters = sum(group.network.weights[name].numel() for name in group.network.parameter_names)
     training = dataclasses.replace(group.objective, inputs=data.train_inputs, targets=data.train_targets)
     return WidthResult(
@@ -274,9 +279,9 @@ def _result(group: Trained, data: Data, found: Mapping[str, PairBarriers]) -> Wi
         parameters=parameters,
         log10_size=group.symmetry.log10_size,
         groups=len(group.symmetry.groups),
-        training_loss=tuple(training(replica.weights).loss for replica in kept),
-        accuracy=tuple(1 - score.error for score in scores),
-        diverged=len(group.replicas) - len(kept),
+        training_loss=tuple(training(weights).loss for weights in solutions),
+        accuracy=tuple(1 - group.objective(weights).error for weights in solutions),
+        diverged=len(group.replicas) - len(solutions),
         barriers=found,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core.errors import IsthmusError
+from isthmus.core.history import Descent
 from isthmus.core.record import Record, to_json
 from isthmus.core.weights import Weights
 from isthmus.studies.store.rows import Row, append_rows
@@ -75,3 +76,14 @@ def write_run(folder: Path, member: Mapping[str, Any], group: str | None) -> Non
     ):
         (folder / name).write_text(to_json(content) + "\n", encoding="utf-8")
     append_rows(folder / "measures.jsonl", [Row(**row) for row in member["rows"]])
+
+
+def descent_of(recipe: Mapping[str, Any], made: Mapping[str, Any], moment: str) -> Descent:
+    """Where the weights of a training at a moment come from: its recipe and its data, no other weights."""
+    return Descent(
+        "isthmus study",
+        recipe={**recipe, "moment": moment},
+        data=made.get("data") if isinstance(made.get("data"), str) else None,
+        created=str(made.get("created", "")),
+        versions=made["versions"] if isinstance(made.get("versions"), Mapping) else {},
+    )

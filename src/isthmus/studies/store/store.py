@@ -36,7 +36,7 @@ from isthmus.core import checkpoint
 from isthmus.core.errors import IsthmusError, UnwritableError, listed
 from isthmus.core.files import atomic_folder, write_text
 from isthmus.core.record import to_json
-from isthmus.studies.store.kept import Run, StoreError, Trained, write_run
+from isthmus.studies.store.kept import Run, StoreError, Trained, descent_of, write_run
 from isthmus.studies.store.locks import claimed
 from isthmus.studies.store.rows import Row, append_rows, read_rows
 from isthmus.studies.store.stacked import FINAL, digest, file_name, group_id, read_slice, same_shapes, write_weights
@@ -250,7 +250,8 @@ class Store:
         digests = {moment: digest(weights) for moment, weights in member.moments.items()}
         with _already_there_is_fine(self.folder(member.key)) as folder:
             for moment, weights in member.moments.items():
-                checkpoint.save(weights, folder / file_name(moment), metadata={"recipe": member.key})
+                about = descent_of(member.recipe, member.provenance, moment).header()
+                checkpoint.save(weights, folder / file_name(moment), metadata={"recipe": member.key, **about})
             write_run(folder, {**member.described(), "moments": digests, "index": 0}, None)
 
     def _place(self, key: str) -> dict[str, Any]:
