@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import spearmanr
 
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.randomness import child
-from isthmus.studies.landscape.flatness import flatness
+from isthmus.studies.landscape.flatness import _dealt, flatness
 
 
 def _numbers(seed: int, networks: int = 40):
@@ -98,3 +99,46 @@ def test_questions_without_an_answer_are_refused():
         flatness({"t": np.ones(40)}, gap, loss, generator=child(0))
     with pytest.raises(DataError, match="settings must be one"):
         flatness({"t": sharp}, gap, loss, settings=[1], generator=child(0))
+
+
+def test_seeds_of_one_setting_are_no_independent_evidence():
+    """Nine settings of three seeds, both numbers ruled by the setting and not connected: 5 % may be significant.
+
+    Permuting networks one by one calls 23 % significant; 60 null studies above 20 % are rarer than 1 in 10,000.
+    """
+    draw = np.random.default_rng(0)
+    settings = np.repeat(np.arange(9), 3)
+
+    def column():
+        return (draw.normal(size=9)[settings] * 0.9**0.5 + draw.normal(size=27) * 0.1**0.5).tolist()
+
+    found = [
+        flatness({"a": column()}, column(), column(), settings=settings.tolist(), draws=200,
+                 generator=torch.Generator().manual_seed(seed)).correlations[0].p <= 0.05
+        for seed in range(60)
+    ]  # fmt: skip
+    assert np.mean(found) < 0.17
+
+
+def test_what_is_dealt_out_anew_keeps_its_settings():
+    values, groups = np.array([1.0, 3.0, 10.0, 14.0, 5.0]), np.array([0, 0, 1, 1, 2])
+    drawn = _dealt(values, groups, 500, torch.Generator().manual_seed(0))
+    apart = np.abs(drawn[:, 0] - drawn[:, 1]), np.abs(drawn[:, 2] - drawn[:, 3])
+    assert np.allclose(apart[0], 2)
+    assert np.allclose(apart[1], 4)
+    assert {round(float(value), 9) for value in drawn[:, 4]} == {2.0, 12.0, 5.0}
+    alone = _dealt(values, None, 50, torch.Generator().manual_seed(0))
+    assert all(sorted(row) == sorted(values) for row in alone.tolist())
+
+
+def test_the_interval_within_settings_has_the_width_of_its_error():
+    """Of independent columns in nine settings of three the correlation has a deviation of about 1/√18 = .24."""
+    draw = np.random.default_rng(1)
+    settings = np.repeat(np.arange(9), 3).tolist()
+    found = [
+        flatness({"a": draw.normal(size=27).tolist()}, draw.normal(size=27).tolist(), draw.normal(size=27).tolist(),
+                 settings=settings, draws=200, generator=torch.Generator().manual_seed(seed)).correlations[0].within
+        for seed in range(20)
+    ]  # fmt: skip
+    assert np.std([one.estimate for one in found]) == pytest.approx(0.24, abs=0.09)
+    assert np.mean([one.high - one.low for one in found]) == pytest.approx(2 * 1.96 * 0.22, abs=0.2)

@@ -31,7 +31,9 @@ class FlatnessCorrelation(Record):
             both; the plain one if there are no controls.
         within: the same between networks of one setting only, ranks taken within each setting: what is left when rate
             and batch size are held fixed. NaN without settings.
-        p: two-sided, of the partial correlation, by permutation of what the controls leave.
+        p: two-sided, of the partial correlation, by permutation of what the controls leave: the means of whole settings
+            are dealt out anew, and networks within each. (Networks dealt out across settings would call 23 % of grids
+            of nine settings of three seeds, without any connection, significant at 5 %.)
         p_corrected: Holm's correction over all measures asked for together.
     """
 
@@ -166,10 +168,11 @@ def _correlation(
     if groups is None:
         within = Interval(math.nan, math.nan, math.nan, level, len(gap), "none: no settings were given")
     else:
-        within = interval(lambda i: _within(sharp[i], gap[i], groups[i]))
+        one, other = (_ranked_within(values, groups) for values in (sharp, gap))
+        # Ranks are those of the whole settings: in a setting that is drawn twice they must not count eightfold.
+        within = interval(lambda i: _pearson(one[i], other[i]))
     first, second = _left(sharp, gap, held)
-    orders = torch.rand(draws, len(second), generator=generator).argsort(1).numpy()
-    chance = np.array([_pearson(first, second[order]) for order in orders])
+    chance = np.array([_pearson(first, other) for other in _dealt(second, groups, draws, generator)])
     extreme = int((np.abs(chance) >= abs(partial.estimate) - 1e-12).sum())
     return FlatnessCorrelation(name, plain, partial, within, (1 + extreme) / (1 + draws), math.nan)
 
@@ -196,6 +199,25 @@ def _over_settings(
     return dataclasses.replace(made, method=method)
 
 
+def _dealt(
+    values: np.ndarray, groups: np.ndarray | None, draws: int, generator: torch.Generator
+) -> Float[np.ndarray, "draws networks"]:
+    """Values whose settings' means, and what is left of networks within each setting, were dealt out anew."""
+    members = np.arange(len(values)) if groups is None else groups
+    sizes = np.bincount(members)
+    means = np.bincount(members, values) / sizes
+    settings = torch.rand(draws, len(sizes), generator=generator).argsort(1).numpy()
+    networks = torch.rand(draws, len(values), generator=generator).numpy()
+    # Sorted by setting and then at random; read where the networks lie sorted by setting alone.
+    mixed, in_order = (
+        np.lexsort((networks, np.broadcast_to(members, networks.shape))),
+        np.argsort(members, kind="stable"),
+    )
+    rest = np.empty((draws, len(values)))
+    rest[:, in_order] = (values - means[members])[mixed]
+    return means[settings][:, members] + rest
+
+
 def _left(sharp: np.ndarray, gap: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the ranks of the controls do not explain of the ranks of both."""
     design = np.column_stack([np.ones(len(gap)), *(ranks(column) for column in held.T)])
@@ -204,15 +226,14 @@ def _left(sharp: np.ndarray, gap: np.ndarray, held: np.ndarray) -> tuple[np.ndar
     return rest[:, 0], rest[:, 1]
 
 
-def _within(sharp: np.ndarray, gap: np.ndarray, groups: np.ndarray) -> float:
-    """Correlation of ranks taken, and centred, within each setting."""
-    first, second = np.zeros(len(gap)), np.zeros(len(gap))
+def _ranked_within(values: np.ndarray, groups: np.ndarray) -> Float[np.ndarray, " networks"]:
+    """Ranks taken, and centred, within each setting."""
+    found = np.zeros(len(values))
     for group in set(groups.tolist()):
         inside = groups == group
-        for target, values in ((first, sharp), (second, gap)):
-            own = ranks(values[inside])
-            target[inside] = own - own.mean()
-    return _pearson(first, second)
+        own = ranks(values[inside])
+        found[inside] = own - own.mean()
+    return found
 
 
 def _pearson(first: np.ndarray, second: np.ndarray) -> float:
