@@ -76,6 +76,9 @@ def to_reference(
         generator: handed to the matcher.
         progress: told by the matcher, and after each solution.
 
+    Raises:
+        WeightsError: fewer than two solutions, or the reference is none of them.
+
     Cost: one match for each solution but the reference.
     """
     check_many(solutions)

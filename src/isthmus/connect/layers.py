@@ -116,7 +116,12 @@ def hidden_writers(
 
 
 def batches(inputs: Inputs, batch_size: int, weights: Weights) -> Iterator[tuple[Tensor, ...]]:
-    """The inputs in even shares of at most ``batch_size``, floating ones in the weights' precision, on their device."""
+    """The inputs in even shares of at most ``batch_size``, floating ones in the weights' precision, on their device.
+
+    Raises:
+        DataError: there are no inputs.
+        SettingError: a batch size below 1.
+    """
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     if batch_size < 1:
         raise SettingError(f"batch_size must be at least 1, got {batch_size}")

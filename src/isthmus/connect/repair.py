@@ -53,7 +53,11 @@ class Repair:
         batch_size: int = 1000,
         sequential: bool = False,
     ) -> Repair:
-        """Measure the parents' preactivations. For the arguments see :func:`repair`."""
+        """Measure the parents' preactivations. For the arguments see :func:`repair`.
+
+        Raises:
+            SettingError: no parents.
+        """
         if not parents:
             raise SettingError("a repair needs at least one parent, got none")
         writers = hidden_writers(network, parents[0], inputs, layers)

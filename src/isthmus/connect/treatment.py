@@ -27,6 +27,7 @@ class Treatment:
     Attributes:
         policy: its name.
         layers: what it changes; empty if the network has nothing to treat.
+        change: weights and their position on the path → the treated weights.
     """
 
     policy: str

@@ -45,14 +45,13 @@ _STATES = {
 _LORA = re.compile(r"^(.*)\.lora_(embedding_)?([AB])(?:\.[^.]+)??(?:\.weight)?$")
 
 
-def accompanied(  # noqa: D417
-    symmetry: Symmetry, checkpoint: Weights, companions: Mapping[str, Companion]
-) -> Symmetry:
+def accompanied(symmetry: Symmetry, checkpoint: Weights, companions: Mapping[str, Companion]) -> Symmetry:
     """The symmetry of a network together with tensors that follow it; they only move along (role ``carry``).
 
     ``Permutation.apply`` then takes and returns the network's weights with all these tensors in one mapping.
 
     Args:
+        symmetry: of the network alone.
         checkpoint: holds the companions; only their shapes are read.
         companions: how each follows a tensor of the network; :func:`companions_in` finds the usual ones by their names.
 
@@ -123,12 +122,11 @@ def companions_in(
     return found
 
 
-def optimiser_tensors(  # noqa: D417
-    state: Mapping[str, Any], names: Sequence[str]
-) -> dict[str, Tensor]:
+def optimiser_tensors(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
     """The tensors of ``optimizer.state_dict()`` that have a parameter's shape or less, as ``exp_avg.NAME``.
 
     Args:
+        state: as ``optimizer.state_dict()`` gives it.
         names: the parameters' names in the order in which the optimiser got them, as ``[name for name, _ in
             module.named_parameters()]``. State that is kept under names needs none.
     """

@@ -76,7 +76,11 @@ class Permutation:
         return self._steps.get(tensor, ())
 
     def after(self, first: Permutation) -> Permutation:
-        """The one permutation that does ``first`` and then this: ``self.apply(first.apply(w))``."""
+        """The one permutation that does ``first`` and then this: ``self.apply(first.apply(w))``.
+
+        Raises:
+            SymmetryError: the two are of different symmetries.
+        """
         sizes = [{group.name: group.size for group in p.symmetry.permutable} for p in (first, self)]
         if sizes[0] != sizes[1]:
             raise SymmetryError("permutations must be of one symmetry to follow each other; these have other groups")

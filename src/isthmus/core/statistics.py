@@ -131,7 +131,11 @@ def _jackknife_error(left_out: Float[Tensor, " networks"]) -> float:
 
 
 def over_networks(values: Sequence[float] | Tensor, *, level: float = 0.95) -> Interval:
-    """Mean of one independent number for each network (or each disjoint pair), with Student's interval."""
+    """Mean of one independent number for each network (or each disjoint pair), with Student's interval.
+
+    Raises:
+        SettingError: no values.
+    """
     sample = torch.as_tensor(values, dtype=torch.float64).flatten()
     n = len(sample)
     if n == 0:

@@ -88,7 +88,14 @@ class UnitGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Obstacle(Record):
-    """Something that was pinned: which tensors' units, by what, and why."""
+    """Something that was pinned.
+
+    Attributes:
+        operation: by which.
+        reason: why.
+        tensors: whose units.
+        where: in the module, if that is known.
+    """
 
     operation: str
     reason: str
@@ -98,7 +105,15 @@ class Obstacle(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Proof(Record):
-    """How the symmetry was verified: the largest relative change of the outputs over all draws."""
+    """How the symmetry was verified.
+
+    Attributes:
+        error: the largest relative change of the outputs over all draws.
+        tolerance: up to which it is rounding.
+        draws: random permutations, weights and buffers.
+        dtype: the precision they were compared in.
+        note: what the reader should know.
+    """
 
     error: float
     tolerance: float

@@ -92,7 +92,11 @@ def lerp(start: Weights, end: Weights, t: float | Float[Tensor, " points"]) -> d
 
 
 def combine(solutions: Sequence[Weights], coefficients: Sequence[float]) -> dict[str, Tensor]:
-    """Σ cᵢ·solutionᵢ, accumulated in at least float32, rounded once; non-floating entries from the first one."""
+    """Σ cᵢ·solutionᵢ, accumulated in at least float32, rounded once; non-floating entries from the first one.
+
+    Raises:
+        WeightsError: no solutions, or not one coefficient for each.
+    """
     if len(solutions) != len(coefficients) or not solutions:
         given = f"{len(solutions)} solutions and {len(coefficients)} coefficients"
         raise WeightsError(f"combine needs one coefficient for each of at least one solution, got {given}")
@@ -144,7 +148,11 @@ def distance(first: Weights, second: Weights, *, names: Collection[str] | None =
 
 
 def cosine(first: Weights, second: Weights, *, names: Collection[str] | None = None) -> float:
-    """The overlap q: cosine of the angle between two solutions, in [−1, 1]."""
+    """The overlap q: cosine of the angle between two solutions, in [−1, 1].
+
+    Raises:
+        WeightsError: one of them is zero everywhere.
+    """
     lengths = norm(first, names=names) * norm(second, names=names)
     if lengths == 0.0:
         raise WeightsError("an overlap needs weights that are not all zero")
@@ -152,7 +160,11 @@ def cosine(first: Weights, second: Weights, *, names: Collection[str] | None = N
 
 
 def stack(solutions: Sequence[Weights]) -> dict[str, Tensor]:
-    """Many solutions as one mapping whose tensors have a leading solution axis."""
+    """Many solutions as one mapping whose tensors have a leading solution axis.
+
+    Raises:
+        WeightsError: no solutions, or they do not fit together.
+    """
     if not solutions:
         raise WeightsError("stack needs at least one solution, got none")
     for other in solutions[1:]:
@@ -171,7 +183,11 @@ def pick(stacked: Weights, index: int) -> dict[str, Tensor]:
 
 
 def count(stacked: Weights) -> int:
-    """How many solutions a stacked mapping holds."""
+    """How many solutions a stacked mapping holds.
+
+    Raises:
+        WeightsError: leading axes of different lengths.
+    """
     sizes = {tensor.shape[0] if tensor.dim() else -1 for tensor in stacked.values()}
     if len(sizes) != 1 or -1 in sizes:
         raise WeightsError(f"stacked weights must share one leading axis, got lengths {sorted(sizes)}")
@@ -192,7 +208,11 @@ def flatten(weights: Weights, *, names: Collection[str] | None = None) -> Float[
 def unflatten(
     vector: Float[Tensor, " entries"], like: Weights, *, names: Collection[str] | None = None
 ) -> dict[str, Tensor]:
-    """The inverse of :func:`flatten`; tensors outside ``names`` are taken from ``like``. Keeps gradients."""
+    """The inverse of :func:`flatten`; tensors outside ``names`` are taken from ``like``. Keeps gradients.
+
+    Raises:
+        WeightsError: the vector has another length than the tensors together.
+    """
     chosen = _floating(like, names)
     if vector.numel() != sum(numbers(like[name]).numel() for name in chosen):
         wanted = sum(numbers(like[name]).numel() for name in chosen)

@@ -70,6 +70,7 @@ def random_sharpness(
 
     Raises:
         SettingError: a radius that is not positive, fewer than two directions.
+        WeightsError: no tensor with two or more axes.
 
     Cost: ``directions`` + 1 evaluations.
 

@@ -131,7 +131,11 @@ class SLERP:
             raise SettingError(f"scope must be tensor or model, got {self.scope}")
 
     def __call__(self, solutions: Sequence[Weights]) -> dict[str, Tensor]:
-        """Merge."""
+        """Merge.
+
+        Raises:
+            WeightsError: not exactly two solutions.
+        """
         check_solutions(solutions)
         if len(solutions) != 2:
             raise WeightsError(f"SLERP merges exactly two solutions, got {len(solutions)}; use Mean for more")

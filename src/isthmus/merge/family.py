@@ -109,6 +109,9 @@ def layer_parts(weights: Weights, *, most: int = 8) -> dict[str, int]:
     """The part of the network that each floating tensor belongs to, counted from 0, layers in their order.
 
     Tensors of one layer (the name up to its last dot) stay together; the last layer has a part of its own.
+
+    Raises:
+        SettingError: fewer than one part.
     """
     sizes: dict[str, int] = {}
     layer_of = {name: name.rpartition(".")[0] for name, tensor in weights.items() if tensor.is_floating_point()}

@@ -60,7 +60,11 @@ PRECISIONS = (BF16, F16, F32, F64)
 
 
 def precision_of(text: str) -> Precision:
-    """The format with a safetensors code (``BF16``) or a name (``bfloat16``, ``torch.bfloat16``)."""
+    """The format with a safetensors code (``BF16``) or a name (``bfloat16``, ``torch.bfloat16``).
+
+    Raises:
+        CheckpointError: no format of that name.
+    """
     wanted = text.removeprefix("torch.")
     for precision in PRECISIONS:
         if wanted in (precision.code, precision.name):

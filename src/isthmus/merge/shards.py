@@ -6,6 +6,7 @@ A checkpoint is untrusted input: every offset is checked against the file and th
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import mmap
@@ -77,7 +78,7 @@ class Shards:
     folder: Path | None
     files: tuple[Path, ...]
     entries: Mapping[str, Entry]
-    _maps: dict[Path, mmap.mmap] = dataclasses.field(default_factory=dict, repr=False)
+    _maps: dict[Path, mmap.mmap | None] = dataclasses.field(default_factory=dict, repr=False)
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -106,7 +107,12 @@ class Shards:
         entry = self.entries[name]
         if entry.bytes == 0:
             return memoryview(b"")
-        return memoryview(self._map(entry.file))[entry.start : entry.stop]
+        if (whole := self._map(entry.file)) is not None:
+            return memoryview(whole)[entry.start : entry.stop]
+        first = entry.start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        with entry.file.open("rb") as opened:
+            window = mmap.mmap(opened.fileno(), entry.stop - first, access=mmap.ACCESS_READ, offset=first)
+        return memoryview(window)[entry.start - first :]
 
     def content(self) -> str:
         """The identity of the weights; see :mod:`isthmus.core.history`."""
@@ -117,14 +123,21 @@ class Shards:
         entry = self.entries[name]
         first = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE
         length = entry.stop // mmap.PAGESIZE * mmap.PAGESIZE - first
-        if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
-            self._map(entry.file).madvise(mmap.MADV_DONTNEED, first, length)
+        if length > 0 and hasattr(mmap, "MADV_DONTNEED") and (whole := self._map(entry.file)) is not None:
+            whole.madvise(mmap.MADV_DONTNEED, first, length)
 
-    def _map(self, file: Path) -> mmap.mmap:
+    def _map(self, file: Path) -> mmap.mmap | None:
+        """The whole file; None where addresses are limited (``ulimit -v``): then each tensor gets a map of its own."""
         with self._lock:
             if file not in self._maps:
+                self._maps[file] = None
                 with file.open("rb") as opened:
-                    mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+                    try:
+                        mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+                    except OSError as problem:
+                        if problem.errno != errno.ENOMEM:
+                            raise
+                        return None
                 if hasattr(mmap, "MADV_SEQUENTIAL"):
                     mapped.madvise(mmap.MADV_SEQUENTIAL)
                 self._maps[file] = mapped

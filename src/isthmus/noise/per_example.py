@@ -32,6 +32,7 @@ class PerExampleGradients:
         vector: their values.
         fixed: all weights, in the working precision.
         kept: gradients of all examples if they fit.
+        memory: bytes that they may take to be kept.
     """
 
     objective: Objective

@@ -59,7 +59,11 @@ class Settings:
 
     @classmethod
     def sensible(cls, model: str, data: str, **changes: Any) -> Settings:
-        """Defaults that finish in about a minute on two cores; ``None`` among the changes means the default."""
+        """Defaults that finish in about a minute on two cores; ``None`` among the changes means the default.
+
+        Raises:
+            SettingError: fewer than two solutions, or than three points.
+        """
         defaults = _DEFAULTS.get(model, _DEFAULTS["own"])
         if data != "digits":  # more and larger images: fewer of everything else
             defaults = {**defaults, **_LARGER_IMAGES.get(model, {})}
@@ -124,7 +128,9 @@ class Demo(Record):
         recipe: of the widest network; the others differ in width and seeds.
         widths: one result for each width.
         family: barriers between networks of one initialisation, at ``family_width``.
+        family_width: the middle one of the widths; ``None`` for a model of one size.
         merged: loss and accuracy of the ends, the averages and the ensemble, at the last width.
+        data: name, fingerprint, classes, and how many examples of each split.
         seconds: by phase.
         provenance: versions, machine, command, and under ``trained`` the recipes of the two that were merged.
     """

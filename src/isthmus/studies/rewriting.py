@@ -57,7 +57,11 @@ def _is_sharded(path: Path) -> bool:
 
 
 def opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pickle: bool) -> Weights:
-    """A checkpoint under the symmetry's names; read lazily where its format allows it."""
+    """A checkpoint under the symmetry's names; read lazily where its format allows it.
+
+    Raises:
+        CheckpointError: nothing is there, or it does not fit the symmetry.
+    """
     file = Path(path)
     if not file.exists():
         raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")

@@ -92,6 +92,9 @@ def effective_samples(values: Walk | Float[Tensor, "walkers looks"], *, skip: in
         values: a walk, whose loss is taken, or one row for each walker; at least 8 looks after the skipped ones.
         skip: looks to leave out at the beginning.
 
+    Raises:
+        SettingError: fewer than 8 looks, or values that never change.
+
     Reference: Vehtari et al., "Rank-normalization, folding, and localization" (2021), equations 1 to 4 and 10 to 13,
         with Geyer's initial monotone sequence; without rank normalisation.
     """

@@ -98,6 +98,9 @@ def permutation_barriers(
         draws: permutations for each k.
         progress: hears of every barrier.
 
+    Raises:
+        SettingError: fewer than one draw, or a k that is neither 0 nor in 2 … h.
+
     Reference: Liao et al. (2024), random walks by permutation.
     """
     if draws < 1:

@@ -44,6 +44,7 @@ class Job:
         result: name of the result that it writes.
         started: when it was asked for, seconds since 1970.
         state: where it is.
+        process: while it is at work.
     """
 
     id: str

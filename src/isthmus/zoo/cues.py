@@ -151,6 +151,7 @@ def cued(data: Data, cues: Sequence[Cue], *, seed: int = 0) -> Data:
 
     Raises:
         DataError: the inputs are no images, or too small.
+        SettingError: no cue was given.
 
     Cost: one copy of the data.
     """
@@ -189,6 +190,9 @@ def lay(
         shown: the class whose pattern each image gets.
         data: its training images give centre and amplitude.
         seed: of the jitter.
+
+    Raises:
+        DataError: the images are not floating-point.
     """
     if not inputs.is_floating_point():
         raise DataError(f"cues are laid over floating-point images, got {inputs.dtype}")

@@ -81,7 +81,11 @@ class Data:
         return digest.hexdigest()
 
     def limited(self, examples: int) -> Data:
-        """The first ``examples`` of the training set and as many of the test set (or all there are)."""
+        """The first ``examples`` of the training set and as many of the test set (or all there are).
+
+        Raises:
+            DataError: fewer than one example.
+        """
         if examples < 1:
             raise DataError(f"{self.name}: a limit must be at least 1 example, got {examples}")
         return dataclasses.replace(

@@ -81,6 +81,7 @@ def split(data: Data, tasks: int, *, scenario: Scenario = "class") -> Stream:
 
     Raises:
         SettingError: not every task would have two classes.
+        DataError: a task has no examples.
     """
     if tasks < 2 or data.classes < 2 * tasks:
         raise SettingError(
@@ -111,6 +112,9 @@ def permuted(data: Data, tasks: int, *, seed: int = 0) -> Stream:
     """The same images with their pixels in another fixed order in every task; the first keeps its own.
 
     All channels of a pixel move together. Domain-incremental.
+
+    Raises:
+        SettingError: fewer than two tasks.
     """
     if tasks < 2:
         raise SettingError(f"tasks must be at least 2, got {tasks}")
@@ -130,6 +134,10 @@ def rotated(data: Data, tasks: int, *, most: float = 90.0) -> Stream:
     """The same images turned by angles from 0 to ``most`` degrees, evenly spread (bilinear; the edge goes on beyond).
 
     Domain-incremental.
+
+    Raises:
+        DataError: the inputs are no images.
+        SettingError: fewer than two tasks.
     """
     if len(data.shape) != 3:
         raise DataError(f"rotations need images of (channels, height, width), got inputs of {data.shape}")

@@ -60,6 +60,9 @@ def cycles(
         paths: how many of each length.
         generator: draws the paths, and serves the matcher.
         progress: called after each path.
+
+    Raises:
+        SettingError: a path has no step, or more steps than there are other networks.
     """
     if not lengths or min(lengths) < 1 or max(lengths) >= len(solutions):
         given = f"{list(lengths)} and {len(solutions)} solutions"

@@ -83,6 +83,10 @@ def simultaneous(
         generator: for the matcher and the control; each match draws from a generator of its own.
         progress: called after each match, and after each time of each pair.
 
+    Raises:
+        WeightsError: fewer than two trainings.
+        SettingError: trainings of different lengths.
+
     Cost: for each pair and T times, T + 1 matches and T² + 3T barriers.
     """
     check_many(trainings)  # type: ignore[arg-type]

@@ -77,6 +77,9 @@ def strong(
         generator: for the matcher and the control.
         progress: called after each pair.
 
+    Raises:
+        SettingError: fewer than three solutions.
+
     Cost: for n networks, n(n−1)/2 + n matches, 3(n−1)(n−2)/2 barriers and n·(inside + 2) losses.
     """
     if len(solutions) < 3:

@@ -47,7 +47,7 @@ def branches(merges: Sequence[Sequence[float]], order: Sequence[int], floor: Seq
     return lines
 
 
-def sharing(  # noqa: D417
+def sharing(
     rows: Sequence[Row],
     layers: Sequence[str],
     groups: Sequence[str],
@@ -59,6 +59,10 @@ def sharing(  # noqa: D417
 
     Args:
         rows: ``layer``, ``group``, ``part`` (one of ``order``), and what hovering tells, by the keys of ``titles``.
+        layers: from the top.
+        groups: from the left.
+        order: the parts, in the legend's order.
+        titles: what people read for each key.
     """
     alt = altair()
     place = {layer: number for number, layer in enumerate(layers)}

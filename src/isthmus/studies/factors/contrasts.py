@@ -22,6 +22,10 @@ class Contrast(Record):
     With one level for each factor that it is averaged over, this is the factor's main effect.
 
     Attributes:
+        measure: what is compared.
+        factor: whose levels are compared.
+        first: the level that is subtracted.
+        second: the other level.
         at: levels at which other factors are held instead of being averaged over: a simple effect.
         difference: second level minus first, over the units that both have.
         p: two-sided, from the interval's own Student's t.
@@ -43,8 +47,13 @@ class Interaction(Record):
     """How much a difference between two levels of one factor changes between two levels of another, seed by seed.
 
     Attributes:
+        measure: what is compared.
         factor: whose levels are subtracted: second minus first.
+        first: the level that is subtracted.
+        second: the other level.
         depends_on: the other factor; the difference at its level ``there`` minus that at its level ``here``.
+        here: level of the other factor whose difference is subtracted.
+        there: the other's other level.
         difference: 0 where the two factors only add up; over the units that all four cells have.
         p: two-sided, from the interval's own Student's t.
         p_corrected: after the correction that :class:`Effects` names.
@@ -67,6 +76,11 @@ class TwoWay(Record):
     """Means of one measure by two factors, and how much the one factor's effect depends on the other.
 
     Attributes:
+        measure: what is averaged.
+        rows: the first factor.
+        columns: the second.
+        row_levels: of the first factor.
+        column_levels: of the second.
         means: one row a level of the first factor, one column a level of the second.
         row_means: of each row, averaged over the columns seed by seed; what the main effects compare.
         column_means: of each column, averaged over the rows.

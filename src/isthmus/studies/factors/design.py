@@ -144,6 +144,10 @@ class Design(_Strict):
             follow from the data.
         factors: what is varied; every combination of levels is a cell.
         combinations: what levels of several factors set together.
+        replicates: how many networks each cell has, and what differs between them.
+        measures: what is measured on them.
+        matching: how near the cells' training losses must lie.
+        claims: what is expected, fixed before the study runs.
         seed: of the study; all other seeds are derived from it.
         together: how many networks of a cell are trained as one group; part of the design because sums of another
             grouping round differently.

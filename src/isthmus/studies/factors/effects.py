@@ -59,6 +59,8 @@ class Matching(Record):
         tolerance: how far the cells' means may lie apart.
         low: the cell of the lowest mean training loss.
         high: the cell of the highest.
+        lowest: the lowest mean.
+        highest: the highest mean.
         spread: highest minus lowest mean.
         matched: whether the spread is within the tolerance.
         required: whether the study insists on it.
@@ -76,7 +78,20 @@ class Matching(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Effects(Record):
-    """What :func:`effects` found in a table."""
+    """What :func:`effects` found in a table.
+
+    Attributes:
+        study: its name.
+        cells: the mean of every measure in every cell.
+        contrasts: between the levels of every factor.
+        trends: along factors whose levels have an order.
+        two_way: every pair of factors.
+        matching: whether the cells reached the same training loss; ``None`` where it was not measured.
+        correction: for how many tests the p-values are corrected, and how.
+        networks: that were trained.
+        diverged: of them, which count nowhere.
+        missing: that the design asks for and the table lacks.
+    """
 
     study: str
     cells: tuple[CellMean, ...]

@@ -130,7 +130,11 @@ class Store:
         return str(_read_json(self.folder(key) / "provenance.json").get("status", "unknown"))
 
     def rows(self, key: str) -> list[Row]:
-        """Everything measured on one run so far."""
+        """Everything measured on one run so far.
+
+        Raises:
+            StoreError: there is no such run.
+        """
         if key not in self:
             raise StoreError(f"the store {self.path} must hold run {key[:12]} to read its measures, but it does not")
         return read_rows(self.folder(key) / "measures.jsonl")
@@ -177,7 +181,11 @@ class Store:
         self._complete(identity)
 
     def record(self, key: str, rows: Iterable[Row]) -> None:
-        """Add measured values to a run; the values are on disk when this returns."""
+        """Add measured values to a run; the values are on disk when this returns.
+
+        Raises:
+            StoreError: there is no such run.
+        """
         if key not in self:
             raise StoreError(f"the store {self.path} must hold run {key[:12]} to record its measures, but it does not")
         append_rows(self.folder(key) / "measures.jsonl", rows)
