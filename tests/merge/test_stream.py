@@ -25,6 +25,7 @@ from isthmus.merge import (
     Weighted,
     merge_files,
 )
+from isthmus.merge.shards import Shards
 
 # Larger than one chunk of the streaming code, and a length that no chunk divides.
 SHAPES = {"model.embed_tokens.weight": (530, 257), "model.layers.0.a.weight": (40, 33), "model.norm.weight": (257,),
@@ -444,3 +445,25 @@ def test_merging_files_does_not_load_torch(tmp_path):
     found = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_files_larger_than_the_addresses_that_a_shell_allows(tmp_path):
+    """``ulimit -v``, as batch systems set it: the files, sparse and all zeros, could not be mapped whole."""
+    name, rows, tensors = "w{}", 8192, 24
+    header = {name.format(i): {"dtype": "BF16", "shape": [rows, 4096], "data_offsets": [i << 26, (i + 1) << 26]}
+              for i in range(tensors)}  # fmt: skip
+    text = json.dumps(header).encode()
+    for file in "ab":
+        with (tmp_path / f"{file}.safetensors").open("wb") as opened:
+            opened.write(len(text).to_bytes(8, "little") + text)
+            opened.truncate(8 + len(text) + (tensors << 26))
+    shards = Shards.open(tmp_path / "a.safetensors")
+    program = (
+        "import resource, sys; from isthmus.merge.shards import Shards; "
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); "
+        f"shards = Shards.open({str(tmp_path / 'a.safetensors')!r}); "
+        "raw = shards.raw('w23'); shards.forget('w23'); print(len(raw), sum(raw[:100]))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert found.stdout.split() == [str(1 << 26), "0"], found.stderr
+    assert bytes(shards.raw("w3")[:4]) == b"\0" * 4
