@@ -268,11 +268,12 @@ class Bench:
         by_weights = method == "weights"
         solutions = [to(weights, device="cpu") for weights in self.solutions] if by_weights else self.solutions
         matching = WeightMatching() if by_weights else ActivationMatching(self.network, self.inputs)
+        symmetry = self.symmetry  # found here: threads would each begin to find it
 
         def match(pair: tuple[int, int]) -> Match:
             first, second = pair
             generator = child(0, "alignment", method, first, second)
-            return matching(self.symmetry, solutions[second], solutions[first], generator=generator)
+            return matching(symmetry, solutions[second], solutions[first], generator=generator)
 
         found = in_threads(match, pairs, threads=None if by_weights else 1, progress=told(f"matching by {method}"))
         return dict(zip(pairs, found, strict=True))
