@@ -121,7 +121,10 @@ class _Family:
         return dict(zip(pairs, in_threads(match, pairs, threads=threads, progress=told(way)), strict=True))
 
     def _matcher(self, method: str) -> Matcher:
-        return WeightMatching() if method == "weights" else ActivationMatching(self.network, self.watched)
+        # Of the two starts that are tried by default the relaxed one takes twenty times as long and ended .5 % higher.
+        return (
+            WeightMatching(start="anchored") if method == "weights" else ActivationMatching(self.network, self.watched)
+        )
 
     def _placed(self, weights: Weights) -> Weights:
         return to(weights, device=self.watched.device)
