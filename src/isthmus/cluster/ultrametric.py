@@ -101,5 +101,10 @@ def checked(distances: Tensor | np.ndarray) -> Float[np.ndarray, "networks netwo
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise DataError(f"distances must be a square matrix, got {matrix.shape}")
     if not np.isfinite(matrix).all() or (matrix < 0).any() or not np.allclose(matrix, matrix.T, rtol=1e-9, atol=1e-12):
-        raise DataError("distances must be finite, non-negative and symmetric")
+        worst = (
+            f"from {matrix.min():.4g} to {matrix.max():.4g}, up to {abs(matrix - matrix.T).max():.2g} from symmetric"
+        )
+        raise DataError(
+            f"distances must be finite, non-negative and symmetric, got values {worst}; leave out what failed"
+        )
     return matrix

@@ -198,7 +198,8 @@ def _check_factors(group: UnitGroup, factors: Tensor) -> None:
     allowed = (factors > 0) & factors.isfinite() if group.kind == "scale" else factors.abs() == 1
     if not bool(allowed.all()):
         must = "positive" if group.kind == "scale" else "1 or -1"
-        raise SymmetryError(f"factors of the {group.kind} group {group.name} must be {must}")
+        wrong = factors[~allowed].flatten()[0]
+        raise SymmetryError(f"factors of the {group.kind} group {group.name} must be {must}, got {float(wrong):g}")
 
 
 def _copies(weights: Weights, groups: Sequence[UnitGroup]) -> dict[str, Tensor]:

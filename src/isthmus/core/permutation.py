@@ -41,7 +41,8 @@ class Permutation:
         for name, size in known.items():
             index = torch.as_tensor(self.indices.get(name, torch.arange(size)), dtype=torch.int64).cpu()
             if index.shape != (size,) or not torch.equal(index.sort().values, torch.arange(size)):
-                raise SymmetryError(f"the index of {name} must be a permutation of 0 … {size - 1}")
+                given = f"{len(index.unique())} different units in shape {tuple(index.shape)}"
+                raise SymmetryError(f"the index of {name} must be a permutation of 0 … {size - 1}, got {given}")
             full[name] = index
         object.__setattr__(self, "indices", full)
 

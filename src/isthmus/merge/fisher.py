@@ -146,7 +146,10 @@ def _labelled(
     with torch.no_grad():
         logits = answers(objective.network(weights, *inputs))
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise SettingError("expected or sampled labels need outputs of shape (examples, classes); use labels='data'")
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise SettingError(
+            f"expected or sampled labels need outputs of shape (examples, classes), got {given}; use labels='data'"
+        )
     probabilities = logits.float().softmax(1)
     if labels == "sampled":
         drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(1)

@@ -236,7 +236,8 @@ def _from_inputs(
 def _logits(outputs: Any) -> Tensor:
     found = answers(outputs)
     if not isinstance(found, Tensor) or found.dim() != 2:
-        raise SettingError("scores from inputs need outputs of shape (examples, classes)")
+        given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise SettingError(f"scores from inputs need outputs of shape (examples, classes), got {given}; give no inputs")
     return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
 
 
