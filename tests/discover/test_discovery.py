@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -104,3 +105,10 @@ def test_the_module_is_left_as_it_was() -> None:
     isthmus.discover(network, torch.zeros(2, 3))
     assert all(part.training for part in network.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_modules_are_discovered_in_threads() -> None:
+    modules = [nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)) for _ in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda module: isthmus.discover(module, torch.zeros(2, 1, 8, 8)), modules))
+    assert [sizes(symmetry) for symmetry in found] == [[4]] * 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from torch.export import ExportedProgram
 
 from isthmus.core.errors import SymmetryError
 
+_TRACING = threading.RLock()  # torch traces one module at a time: what it watches is global to the process
+
 
 def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> ExportedProgram:
     """The module's graph in evaluation mode; the module is left as it was.
@@ -22,7 +25,7 @@ def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str,
     Raises:
         SymmetryError: the module cannot be called or exported; the line names the place in the user's own code.
     """
-    with evaluating(module), _quiet():
+    with _TRACING, evaluating(module), _quiet():
         try:
             return torch.export.export(module, example, dict(keywords), strict=False)
         except Exception as problem:
@@ -31,7 +34,7 @@ def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str,
 
 def functional(program: ExportedProgram) -> ExportedProgram:
     """The graph without writes in place."""
-    with _quiet():
+    with _TRACING, _quiet():
         return program.run_decompositions({})
 
 
