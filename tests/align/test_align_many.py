@@ -11,6 +11,8 @@ from isthmus.align import (
     FrankWolfe,
     SimplexStraightThrough,
     WeightMatching,
+    relaxation,
+    soft,
     super_alignment,
     to_mean,
     to_reference,
@@ -23,6 +25,7 @@ from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import dot, mean, stack
 from isthmus.discover import discover
+from isthmus.zoo import resolve
 
 INPUTS = torch.randn(30, 5, generator=child(0, "inputs"))
 
@@ -153,3 +156,21 @@ def test_trajectories_of_different_length_are_refused(symmetry: Symmetry) -> Non
 def test_one_solution_is_refused(symmetry: Symmetry) -> None:
     with pytest.raises(WeightsError, match="at least two"):
         to_mean(symmetry, [_solution(symmetry, 0)], generator=child(0, "match"))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_step_lengths_tried_together_are_worth_what_they_are_alone(nested):
+    module = resolve("vit-16x2" if nested else "vgg-4-6", inputs=(3, 8, 8))
+    symmetry = discover(module, torch.randn(2, 3, 8, 8))
+    weights = {name: tensor.double() for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+    like, draw = next(iter(weights.values())), child(0, "corners")
+    begin = [relaxation.beginning(symmetry, like, start="barycentre")]
+    corners = [soft.hard(symmetry.random(draw), like)]
+
+    def value(softs):
+        mixed = soft.apply(symmetry, softs[0], weights)
+        return torch.stack([(mixed[name] * weights[name]).sum() for name in weights]).sum()
+
+    alone, together = (relaxation._along(value, begin, corners, together=choice) for choice in (False, True))
+    assert together == pytest.approx(alone, rel=1e-12)
+    assert max(alone) > min(alone)

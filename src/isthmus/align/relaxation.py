@@ -100,14 +100,35 @@ def climb(
         flat = [leaf for matrices in leaves for leaf in matrices.values()]
         slopes = iter(torch.autograd.grad(value(leaves), flat, allow_unused=True))
         corners = [{name: _corner(matrix, next(slopes)) for name, matrix in matrices.items()} for matrices in leaves]
-        with torch.no_grad():
-            trials = [(float(value(_between(softs, corners, step))), step) for step in _LINE]
-        best, step = max(trials)
+        best, step = max(zip(_along(value, softs, corners), _LINE, strict=True))
         if best <= reached + tolerance * abs(reached):
             break
         reached, softs = best, _between(softs, corners, step)
         progress(iteration + 1, iterations, "Frank–Wolfe")
     return softs
+
+
+@torch.no_grad()
+def _along(
+    value: Callable[[Softs], Tensor],
+    softs: Softs,
+    corners: Sequence[dict[str, Tensor]],
+    *,
+    together: bool | None = None,
+) -> list[float]:
+    """The value at every step length on the line to the corners, on a GPU all at once: alone, each waits for Python.
+
+    All at once takes twenty times the memory; where that runs out, or an operation cannot be vectorised, they are taken
+    one after the other.
+    """
+    first = next(iter(softs[0].values()), torch.empty(0))
+    if first.device.type != "cpu" if together is None else together:
+        steps = torch.tensor(_LINE, dtype=first.dtype, device=first.device)
+        try:
+            return torch.func.vmap(lambda step: value(_between(softs, corners, step)))(steps).tolist()
+        except (RuntimeError, NotImplementedError):  # out of memory is one of the first kind
+            pass
+    return [float(value(_between(softs, corners, step))) for step in _LINE]
 
 
 def _corner(matrix: Tensor, slope: Tensor | None) -> Tensor:
@@ -118,7 +139,7 @@ def _corner(matrix: Tensor, slope: Tensor | None) -> Tensor:
     return torch.eye(len(index), dtype=matrix.dtype, device=matrix.device)[index.to(matrix.device)]
 
 
-def _between(softs: Sequence[dict[str, Tensor]], corners: Sequence[dict[str, Tensor]], step: float) -> Softs:
+def _between(softs: Sequence[dict[str, Tensor]], corners: Sequence[dict[str, Tensor]], step: float | Tensor) -> Softs:
     return [
         {name: torch.lerp(matrix.detach(), corner[name], step) for name, matrix in matrices.items()}
         for matrices, corner in zip(softs, corners, strict=True)
