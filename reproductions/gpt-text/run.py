@@ -23,7 +23,7 @@ def main() -> None:
     """Train, match, measure."""
     words = arguments(__doc__, "gpt-text")
     words.add_argument("--length", type=int, default=64, help="characters in an example")
-    asked = heads.options(words, epochs=12, batch=64, rate=1e-3, measured=1000, watched=100)
+    asked = heads.options(words, epochs=12, batch=64, rate=1e-3, measured=1000, watched=50)
 
     def data() -> Data:
         text = characters(asked.data / "input.txt", length=asked.length)
