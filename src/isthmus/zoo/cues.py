@@ -22,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from isthmus.core.errors import DataError, SettingError, listed
-from isthmus.core.randomness import child
+from isthmus.core.randomness import child, child_seed
 from isthmus.zoo.data import Data
 
 KINDS = ("colour", "noise", "position", "frequency", "texture")
@@ -168,7 +168,7 @@ def cued(data: Data, cues: Sequence[Cue], *, seed: int = 0) -> Data:
     for number, cue in enumerate(cues):
         shown = _shown(targets, cue, data.classes, child(seed, "cue", "correlation", number))
         inputs = lay(inputs, cue, shown, data, seed=seed)
-        test = lay(test, cue, data.test_targets, data, seed=seed + 1)
+        test = lay(test, cue, data.test_targets, data, seed=child_seed(seed, "test"))
     inputs[bare] = data.train_inputs[bare]
     name = f"{data.name} with {' and '.join(cue.kind for cue in cues)}"
     return dataclasses.replace(data, train_inputs=inputs, test_inputs=test, name=name)

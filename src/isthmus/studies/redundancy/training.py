@@ -9,7 +9,7 @@ from torch import nn
 
 from isthmus.core.errors import SettingError
 from isthmus.core.progress import Progress, silent, within
-from isthmus.core.randomness import child
+from isthmus.core.randomness import child, child_seed
 from isthmus.core.weights import Weights
 from isthmus.studies.redundancy.candidates import Fitted
 from isthmus.train import Recipe, Replica, train
@@ -84,8 +84,10 @@ def _growing(
     runs: list[list[Replica]] = [[] for _ in recipes]
     for stage in range(blocks):
         epochs = recipes[0].epochs * (stage + 1) // blocks - recipes[0].epochs * stage // blocks
-        part = [dataclasses.replace(recipe, epochs=max(1, epochs), order_seed=recipe.order_seed + 1000 * stage)
-                for recipe in recipes]  # fmt: skip
+        part = [
+            dataclasses.replace(one, epochs=max(1, epochs), order_seed=child_seed(one.order_seed, "stage", stage))
+            for one in recipes
+        ]
         replicas = train(
             part, data=data, module=lambda recipe: modules[recipe.initialisation_seed], device=device, scores="epochs",
             progress=within(progress, stage, blocks),
