@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from tests.discover.found_modules import FOUND
 from tests.discover.modules import CASES, Case
 from tests.discover.odd_modules import ODD
 
 import isthmus
 
+ZOO = {**CASES, **ODD, **FOUND}
 
-@pytest.mark.parametrize("case", [*CASES.values(), *ODD.values()], ids=[*CASES, *ODD])
+
+@pytest.mark.parametrize("case", ZOO.values(), ids=ZOO)
 def test_groups_have_the_sizes_worked_out_by_hand(case: Case) -> None:
     symmetry = isthmus.discover(case.make(), case.inputs())
     assert sorted(group.size for group in symmetry.groups) == sorted(case.sizes)

@@ -14,7 +14,7 @@ from isthmus.core.errors import SymmetryError, first_line
 from isthmus.core.symmetry import Proof, Symmetry
 from isthmus.core.weights import Weights
 from isthmus.discover.graphs import nested_graph
-from isthmus.discover.verify import Call, module_call, prove
+from isthmus.discover.verify import Call, module_call, prove, repeatable
 
 _ROUNDING = frozenset({torch.float32, torch.float16, torch.bfloat16})
 _WIDER = {
@@ -91,7 +91,7 @@ def graph_call(program: ExportedProgram, *, gradients: bool = False) -> Call:
                 arguments.append(_wide(program.constants[spec.target]))
             else:
                 arguments.append(next(values))
-        with torch.set_grad_enabled(gradients):
+        with torch.set_grad_enabled(gradients), repeatable():
             output = _Wide(program.graph_module).run(*arguments)
         kinds = program.graph_signature.output_specs
         kept = [

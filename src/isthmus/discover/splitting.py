@@ -49,12 +49,10 @@ def _divisible(ledger: Ledger, value: Labels, layer: Layer, axis: int) -> bool:
 
 
 def ask_as(ledger: Ledger, values: Sequence[Labels]) -> None:
-    """What meets units of slices (the biases of all experts in one matrix) must say which slice is meant too."""
-    if not ledger.splits:
-        return
+    """What meets units that lie along several axes (biases of all heads in one matrix) has units for each place too."""
     for value in values:
         for there in value.movable:
-            if len(there.axes) < 2 or ledger.family(int(there.ids.min())).slices is None:
+            if len(there.axes) < 2:
                 continue
             for other in values:
                 for layer in other.movable:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -162,6 +163,14 @@ def _blame(  # noqa: PLR0917
         raise SymmetryError(f"permutations must not change the network, but these groups do: {found}")
 
 
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """The same random numbers for every call of a network that draws some even in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
 def check_tied(weights: Weights, tied: Mapping[str, str]) -> None:
     """Names of one tensor must still hold the same numbers."""
     if parted := [name for name, first in tied.items() if not torch.equal(weights[name], weights[first])]:
@@ -177,7 +186,7 @@ def module_call(module: nn.Module, *, gradients: bool = False) -> Call:
     def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
         check_tied(weights, tied)
         weights = {name: tensor for name, tensor in weights.items() if name not in tied}
-        with torch.set_grad_enabled(gradients), evaluating(module):
+        with torch.set_grad_enabled(gradients), evaluating(module), repeatable():
             output = torch.func.functional_call(module, dict(weights), example, dict(keywords), tie_weights=True)
         return [part for part in pytree.tree_leaves(output) if isinstance(part, Tensor)]
 

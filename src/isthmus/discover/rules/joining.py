@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,25 +28,53 @@ def cat(ledger: Ledger, values: Sequence[Labels], dim: int = 0) -> Labels:
 
 
 def _joined_movable(ledger: Ledger, values: Sequence[Labels], dim: int) -> list[Layer]:
-    """Movable layers in corresponding order; where a value has none and varies, one label that stands still."""
-    orders = [sorted(value.movable, key=lambda layer: sorted(layer.axes - {dim})) for value in values]
+    """Movable layers in corresponding order, with something in place of those that a value does not have."""
     result = []
-    for number in range(max((len(order) for order in orders), default=0)):
-        row = [order[number] if number < len(order) else None for order in orders]
+    for row in _rows(values, dim):
         present = [layer for layer in row if layer is not None]
-        alike = all(layer.ids.shape[dim] == 1 and torch.equal(layer.ids, present[0].ids) for layer in present)
-        # Where a value is the same for all units (zeros that pad time or space), its entries are as good as theirs.
         even = [value for value, layer in zip(values, row, strict=True) if layer is None]
-        if alike and not any(value.varies(axis) for value in even for axis in present[0].axes):
+        filler = _filler(ledger, present[0], even, dim) if even else present[0].ids
+        alike = all(layer.ids.shape[dim] == 1 and torch.equal(layer.ids, present[0].ids) for layer in present)
+        if alike and filler is present[0].ids:
             result.append(present[0])
             continue
         axes = frozenset().union(*[layer.axes for layer in present])
-        pieces = []
-        for value, layer in zip(values, row, strict=True):
-            ids = still(ledger).reshape((1,) * value.rank) if layer is None else layer.ids
-            pieces.append(_written(ids, value.shape, axes | {dim}))
+        pieces = [
+            _written(filler if layer is None else layer.ids, value.shape, axes | {dim})
+            for value, layer in zip(values, row, strict=True)
+        ]
         result.append(squeezed(torch.cat(pieces, dim)))
     return result
+
+
+def _rows(values: Sequence[Labels], dim: int) -> Iterator[list[Layer | None]]:
+    """Layers of all values that belong together; a value that lies in one unit as a whole says so on its own."""
+    for whole in (False, True):
+        orders = [
+            sorted(
+                (layer for layer in value.movable if (not layer.axes) == whole),
+                key=lambda layer: sorted(layer.axes - {dim}),
+            )
+            for value in values
+        ]
+        for number in range(max((len(order) for order in orders), default=0)):
+            yield [order[number] if number < len(order) else None for order in orders]
+
+
+def _filler(ledger: Ledger, layer: Layer, values: Sequence[Labels], dim: int) -> Tensor:
+    """Labels for values that have no such units: one that stands still.
+
+    Where all their entries are alike (zeros that pad time or space), the units' own are as good, or the blocks' that
+    the units lie in.
+    """
+    around = layer.axes - {dim}
+    if around and not any(value.varies(axis) for value in values for axis in around):
+        if layer.ids.shape[dim] == 1:
+            return layer.ids
+        whole = ledger.reduce(Labels(tuple(layer.ids.shape), (layer,)), [dim], keepdim=True)
+        if len(whole.movable) == 1 and whole.movable[0].axes == around:
+            return whole.movable[0].ids
+    return still(ledger).reshape((1,) * layer.ids.dim())
 
 
 def _joined_pinned(values: Sequence[Labels], dim: int, shape: Sequence[int]) -> list[Layer]:
