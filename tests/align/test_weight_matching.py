@@ -23,7 +23,7 @@ from isthmus.core.errors import SettingError
 from isthmus.core.randomness import child
 from isthmus.core.status import Status
 from isthmus.core.symmetry import Permutation, Site, Symmetry, UnitGroup
-from isthmus.core.weights import dot, lerp
+from isthmus.core.weights import Weights, dot, lerp
 from isthmus.discover import discover
 
 
@@ -235,18 +235,26 @@ def test_the_objective_never_falls(sizes: list[int], seed: int, dtype: torch.dty
     assert match.objective == pytest.approx(dot(match.aligned(moving), fixed, names=counted), rel=1e-6, abs=1e-6)
 
 
+def _planted_found(symmetry: Symmetry, planted: int, noise: float, *, around: Weights | None = None) -> int:
+    """How many of the permutations that were applied to networks come back, with noise on the weights."""
+    found = 0
+    for seed in range(planted):
+        moving, applied = weights_of(symmetry, seed), symmetry.random(child(seed, "planted"))
+        if around is not None:
+            generator = child(seed, "weights")
+            shaken = {n: t.std().nan_to_num() * torch.randn(t.shape, generator=generator) for n, t in around.items()}
+            moving = {name: tensor + shaken[name] for name, tensor in around.items()}
+        fixed = _noisy(applied.apply(moving), noise, seed)
+        match = WeightMatching()(symmetry, moving, fixed, generator=child(seed, "match"))
+        found += match.permutation.same_as(applied)
+    return found
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 @pytest.mark.parametrize("shape", [(30, 50, 2), (64, 128, 4)])
 def test_planted_permutations_of_residual_networks_come_back(shape: tuple[int, int, int], noise: float) -> None:
     symmetry = residual(*shape)
-    found = 0
-    for seed in range(10):
-        moving = weights_of(symmetry, seed)
-        planted = symmetry.random(child(seed, "planted"))
-        fixed = _noisy(planted.apply(moving), noise, seed)
-        match = WeightMatching()(symmetry, moving, fixed, generator=child(seed, "match"))
-        found += match.permutation.same_as(planted)
-    assert found == 10
+    assert _planted_found(symmetry, 10, noise) == 10
 
 
 @pytest.mark.slow
@@ -255,13 +263,7 @@ def test_planted_permutations_of_residual_networks_come_back(shape: tuple[int, i
 @pytest.mark.parametrize("shape", [(30, 50, 2), (64, 128, 4), (256, 512, 4)])
 def test_of_100_planted_permutations_95_come_back(shape: tuple[int, int, int], noise: float) -> None:
     symmetry = residual(*shape)
-    found = 0
-    for seed in range(100):
-        moving = weights_of(symmetry, seed)
-        planted = symmetry.random(child(seed, "planted"))
-        fixed = _noisy(planted.apply(moving), noise, seed)
-        found += WeightMatching()(symmetry, moving, fixed, generator=child(seed)).permutation.same_as(planted)
-    assert found >= 95
+    assert _planted_found(symmetry, 100, noise) >= 95
 
 
 class Transformer(nn.Module):
@@ -290,14 +292,7 @@ def transformer() -> tuple[Symmetry, dict[str, Tensor]]:
 def test_planted_permutations_of_a_transformer_come_back(transformer, noise: float) -> None:
     symmetry, shapes = transformer
     assert any(group.parent is not None for group in symmetry.groups)
-    found = 0
-    for seed in range(5):
-        generator = child(seed, "weights")
-        moving = {n: t + t.std().nan_to_num() * torch.randn(t.shape, generator=generator) for n, t in shapes.items()}
-        planted = symmetry.random(child(seed, "planted"))
-        fixed = _noisy(planted.apply(moving), noise, seed)
-        found += WeightMatching()(symmetry, moving, fixed, generator=child(seed)).permutation.same_as(planted)
-    assert found == 5
+    assert _planted_found(symmetry, 5, noise, around=shapes) == 5
 
 
 @pytest.mark.slow
@@ -305,26 +300,13 @@ def test_planted_permutations_of_a_transformer_come_back(transformer, noise: flo
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_of_100_planted_permutations_of_a_transformer_95_come_back(transformer, noise: float) -> None:
     symmetry, shapes = transformer
-    found = 0
-    for seed in range(100):
-        generator = child(seed, "weights")
-        moving = {n: t + t.std().nan_to_num() * torch.randn(t.shape, generator=generator) for n, t in shapes.items()}
-        planted = symmetry.random(child(seed, "planted"))
-        fixed = _noisy(planted.apply(moving), noise, seed)
-        found += WeightMatching()(symmetry, moving, fixed, generator=child(seed)).permutation.same_as(planted)
-    assert found >= 95
+    assert _planted_found(symmetry, 100, noise, around=shapes) >= 95
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_100_of_100_planted_permutations_of_a_plain_network_come_back(noise: float) -> None:
     symmetry = mlp(10, 24, 20, 16, 5)
-    found = 0
-    for seed in range(100):
-        moving = weights_of(symmetry, seed)
-        planted = symmetry.random(child(seed, "planted"))
-        fixed = _noisy(planted.apply(moving), noise, seed)
-        found += WeightMatching()(symmetry, moving, fixed, generator=child(seed)).permutation.same_as(planted)
-    assert found == 100
+    assert _planted_found(symmetry, 100, noise) == 100
 
 
 def test_a_group_on_both_axes_of_a_tensor_rises_and_finds_a_planted_permutation() -> None:
