@@ -44,3 +44,50 @@ def test_a_folder_of_checkpoints_is_merged_as_elsewhere(shell, checkpoints):
     from isthmus.core.checkpoint import load
 
     assert load("out.safetensors")["w"].tolist() == [3.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [((0, 0), "must not sum to zero"), ((1, -1), "must not sum to zero"), (("nan", 1), "must be finite")],
+)
+@pytest.mark.parametrize("method", ["linear", "magnitude"])
+def test_weights_that_cannot_be_divided_by_are_refused_before_the_work(shell, checkpoints, weights, message, method):
+    """In streaming and in memory (a torch file has no other way)."""
+    save({"w": torch.zeros(2)}, "c.pt")
+    save({"w": torch.ones(2)}, "d.pt")
+    ends = ("a.safetensors", "b.safetensors") if method == "linear" else ("c.pt", "d.pt")
+    options = [part for weight in weights for part in ("--weight", weight)]
+    code, said, warned = shell("merge", *ends, *options, "-o", "out.safetensors")
+    assert (code, said) == (2, "")
+    assert message in warned.splitlines()[-1]
+    assert not list(checkpoints.glob("*out*")), "a refused merge leaves nothing"
+
+
+def test_a_merge_that_its_inputs_made_impossible_leaves_nothing(shell, checkpoints):
+    save({**torch_of("b.safetensors"), "1.bias": torch.full((8,), float("nan"))}, "nan.safetensors")
+    code, _, warned = shell("merge", "a.safetensors", "nan.safetensors", "-o", "out.safetensors")
+    assert code == 2
+    assert "nan.safetensors must be finite" in warned
+    assert not list(checkpoints.glob("*out*"))
+    assert not list(checkpoints.glob(".*out*"))
+
+
+def torch_of(name):
+    from isthmus.core.checkpoint import load
+
+    return load(name)
+
+
+@pytest.mark.parametrize("command", ["barrier", "flatness", "check"])
+def test_no_examples_are_not_all_examples(shell, command):
+    refused(shell, "at least 1 example, got 0", command, "a.safetensors", "b.safetensors", "--model", "mlp-8x1",
+            "--data", "digits", "--examples", "0")  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize")
+def test_quantised_tensors_are_refused_when_they_are_read(shell):
+    tensor = torch.quantize_per_tensor(torch.ones(8), 0.1, 0, torch.qint8)
+    torch.save({**torch_of("b.safetensors"), "1.bias": tensor}, "q.pt")
+    for command in (("merge", "a.safetensors", "q.pt", "-o", "out.safetensors"),
+                    ("barrier", "a.safetensors", "q.pt", "--model", "mlp-8x1", "--data", "digits")):  # fmt: skip
+        refused(shell, "1.bias is quantised", *command)

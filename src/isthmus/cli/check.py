@@ -184,7 +184,7 @@ def _stored(
     if len(runs) < len(store):
         console.note(f"{len(runs)} of {len(store)} runs are checked: {runs[0].recipe['network']}")
     whole = inputs.found_data(runs[0].recipe["data"], data_dir)
-    found = (whole.limited(examples) if examples else whole).to(where)
+    found = (whole if examples is None else whole.limited(examples)).to(where)
     made = build(recipe_of(runs[0].recipe)).to(where)
     origins = [Origin(run.recipe, run.provenance.get("versions"), run.provenance.get("data"), "store") for run in runs]
     weights = [to(store.weights(run.key), device=where) for run in runs]
@@ -245,7 +245,7 @@ def _trained(
         tuple(f"replica-{place}" for place, _ in kept),
         [replica.weights for _, replica in kept],
         origins,
-        whole.limited(examples) if examples else whole,
+        whole if examples is None else whole.limited(examples),
         whole.fingerprint,
     )
 

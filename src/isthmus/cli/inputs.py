@@ -193,7 +193,7 @@ def found_data(spec: str, folder: str | None, *, examples: int | None = None) ->
     from isthmus.zoo.data import load
 
     found = load(spec, folder)
-    return found.limited(examples) if examples else found
+    return found if examples is None else found.limited(examples)
 
 
 def objective(network: Network, found: Data, *, split: str, batch_size: int = 500) -> Objective:

@@ -247,7 +247,7 @@ def _case(
     found = found or inputs.found_data(recipes[0].data, data_dir).to(device)
     if split == "train":
         found = _as_trained(recipes, found)
-    found = found.limited(examples) if examples else found
+    found = found if examples is None else found.limited(examples)
     module = build(recipes[0]).to(device)
     network = Network.of(module)
     found = suited(found, network)

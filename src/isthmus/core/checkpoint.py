@@ -280,8 +280,10 @@ def _plain(tensor: Tensor, name: str, file: Path) -> Tensor:
     """A tensor as all others: dense, outside any graph.
 
     Raises:
-        CheckpointError: it has no entries in the file (meta).
+        CheckpointError: it has no entries in the file (meta), or holds codes for numbers (quantised).
     """
+    if tensor.is_quantized:
+        raise CheckpointError(f"{file} must hold plain numbers, but {name} is quantised; save it dequantised")
     if tensor.is_meta:
         raise CheckpointError(f"{file} must hold numbers, but {name} is a meta tensor: a shape without entries")
     return (tensor if tensor.layout == torch.strided else tensor.to_dense()).detach()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,14 +144,20 @@ class Configuration(BaseModel):
             by_model = {part.model: part.parameters for part in inputs}
             return tuple(value(name, default, [by_model.get(model, {}), *shared]) for model in self.solutions)
 
+        weights = each("weight", None)
+        normalize = bool(value("normalize", float(normalize), shared)) if "normalize" in common else normalize
+        if not all(map(math.isfinite, weights)):
+            raise SettingError(f"weights must be finite, got {weights} for {tensor}")
+        if self.merge_method == "linear" and normalize and not abs(sum(weights)) > 1e-8:
+            raise SettingError(f"weights must not sum to zero when they are normalised, got {weights} for {tensor}")
         return Settings(
             method=self.merge_method,
-            weights=each("weight", None),
+            weights=weights,
             densities=each("density", 1.0),
             gammas=each("gamma", 0.01),
             t=value("t", None, shared) if "t" in common else 0.5,
             scale=value("lambda", 1.0, shared) if "lambda" in common else 1.0,
-            normalize=bool(value("normalize", float(normalize), shared)) if "normalize" in common else normalize,
+            normalize=normalize,
             rescale=bool(value("rescale", 1.0, shared)) if "rescale" in common else True,
             seed=seed,
         )

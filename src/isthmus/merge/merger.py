@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -139,13 +140,15 @@ def check_weights(weights: Sequence[float] | None, solutions: Sequence[Weights],
     """One finite coefficient for each solution; all 1 by default.
 
     Raises:
-        SettingError: the wrong number, or their sum cannot be divided by.
+        SettingError: the wrong number, NaN or infinities, or their sum cannot be divided by.
     """
     if weights is None:
         return [1.0] * len(solutions)
     values = [float(weight) for weight in weights]
     if len(values) != len(solutions):
         raise SettingError(f"weights must be one for each of {len(solutions)} solutions, got {len(values)}")
+    if not all(map(math.isfinite, values)):
+        raise SettingError(f"weights must be finite, got {values}")
     if normalized and not abs(sum(values)) > 1e-8:
         raise SettingError(f"weights must not sum to zero when they are normalised, got {values}")
     return values

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from isthmus.core.errors import CheckpointError, IsthmusError
+from isthmus.core.errors import CheckpointError, IsthmusError, SettingError
 from isthmus.core.files import unwritable
 from isthmus.merge.shards import SIZES
 
@@ -92,6 +92,9 @@ class Sink:
             if kind is not None:
                 self.sync()
         self._close()
+        if kind is not None and issubclass(kind, CheckpointError | SettingError):
+            # The inputs are at fault, and to go on with other ones is another merge: nothing here is of use.
+            shutil.rmtree(self.work, ignore_errors=True)
 
     def write(self, name: str, offset: int, data: Any) -> None:
         """Write part of one tensor, ``offset`` bytes from its start. Any thread may call this."""
