@@ -11,7 +11,7 @@ TEXTS = {
     "counting.noise.given": "指定値",
     "counting.noise.aligned": "整列したチェックポイント間で測定",
     "counting.noise.exact": "完全一致のみ",
-    "counting.silent": "沈黙：{examples} 個の訓練例のどれについても出力を変えないユニット。",
+    "counting.silent": "沈黙：{examples} 個の学習例のどれについても出力を変えないユニット。",
     "counting.unseen": "データは与えられていません。決して発火しないユニットは調べていません。",
     "counting.references": "公表された数との比較（置換、層ごとに指数を切り捨て）",
     "counting.column.network": "ネットワーク",

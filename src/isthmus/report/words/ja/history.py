@@ -1,7 +1,7 @@
 """Japanese: the words of histories."""
 
 TEXTS = {
-    "history.title": "更新と併合の履歴",
+    "history.title": "更新とマージの履歴",
     "history.text": "{nodes} 組の重み、{files} 個のファイル、{edges} 個の段階。重みは置き場所によらず内容で識別します。記録の内容は書いた者の主張ですが、記録が指す内容と一致することは確かめました。",
     "history.figure": "左ほど前の世代です。線は元になったものから作られたものへ延びます。白抜き：他の記録だけから知られるもの。",
     "history.graph": "何から何が作られたか",
