@@ -50,7 +50,8 @@ class Case:
 
 CPU = ("vectorised", "compiled")
 FLAT = ("graph", "compiled graph")
-IMAGES = ("graphs", "compiled graphs", "folded graph")
+IMAGES = ("graphs", "compiled graphs", "folded graph", "kernel graph", "kernel graphs")
+WIDE = Case("ResNet-20 width 64, bf16, batch 128", "resnet20-x4", (3, 32, 32), 50_000, 128, 4, 4.5, IMAGES, "bfloat16")
 CASES = {
     "cpu": [
         Case("MLP 64, batch 32", "mlp-64x1", (1, 8, 8), 1437, 32, 16, 10.0, CPU),
@@ -74,9 +75,7 @@ CASES = {
             "MLP 784-512³-10, TF32, batch 500", "mlp-512x3", (1, 28, 28), 60_000, 500, 32, 30.0, FLAT, "tensorfloat32"
         ),
         Case("ResNet-20 width 16, bf16, batch 128", "resnet20", (3, 32, 32), 50_000, 128, 16, 12.0, IMAGES, "bfloat16"),
-        Case(
-            "ResNet-20 width 64, bf16, batch 128", "resnet20-x4", (3, 32, 32), 50_000, 128, 4, 4.5, IMAGES, "bfloat16"
-        ),
+        *(dataclasses.replace(WIDE, replicas=count) for count in (4, 16)),
     ],
 }
 

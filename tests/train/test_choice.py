@@ -1,8 +1,11 @@
 """The probe: what it picks follows from what it measures, and from what gives the right result."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from isthmus.core.errors import SettingError
 from isthmus.train import Recipe, choice
 from isthmus.train.batches import Batches
 from isthmus.train.choice import choose
@@ -127,6 +130,24 @@ def test_an_engine_that_is_wrong_is_refused(monkeypatch):
     engine, notes = choose(*group(), steps=10, engine="vectorised")
     assert isinstance(engine, Sequential)
     assert "differs from the plain loop's" in notes[0]
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_own_kernels_are_tried_where_they_run(monkeypatch, there, precision):
+    monkeypatch.setattr(choice.kernels, "available", lambda device: there)
+    task, _, stretch = group(network="vgg-4")
+    task = dataclasses.replace(
+        task, recipe=dataclasses.replace(task.recipe, precision=precision), device=torch.device("cuda")
+    )
+    names = choice._candidates(task, 3, stretch)
+    own = there and precision != "float64"
+    assert ("kernel graph" in names, "kernel graphs" in names, "folded graph" in names) == (own, own, not own)
+    assert "kernel graphs" not in choice._candidates(task, 100, stretch)
+    assert names == sorted(names, key=lambda name: choice._setting_up(name, 3))
+    if not own:
+        with pytest.raises(SettingError, match=r"kernel graph needs Triton.*use auto"):
+            choice._check("kernel graph", task)
 
 
 def test_choosing_leaves_the_weights_alone():

@@ -244,6 +244,37 @@ def test_cuda_engines_are_the_plain_loop(name, engine):
         torch.testing.assert_close(vector(one.weights), vector(other.weights), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("engine", ["kernel graph", "kernel graphs"])
+@pytest.mark.parametrize(
+    ("changed", "limit"),
+    [
+        ({"network": "resnet20-x0.5"}, 1e-4),
+        ({"network": "vgg-4-6", "optimiser": "sam", "momentum": 0.0, "radius": 0.1}, 1e-4),
+        ({"network": "resnet20-x4", "batch_size": 8}, 1e-4),  # wide enough for a library's own kernels
+        ({"network": "resnet20-x0.5", "precision": "tensorfloat32"}, 2e-2),
+        ({"network": "resnet20-x0.5", "precision": "bfloat16"}, 0.1),
+    ],
+)
+def test_own_kernels_are_the_plain_loop(engine, changed, limit):
+    """Weights after a few steps differ by a small part of the way that they went."""
+    recipe = dataclasses.replace(BASE, precision="float32", rate=0.01, steps=5, **{"network": "", **changed})
+    recipes = recipe.replicates(3)
+    start, right, ours = (
+        train(these, data=images(), module=build, engine=name, device="cuda")
+        for these, name in (
+            ([dataclasses.replace(one, steps=0) for one in recipes], "sequential"),
+            (recipes, "sequential"),
+            (recipes, engine),
+        )
+    )
+    assert {replica.engine for replica in ours} != {"sequential"}, ours[0].notes
+    for begin, one, other in zip(start, ours, right, strict=True):
+        way = vector(other.weights) - vector(begin.weights)
+        assert float((vector(one.weights) - vector(other.weights)).norm() / way.norm()) < limit
+
+
 def test_one_module_as_the_common_start():
     module = network("mlp-6x1", inputs=(1, 8, 8), classes=4)
     recipes = dataclasses.replace(BASE, network="own", steps=0).replicates(2)

@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 import torch
 
 from isthmus.core.errors import SettingError, first_line, listed
+from isthmus.train import kernels
 from isthmus.train.engines import Engine, Sequential, Stretch, Vectorised
 from isthmus.train.graphs import Graph, Graphs
+from isthmus.train.kernels.language import INSTALLED
 from isthmus.train.task import State, Task
 
 CPU_ENGINES = ("channels last", "vectorised", "chunks", "compiled")
-CUDA_ENGINES = ("graph", "graphs", "compiled graph", "compiled graphs", "folded graph")
+CUDA_ENGINES = (
+    "graph", "graphs", "compiled graph", "compiled graphs", "folded graph", "kernel graph", "kernel graphs",
+)  # fmt: skip
 ENGINES = ("auto", "sequential", *CPU_ENGINES, *CUDA_ENGINES)
 
 _MARGIN = 1.05  # another engine must beat the plain loop by this, more than the probe's own noise
@@ -21,9 +25,11 @@ _CLOSE = 1.5  # nearer than this, both are timed again, in turns
 _REPAYS = 4.0  # an engine is tried only where all that is left to save is this many times what trying it costs
 _WORTH_PROBING = 4.0  # seconds of plain training below which nothing else is tried
 _TRACING, _CAPTURING, _COMPILING = 0.6, 1.0, 75.0  # seconds; compiling takes 5 to 60, and may not pay in the end
+_BUILDING = 20.0  # seconds; our own kernels take 2, where they were built before, to 20
 _TRIAL = 4  # steps of the whole group that a trial takes: the first one, its check, and the timing
 _PROBE_SECONDS = 0.15
 _CHUNK = 16  # replicas in a chunk: beyond that, vectorising was not measured to gain more on a CPU
+_LANES: int | None = None  # branches beside each other, with our own kernels
 _MOST_GRAPHS = 32  # replicas with a graph of their own; each holds its own activations
 
 
@@ -43,7 +49,7 @@ def choose(task: Task, state: State, stretch: Stretch, *, steps: int, engine: st
     Raises:
         SettingError: the engine's name is unknown, or needs a CUDA device.
     """
-    _check(engine, task.device)
+    _check(engine, task)
     plain = Sequential(task)
     if engine == "sequential" or stretch.last == stretch.first:
         return plain, ()
@@ -60,11 +66,22 @@ def choose(task: Task, state: State, stretch: Stretch, *, steps: int, engine: st
     return _fastest(task, probe, single=single, steps=steps)
 
 
-def _check(engine: str, device: torch.device) -> None:
+def _check(engine: str, task: Task) -> None:
     if engine not in ENGINES:
-        raise SettingError(f"engine must be one of {listed(ENGINES, 10)}, got {engine}")
-    if engine in CUDA_ENGINES and device.type != "cuda":
-        raise SettingError(f"engine {engine} needs a CUDA device, got {device.type}; use auto")
+        raise SettingError(f"engine must be one of {listed(ENGINES, len(ENGINES))}, got {engine}")
+    if engine in CUDA_ENGINES and task.device.type != "cuda":
+        raise SettingError(f"engine {engine} needs a CUDA device, got {task.device.type}; use auto")
+    if "kernel" in engine and not _kernels(task):
+        precision = task.recipe.precision
+        raise SettingError(
+            f"engine {engine} needs Triton, an NVIDIA GPU of compute capability 8.0 and a precision below float64, "
+            f"got {precision}, Triton {'is' if INSTALLED else 'not'} installed; use auto"
+        )
+
+
+def _kernels(task: Task) -> bool:
+    """Whether our own kernels take a group's convolutions and normalisation."""
+    return kernels.available(task.device) and task.recipe.precision != "float64"
 
 
 def _wanted(task: Task, probe: _Probe, engine: str) -> tuple[Engine, tuple[str, ...]]:
@@ -99,12 +116,11 @@ def _fastest(task: Task, probe: _Probe, *, single: float, steps: int) -> tuple[E
 
 def _setting_up(name: str, count: int) -> float:
     """Seconds that an engine takes before its first step, roughly: so that a probe never costs what it cannot save."""
-    graphs = {"graph": 1, "graphs": count, "compiled graph": 1, "compiled graphs": count, "folded graph": 1}.get(
-        name, 0
-    )
     if name == "channels last":
         return 0.0
-    return _TRACING + _CAPTURING * graphs + _COMPILING * ("compiled" in name or "folded" in name)
+    graphs = count if name.endswith("graphs") else int(name.endswith("graph"))
+    building = _BUILDING if "kernel" in name else _COMPILING if "compiled" in name or "folded" in name else 0.0
+    return _TRACING + _CAPTURING * graphs + building
 
 
 def _candidates(task: Task, count: int, stretch: Stretch) -> list[str]:
@@ -116,7 +132,8 @@ def _candidates(task: Task, count: int, stretch: Stretch) -> list[str]:
         return [*images, *(name for name in CPU_ENGINES[1:] if name != "chunks" or count > _CHUNK)]
     many = ["graphs", "compiled graphs"] if count <= _MOST_GRAPHS else []
     if task.convolutional:  # under vmap alone they become grouped ones without fast kernels
-        return [*many[:1], "folded graph", *many[1:]]
+        own = ["kernel graph", *(f"kernel {name}" for name in many[:1])] if _kernels(task) else ["folded graph"]
+        return [*many[:1], *own, *many[1:]]
     chunks = ["chunks"] if count > _CHUNK else []  # where all at once do not fit into memory
     return ["vectorised", *chunks, "graph", *many[:1], "compiled graph", *many[1:]]
 
@@ -131,6 +148,8 @@ _ALL: Mapping[str, Callable[[Task], Engine]] = {
     "compiled graph": lambda task: Graph(task, compiled=True),
     "compiled graphs": lambda task: Graphs(task, compiled=True),
     "folded graph": lambda task: Graph(task, compiled=True, folded=True),
+    "kernel graph": lambda task: Graph(task, kernels=True),
+    "kernel graphs": lambda task: Graphs(task, kernels=True, lanes=_LANES),
 }
 
 

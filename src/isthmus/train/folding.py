@@ -47,7 +47,10 @@ class Rewriting(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Every torch function that is called within the mode comes by here."""
-        named = kwargs or {}
+        return self.rewritten(function, args, kwargs or {})
+
+    def rewritten(self, function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """The result of one torch function."""
         if function is torch.conv2d and self.convolutions:
             return _conv2d(*args, **named)
         if function is functional.batch_norm and (

@@ -156,36 +156,47 @@ class Graph(_Graphs):
         task: what the group shares.
         compiled: hand the traced step to ``torch.compile``.
         folded: lay images out for grouped convolutions (:mod:`isthmus.train.folding`).
+        kernels: convolutions and normalisation by our own kernels (:mod:`isthmus.train.kernels`).
     """
 
-    def __init__(self, task: Task, *, compiled: bool = False, folded: bool = False) -> None:
+    def __init__(self, task: Task, *, compiled: bool = False, folded: bool = False, kernels: bool = False) -> None:
         super().__init__(task)
         self.name = "one captured graph" + (", folded" if folded else "") + (", compiled" if compiled else "")
-        self._slopes, self._folded = Function(task, gradients, compiled=compiled), folded
+        self.name += ", own kernels" if kernels else ""
+        self._slopes, self._folded, self._kernels = Function(task, gradients, compiled=compiled), folded, kernels
 
     def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
         return [_Tape(state.clone(), stretch, torch.cuda.Stream(self.task.device))]
 
     def _step(self, tape: _Tape, size: int) -> None:
-        layout = Layout.of(tape.state, folded=self._folded)
+        layout = Layout.of(tape.state, folded=self._folded, kernels=self._kernels)
         results = self._slopes(layout, [*tape.state.inputs(), *tape.batch(size)])
         self._update(tape, tape.state, *layout.split(results))
 
 
 class Graphs(_Graphs):
-    """A branch of the graph for each replica: for what is slow when vectorised, as many convolutions are."""
+    """A branch of the graph for each replica: for what is slow when vectorised, as many convolutions are.
 
-    def __init__(self, task: Task, *, compiled: bool = False) -> None:
+    Args:
+        task: what the group shares.
+        compiled: hand the traced step to ``torch.compile``.
+        kernels: normalisation by our own kernels, narrow convolutions too (:mod:`isthmus.train.kernels`).
+        lanes: branches that run beside each other, replicas one after the other within; None means one for each.
+    """
+
+    def __init__(self, task: Task, *, compiled: bool = False, kernels: bool = False, lanes: int | None = None) -> None:
         super().__init__(task)
         self.name = "a captured graph with a branch for each replica" + (", compiled" if compiled else "")
-        self._plain = Sequential(task.copy())
-        self._slopes = Function(task, gradients, compiled=True) if compiled else None
+        self.name += ", own kernels" if kernels else ""
+        self._plain, self._kernels, self._lanes = Sequential(task.copy()), kernels, lanes
+        self._slopes = Function(task, gradients, compiled=compiled) if compiled or kernels else None
 
     def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
-        tapes = []
+        lanes = min(self._lanes or state.count, state.count)
+        streams, tapes = [torch.cuda.Stream(self.task.device) for _ in range(lanes)], []
         for index in range(state.count):
             one = state.part(index, index + 1).map(self._laid_out)
-            tapes.append(_Tape(one, stretch.part(index, index + 1), torch.cuda.Stream(self.task.device)))
+            tapes.append(_Tape(one, stretch.part(index, index + 1), streams[index % lanes]))
         return tapes
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
@@ -196,9 +207,14 @@ class Graphs(_Graphs):
 
     @property
     def _channels_last(self) -> bool:
-        return self.task.recipe.precision == "bfloat16"
+        return self.task.recipe.precision == "bfloat16" and not self._kernels
 
     def _step(self, tape: _Tape, size: int) -> None:
+        if self._slopes is not None and self._kernels:
+            layout = Layout.of(tape.state, kernels=True)
+            results = self._slopes(layout, [*tape.state.inputs(), *tape.batch(size)])
+            self._update(tape, tape.state, *layout.split(results))
+            return
         inputs, targets = (part[0] for part in tape.batch(size))
         if self._channels_last and inputs.dim() == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)

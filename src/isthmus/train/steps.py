@@ -29,6 +29,7 @@ class Layout:
         memory: how many lists of as many tensors as there are parameters.
         stacked: whether everything has a leading replica axis.
         folded: whether images are laid out with the replica axis among the channels, for convolutions.
+        kernels: whether our own kernels take what they can (:mod:`isthmus.train.kernels`).
     """
 
     parameters: int
@@ -37,12 +38,13 @@ class Layout:
     memory: int
     stacked: bool = True
     folded: bool = False
+    kernels: bool = False
 
     @classmethod
-    def of(cls, state: State, *, stacked: bool = True, folded: bool = False) -> Layout:
+    def of(cls, state: State, *, stacked: bool = True, folded: bool = False, kernels: bool = False) -> Layout:
         """The layout of a state's tensors."""
         counts = (len(part) for part in (state.parameters, state.buffers, state.masks, state.memory))
-        return cls(*counts, stacked=stacked, folded=folded)
+        return cls(*counts, stacked=stacked, folded=folded, kernels=kernels)
 
     def taken(self, flat: Sequence[Tensor]) -> list[Sequence[Tensor]]:
         """Parameters, buffers, masks, the batch, and the rest."""
@@ -106,7 +108,7 @@ def _differentiate(
     task: Task, layout: Layout, parameters: Sequence[Tensor], buffers: Sequence[Tensor], batch: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     leaves = [parameter.detach().requires_grad_() for parameter in parameters]
-    moved = [buffer.clone() for buffer in buffers]  # normalisation writes into them
+    moved = _copies(buffers)  # normalisation writes into them
     inputs, targets = batch
 
     def forward(one: list[Tensor], held: list[Tensor], images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -115,7 +117,7 @@ def _differentiate(
     with torch.enable_grad(), task.autocast():
         if layout.stacked:
             images, axis = (folding.folded(inputs), 1) if layout.folded else (inputs, 0)
-            with folding.Rewriting(convolutions=layout.folded):
+            with _rewriting(task, layout):
                 outputs, moved = torch.func.vmap(forward, in_dims=(0, 0, axis))(leaves, moved, images)
             losses = task.losses(outputs, targets)
         else:
@@ -123,6 +125,23 @@ def _differentiate(
     given = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
     slopes = [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, given, strict=True)]
     return losses.detach(), slopes, moved
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies, in one kernel for all on a GPU."""
+    if tensors and tensors[0].device.type == "cuda" and all(tensor.dtype is torch.float32 for tensor in tensors):
+        return list(torch._foreach_mul(list(tensors), 1.0))
+    return [tensor.clone() for tensor in tensors]
+
+
+def _rewriting(task: Task, layout: Layout) -> contextlib.AbstractContextManager[Any]:
+    """The mode that writes one replica's operations as those of many."""
+    plain = folding.Rewriting(convolutions=layout.folded)
+    if not layout.kernels:
+        return plain
+    from isthmus.train.kernels.rewriting import Stacked
+
+    return Stacked(rounded=task.recipe.precision == "tensorfloat32", otherwise=plain.rewritten)
 
 
 def _masked(slopes: list[Tensor], masks: Sequence[Tensor]) -> list[Tensor]:
@@ -155,7 +174,10 @@ class Function:
             traced = make_fx(lambda *tensors: self.step(self.task, layout, tensors))(*flat)
             if layout.folded:
                 folding.flip_backward(traced.graph)
-            _simplify(traced.graph)
+            if layout.kernels:
+                _fused(traced.graph)
+            else:
+                _simplify(traced.graph)
             traced.recompile()
             if not self.compiled:
                 return traced.forward
@@ -163,6 +185,15 @@ class Function:
             with folding.layouts_kept() if layout.folded else contextlib.nullcontext():
                 made: Any = compile_graph(traced, list(flat))
             return made
+
+
+def _fused(graph: torch.fx.Graph) -> None:
+    """Neighbouring operations in one pass over memory."""
+    from isthmus.train.kernels import fusion
+
+    fusion.out_of_place(graph)
+    _simplify(graph)
+    fusion.fuse(graph)
 
 
 def _simplify(graph: torch.fx.Graph) -> None:
@@ -174,6 +205,7 @@ def _simplify(graph: torch.fx.Graph) -> None:
         source = node.args[0]
         same = node.target is aten.detach.default
         same |= node.target is aten.mul.Scalar and node.args[1] == 1
+        same |= node.target is aten.permute.default and list(node.args[1]) == list(range(len(node.args[1])))
         if node.target in (aten.view.default, aten.expand.default, aten._unsafe_view.default):
             before, after = (part.meta.get("val", part.meta.get("tensor_meta")) for part in (source, node))
             same = before is not None and after is not None and tuple(before.shape) == tuple(after.shape)

@@ -209,6 +209,8 @@ def test_the_engine_is_chosen_once_for_groups_of_a_kind(store, monkeypatch):
         ("one captured graph, compiled", "compiled graph"),
         ("a captured graph for each replica", "graphs"),
         ("a captured graph for each replica, compiled", "compiled graphs"),
+        ("one captured graph, own kernels", "kernel graph"),
+        ("a captured graph with a branch for each replica, own kernels", "kernel graphs"),
     ],
 )
 def test_an_engine_s_own_name_becomes_the_word_that_asks_for_it(name, word):

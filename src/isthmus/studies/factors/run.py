@@ -223,4 +223,5 @@ def _engine_word(name: str) -> str | None:
     kind = next((word for part, word in kinds.items() if part in name), None)
     if kind is None or kind in ("sequential", "channels last", "folded graph"):
         return kind
-    return f"compiled {kind}".strip() if "compiled" in name else kind or "vectorised"
+    manner = "compiled" if "compiled" in name else "kernel" if "own kernels" in name else ""
+    return f"{manner} {kind}".strip() or "vectorised"
