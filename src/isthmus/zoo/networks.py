@@ -20,10 +20,11 @@ from torch import nn
 
 from isthmus.core.errors import SettingError, listed
 from isthmus.core.randomness import child
-from isthmus.zoo.architectures import Gpt, Mlp, ResNet, Vgg, Vit
+from isthmus.zoo.architectures import Mlp, ResNet, Vgg
 from isthmus.zoo.locally_connected import CONNECTIVITIES
 from isthmus.zoo.modular import Modular
 from isthmus.zoo.ortho_polynomial import OrthoMlp
+from isthmus.zoo.transformers import Gpt, Vit
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "mlp": Mlp,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.core.errors import SettingError, listed
+from isthmus.zoo.architectures import check_positive
 
 FAMILIES = ("chebyshev", "hermite", "legendre")
 FORMS = ("shared", "units", "degrees")
@@ -114,9 +115,7 @@ class OrthoMlp(nn.Sequential):
         degree: int = 4,
         form: str = "units",
     ) -> None:
-        for name, size in {"classes": classes, "width": width, "depth": depth}.items():
-            if size < 1:
-                raise SettingError(f"{name} must be at least 1, got {size}")
+        check_positive(classes=classes, width=width, depth=depth)
         sizes = [math.prod(inputs), *[width] * depth]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in itertools.pairwise(sizes):
