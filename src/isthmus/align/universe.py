@@ -111,5 +111,8 @@ class CycleConsistent:
 
         centre = beginning(symmetry, like, start="barycentre")
         softs = [{n: (m + centre[n]) / 2 for n, m in soft.hard(p, like).items()} for p in begin]
-        end = climb(value, softs, iterations=self.iterations, tolerance=self.tolerance, progress=progress)
+        entries = sum(tensor.numel() for weights in own for tensor in weights.values())
+        end = climb(
+            value, softs, iterations=self.iterations, tolerance=self.tolerance, entries=entries, progress=progress
+        )
         return [soft.nearest(symmetry, matrices) for matrices in end]
