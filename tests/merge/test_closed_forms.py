@@ -401,3 +401,14 @@ def test_mean_of_a_quadratics_minima_is_what_algebra_says():
 
 def test_cross_entropy_is_the_loss_that_expected_labels_mean():
     assert linear_setting(0).loss is cross_entropy
+
+
+def test_a_regression_has_no_classes_to_expect():
+    """Its outputs have two axes, too; softmax over them would be a number without meaning."""
+    network = Network.of(torch.nn.Linear(3, 1))
+    objective = Objective(network, torch.randn(6, 3), torch.randn(6), loss=squared_error, metrics={})
+    with pytest.raises(
+        SettingError, match=r"one class for each example, got \(6, 1\) and targets \(6,\) of torch.float"
+    ):
+        diagonal_fisher(objective, network.weights)
+    assert diagonal_fisher(objective, network.weights, labels="data")["bias"].shape == (1,)

@@ -145,10 +145,12 @@ def _labelled(
         return [(targets, ones)]
     with torch.no_grad():
         logits = answers(objective.network(weights, *inputs))
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
+    classes = targets.dim() == 1 and not targets.is_floating_point()
+    if not classes or not isinstance(logits, Tensor) or logits.dim() != 2:
         given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise SettingError(
-            f"expected or sampled labels need outputs of shape (examples, classes), got {given}; use labels='data'"
+            f"expected or sampled labels need outputs of shape (examples, classes) and one class for each example, got "
+            f"{given} and targets {tuple(targets.shape)} of {targets.dtype}; use labels='data'"
         )
     probabilities = logits.float().softmax(1)
     if labels == "sampled":

@@ -52,7 +52,7 @@ def compare(
     objective: Objective,
     *,
     symmetry: Symmetry | None = None,
-    inputs: Tensor | None = None,
+    inputs: Tensor | tuple[Tensor, ...] | None = None,
     methods: Sequence[Method] = ("naive", "weights", "activations"),
     names: Sequence[str] | None = None,
     seed: int = 0,
@@ -79,7 +79,9 @@ def compare(
         raise SettingError(f"methods must be some of {', '.join(get_args(Method))}, got {unknown[0]}")
     # A GPU that holds the data holds the weights too: matching runs where both are.
     solutions = [beside(weights, objective) for weights in solutions]
-    inputs = inputs if inputs is None else inputs.to(next(iter(solutions[0].values())).device)
+    place_of = next(iter(solutions[0].values())).device
+    if inputs is not None:
+        inputs = tuple(part.to(place_of) for part in inputs) if isinstance(inputs, tuple) else inputs.to(place_of)
     found: dict[str, PairBarriers] = {}
     matches: dict[str, dict[tuple[int, int], Match]] = {}
     for place, method in enumerate(methods):
@@ -115,7 +117,7 @@ def _matched(  # noqa: PLR0917
     solutions: Sequence[Weights],
     network: Network,
     symmetry: Symmetry | None,
-    inputs: Tensor | None,
+    inputs: Tensor | tuple[Tensor, ...] | None,
     method: str,
     seed: int,
     progress: Progress,
