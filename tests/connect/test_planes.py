@@ -77,14 +77,16 @@ def test_principal_directions_are_those_of_the_singular_value_decomposition():
     generator = child(2, "trajectory")
     spread = torch.tensor([5.0, 2.0, 0.3, 0.1, 0.05], dtype=torch.float64)
     trajectory = [{"point": spread * torch.randn(5, generator=generator, dtype=torch.float64)} for _ in range(12)]
-    marked = principal_plane(trajectory)
-    steps = torch.stack([point["point"] - trajectory[-1]["point"] for point in trajectory])
-    _, values, right = torch.linalg.svd(steps, full_matrices=False)
-    for axis, direction in enumerate((marked.plane.first, marked.plane.second)):
-        assert abs(float(direction["point"] @ right[axis])) == pytest.approx(1)
-        assert torch.allclose(marked.points[:, axis], steps @ direction["point"], atol=1e-10)
-    share = values.square() / values.square().sum()
-    assert marked.explained == pytest.approx((float(share[0]), float(share[1])))
+    for origin in (None, trajectory[3]):
+        marked = principal_plane(trajectory, origin=origin)
+        centre = (origin or trajectory[-1])["point"]
+        steps = torch.stack([point["point"] - centre for point in trajectory])
+        _, values, right = torch.linalg.svd(steps, full_matrices=False)
+        for axis, direction in enumerate((marked.plane.first, marked.plane.second)):
+            assert abs(float(direction["point"] @ right[axis])) == pytest.approx(1)
+            assert torch.allclose(marked.points[:, axis], steps @ direction["point"], atol=1e-10)
+        share = values.square() / values.square().sum()
+        assert marked.explained == pytest.approx((float(share[0]), float(share[1])))
     with pytest.raises(SettingError, match="at least 3 points"):
         principal_plane(trajectory[:2])
     with pytest.raises(WeightsError, match="one line"):

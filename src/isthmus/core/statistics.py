@@ -43,13 +43,6 @@ class Interval(Record):
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def pair_mean(values: Float[Tensor, "networks networks"]) -> float:
-    """The mean over unordered pairs of a symmetric matrix (its upper triangle)."""
-    matrix = torch.as_tensor(values, dtype=torch.float64)
-    rows, columns = torch.triu_indices(len(matrix), len(matrix), offset=1)
-    return float(matrix[rows, columns].mean())
-
-
 def ranks(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
     """Ranks from 1; equal values share the mean of theirs.
 

@@ -72,12 +72,11 @@ class Found(Record):
     total: int
 
 
-def refresh(store: Store, *, rebuild: bool = False, file: Path | None = None) -> int:
+def refresh(store: Store, *, file: Path | None = None) -> int:
     """Bring the index up to date with the folders; returns how many runs were read anew or had gone.
 
     Args:
         store: what is listed.
-        rebuild: read every run anew.
         file: where the index lies, for a store that must not be written; in the store by default.
 
     Raises:
@@ -86,7 +85,7 @@ def refresh(store: Store, *, rebuild: bool = False, file: Path | None = None) ->
     Cost: one look at the state of every run's rows, and reading of those that changed.
     """
     target = file or index_of(store)
-    kept = None if rebuild else _stamps(target)
+    kept = _stamps(target)
     known = kept or {}
     runs = str(store.path / "runs")
     present = {key: _stamp(f"{runs}/{key}") for key in store.keys}

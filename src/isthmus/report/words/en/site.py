@@ -97,7 +97,6 @@ TEXTS = {
     "site.start.flatness": "How flat are its solutions?",
     "site.results.none": "No results are kept here yet. Work that is started from this site leaves them; a result of the shell is shown here when it is written into the store's folder “results”.",
     "site.results.text": "Each is drawn as a page of its own when it is opened.",
-    "site.results.open": "Open the page",
     "site.results.json": "values (.json)",
     "site.jobs.none": "Nothing was started.",
     "site.jobs.off": "This site only shows. Started with --allow-run, it also starts checks and reports.",

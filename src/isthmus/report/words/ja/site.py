@@ -97,7 +97,6 @@ TEXTS = {
     "site.start.flatness": "解の平坦さを調べる",
     "site.results.none": "結果はまだありません。このサイトから開始した処理の結果が残ります。シェルで得た結果も、保存先の「results」フォルダに書き出せばここに表示されます。",
     "site.results.text": "開くときに、それぞれ 1 つのページとして描画されます。",
-    "site.results.open": "ページを開く",
     "site.results.json": "数値（.json）",
     "site.jobs.none": "開始された処理はありません。",
     "site.jobs.off": "このサイトは表示のみです。--allow-run を付けて起動すると、検査や報告を開始できます。",
