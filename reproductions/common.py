@@ -80,6 +80,13 @@ class Cells:
         self.found.append(cell)
         return cell
 
+    def also(self, files: Sequence[Path]) -> None:
+        """Cells of recorded results count, too, where there is none of their name: as from a run with other settings."""
+        for file in files:
+            known = {cell["name"] for cell in self.found}
+            recorded = loads(file.read_text(encoding="utf-8"))["cells"]
+            self.found += [cell for cell in recorded if cell["name"] not in known]
+
     def write(self, question: str | None, table: str, **more: Any) -> None:
         """``results.json`` with all cells, ``results.md`` with the table."""
         result = {"question": question, "settings": self.settings, **more, "cells": self.found}
@@ -104,6 +111,7 @@ def arguments(question: str | None, folder: str) -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(description=(question or "").splitlines()[0])
     words.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     words.add_argument("--output", type=Path, default=Path(folder), help="folder of the results")
+    words.add_argument("--also", nargs="*", type=Path, default=[], help="recorded results whose cells count, too")
     words.add_argument("--engine", default="auto", help="of training; see isthmus.train")
     words.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return words

@@ -59,6 +59,8 @@ def main() -> None:
     for norm in asked.norms:
         for depth in asked.depths:
             cells(f"{norm}-{depth}", lambda norm=norm, depth=depth: _cell(data(), norm, depth, asked))
+    cells.also(asked.also)
+    cells.found.sort(key=lambda cell: (list(POLICIES).index(cell["norm"]), cell["depth"]))
     trends = _trends(cells.found)
     cells.write(__doc__, _table(cells.found, trends), trends=trends)
 
@@ -161,7 +163,12 @@ def _table(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any
     """The results for people, in Markdown."""
     parts = []
     for norm in dict.fromkeys(cell["norm"] for cell in cells):
-        columns = ["depth", "test error", *(f"{method}{more}" for method in METHODS for more in ("", ", repaired"))]
+        columns = [
+            "depth",
+            "networks",
+            "test error",
+            *(f"{method}{more}" for method in METHODS for more in ("", ", repaired")),
+        ]
         columns += [f"gain, {method}" for method in METHODS[1:]] + ["variance kept, last hidden layer (weights)"]
         rows = []
         for cell in cells:
@@ -170,7 +177,7 @@ def _table(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any
             heights = [shown(cell["barriers"][m][p]["mean"]["loss_barrier"]) for m in METHODS for p in POLICIES[norm]]
             gains = [shown(cell["gain"][method]["loss_barrier"]["mean"]) for method in METHODS[1:]]
             kept = shown(cell["variance"]["weights"]["ratio"][-2])
-            rows.append([cell["depth"], shown(cell["test_error"]), *heights, *gains, kept])
+            rows.append([cell["depth"], cell["networks"], shown(cell["test_error"]), *heights, *gains, kept])
         parts += [f"## Norm: {norm}", "", "Barrier of the test loss (nats); 95 % intervals over networks.", ""]
         parts += [markdown(columns, rows)]
     parts += [

@@ -101,6 +101,7 @@ def main() -> None:
         )
         for spawn in asked.spawns or case.spawns:
             cells(f"{name}-{spawn}", lambda name=name, data=data, spawn=spawn: _cell(name, data(), spawn, asked))
+    cells.also(asked.also)
     trends = _trends(cells.found)
     cells.write(__doc__, _table(cells.found, trends), trends=trends)
 

@@ -89,6 +89,7 @@ def main() -> None:
     ):
         if claim in asked.claims and method in asked.methods:
             cells(f"{asked.case}-{claim}-{method}", functools.partial(_cell, asked, claim, method, data, runs))
+    cells.also(asked.also)
     cells.write(__doc__, _tables(cells.found), comparisons=_comparisons(cells.found))
 
 

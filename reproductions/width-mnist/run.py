@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Mapping, Sequence
-from json import loads
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,9 +67,7 @@ def main() -> None:
         data = functools.cache(lambda name=name: loaded(name, asked.data, device=asked.device, examples=asked.examples))
         for width in map(int, widths.split(",")):
             cells(f"{name}-{way}-{width}", lambda data=data, way=way, width=width: _cell(data(), way, width, asked))
-    for file in asked.also:
-        known = {cell["name"] for cell in cells.found}
-        cells.found += [c for c in loads(file.read_text(encoding="utf-8"))["cells"] if c["name"] not in known]
+    cells.also(asked.also)
     cells.found.sort(key=lambda cell: (cell["data"] != "mnist", list(WAYS).index(cell["way"]), cell["width"]))
     trends = _trends(cells.found)
     cells.write(__doc__, _table(cells.found, trends), trends=trends, ways=WAYS, published=PUBLISHED)
@@ -222,7 +218,6 @@ def _arguments() -> argparse.Namespace:
             "mnist:long:256",
         ],
     )
-    words.add_argument("--also", nargs="*", type=Path, default=[], help="recorded results whose cells count, too")
     words.add_argument("--networks", type=int, default=12, help="of each width; 4 or more for intervals")
     words.add_argument("--epochs", type=int, default=None, help="instead of ten, where the way does not say")
     words.add_argument("--points", type=int, default=25)
