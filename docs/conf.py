@@ -17,8 +17,8 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
 ]
+html_math_renderer = "mathml"  # drawn by the browser itself: a page loads nothing, with or without a network
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"isthmus {release}"
@@ -101,8 +101,35 @@ def shortened(app: Any, kind: str, name: str, value: Any, *_: Any) -> tuple[str,
     )
 
 
+def drawn(displayed: str) -> Any:
+    """A visitor that writes a formula as MathML, in a line or in a block of its own."""
+
+    def visit(self: Any, node: Any) -> None:
+        from docutils import nodes
+        from latex2mathml.converter import convert
+
+        formula = convert(node.astext().strip(), display=displayed)
+        self.body.append(f'<div style="padding: 0.4rem 0">{formula}</div>' if displayed == "block" else formula)
+        raise nodes.SkipNode
+
+    return visit
+
+
+def bases(app: Any, name: str, found: Any, options: Any, listed: list[Any]) -> None:
+    """What a reader can use of a class's bases: neither ``object`` nor what is private."""
+    listed[:] = [base for base in listed if base is not object and not getattr(base, "__name__", "").startswith("_")]
+
+
+def skipped(app: Any, kind: str, name: str, *_: Any) -> bool | None:
+    """Settings of the library that reads files of ours say nothing about them."""
+    return True if name == "model_config" else None
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (drawn("inline"), None), (drawn("block"), None))
+    app.connect("autodoc-process-bases", bases)
+    app.connect("autodoc-skip-member", skipped)
     app.connect("missing-reference", lead)
     app.connect("autodoc-process-docstring", escaped)
     app.connect("autodoc-process-signature", shortened)

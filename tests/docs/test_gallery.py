@@ -28,3 +28,6 @@ def test_the_page_shows_every_script():
     page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
     for script in SCRIPTS:
         assert f"{{literalinclude}} gallery/{script.name}\n" in page
+        picture = f"images/gallery-{script.stem.replace('_', '-')}.svg"
+        assert f"{{image}} {picture}\n" in page
+        assert (ROOT / "docs" / picture).is_file(), "draw it: python docs/draw_gallery.py"
