@@ -15,7 +15,9 @@ def generalisation(
     ] = "network=mlp-64x1,epochs=60,label_noise=0.1",
     rates: Annotated[str, typer.Option(help="Learning rates, with commas.")] = "0.02,0.04,0.08",
     batch_sizes: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "32,64,128",
-    networks: Annotated[int, typer.Option(help="Networks of each rate and batch size.")] = 4,
+    networks: Annotated[
+        int, typer.Option("--solutions", "--networks", help="Networks of each rate and batch size.")
+    ] = 4,
     target: Annotated[float, typer.Option(help="Training loss at which networks are compared, in nats.")] = 0.4,
     tolerance: Annotated[float, typer.Option(help="How far from it they may be, as a share of it.")] = 0.1,
     gap: Annotated[str, typer.Option(help="Generalisation gap of the loss or of the error.")] = "loss",

@@ -58,7 +58,10 @@ def _show(values: dict[str, Any]) -> None:
         for row in folded(values["groups"])
     ]
     console.table(["group", "units", "inside", "tensors"], rows)
-    console.say(f"{len(values['groups'])} groups; 10^{values['log10_size']:.1f} networks compute this function.")
+    count = len(values["groups"])
+    console.say(
+        f"{count} {'group' if count == 1 else 'groups'}; 10^{values['log10_size']:.1f} networks compute this function."
+    )
     if values["proof"]:
         proof = values["proof"]
         console.say(
