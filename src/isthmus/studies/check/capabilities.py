@@ -18,7 +18,8 @@ from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, spearman
 from isthmus.core.weights import Weights
-from isthmus.studies.check.views import View, mean
+from isthmus.studies.check.views import View
+from isthmus.studies.check.views import share as share_of
 
 STEP = 0.02  # share of the way over which a slope is measured: above rounding in float32, well below any barrier
 
@@ -134,7 +135,7 @@ def capability(
     one, other = float(right[0].mean()), float(right[1].mean())
     ahead = foreseen[part[: len(foreseen)]]
     expected = float(ahead.mean()) if len(ahead) else float("nan")
-    average = mean(right[2], level=level)
+    average = share_of(right[2], level=level)
     span = max(one, other) - floor
 
     def share(value: float) -> float:

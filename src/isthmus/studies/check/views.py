@@ -244,19 +244,25 @@ def mean(values: Float[Tensor, " examples"], *, level: float = 0.95) -> Interval
 
 
 def accuracy(seen: View, *, level: float = 0.95) -> Interval:
-    """Wilson's interval of the share of right answers: it stays within [0, 1] and is right near its ends.
+    """The share of right answers with :func:`share`'s interval."""
+    return share(1.0 - seen.wrong, level=level)
+
+
+def share(right: Float[Tensor, " examples"], *, level: float = 0.95) -> Interval:
+    """Wilson's interval of a share of ones: it stays within [0, 1] and is right near its ends.
+
+    Of ten right answers out of ten Student's interval would say that nothing can go wrong.
 
     Reference: Wilson, Journal of the American Statistical Association 22 (1927).
     """
     from scipy.special import ndtri
 
-    n, right = len(seen.targets), 1.0 - float(seen.wrong.mean())
+    n, estimate = len(right), float(right.mean())
     z = float(ndtri(0.5 + level / 2))
-    middle = (right + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(right * (1 - right) / n + z * z / (4 * n * n))
-    return Interval(
-        right, max(0.0, middle - reach), min(1.0, middle + reach), level, 1, f"Wilson's over {n} examples"
-    )  # fmt: skip
+    middle = (estimate + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z / (1 + z * z / n) * math.sqrt(estimate * (1 - estimate) / n + z * z / (4 * n * n))
+    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+    return Interval(estimate, min(low, estimate), max(high, estimate), level, 1, f"Wilson's over {n} examples")
 
 
 def preference(one: View, other: View, *, generator: torch.Generator, draws: int = 1000) -> float:
