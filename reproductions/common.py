@@ -81,7 +81,7 @@ class Cells:
         return cell
 
     def also(self, files: Sequence[Path]) -> None:
-        """Cells of recorded results count, too, where there is none of their name: as from a run with other settings."""
+        """Cells of recorded results count, too, where there is none of their name."""
         for file in files:
             known = {cell["name"] for cell in self.found}
             recorded = loads(file.read_text(encoding="utf-8"))["cells"]

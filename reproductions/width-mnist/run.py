@@ -156,7 +156,7 @@ def _trends(cells: Sequence[Mapping[str, Any]]) -> Sequence[dict[str, Any]]:
 
 def _table(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any]]) -> str:
     """The results for people, in Markdown."""
-    rows = []
+    rows, used = [], {cell["way"] for cell in cells}
     for cell in cells:
         heights = [shown(cell["training"][method]["mean"]["loss_barrier"]) for method in METHODS]
         known = PUBLISHED.get(cell["data"], {}).get(cell["width"])
@@ -167,7 +167,7 @@ def _table(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any
     lines = [
         markdown(head, rows),
         "Barrier of the training loss (nats) above the line between the ends; 95 % intervals over networks. Ways: "
-        + "; ".join(f"{name}: {_words(change)}" for name, change in WAYS.items())
+        + "; ".join(f"{name}: {_words(change)}" for name, change in WAYS.items() if name in used)
         + ".",
         "",
     ]
