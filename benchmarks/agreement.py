@@ -1,6 +1,6 @@
 """Do all engines of a device give the same weights? Prints the relative distance to the plain loop's, in float64.
 
-python benchmarks/agreement.py [--device cpu|cuda]
+python benchmarks/agreement.py [--device cpu|cuda] [--engines NAME ...] [--networks NAME ...]
 """
 
 from __future__ import annotations
@@ -26,19 +26,25 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compiled", action="store_true", help="also the compiled engines, which take minutes")
+    parser.add_argument("--engines", nargs="*", help="only these")
+    parser.add_argument("--networks", nargs="*", help="only these")
     given = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     inputs, targets = torch.randn(200, 3, 16, 16, generator=generator), torch.arange(200) % 10
     data = Data(inputs, targets, inputs[:50], targets[:50], 10, "random")
     names = CPU_ENGINES if given.device == "cpu" else ("vectorised", *CUDA_ENGINES)
     for network, settings in CASES:
+        if given.networks and network not in given.networks:
+            continue
         for precision in ("float64", "float32"):
             recipe = Recipe(
                 network=network, settings={"inputs": [3, 16, 16]}, epochs=2, precision=precision, **settings
             )
             right = None
-            for engine in ("sequential", *names):
+            for engine in ("sequential", *(given.engines or names)):
                 if ("compiled" in engine or engine == "chunks") and not given.compiled:
+                    continue
+                if "kernel" in engine and precision == "float64":  # theirs are float32 and below
                     continue
                 replicas = train(recipe.replicates(3), data=data, module=build, device=given.device, engine=engine)
                 parts = [t.flatten().double() for r in replicas for t in r.weights.values()]

@@ -128,3 +128,11 @@ def test_kernels_for_a_library():
         found = convolution.for_library(weight, torch.float32, turned=turned)
         assert torch.equal(found, right)
         assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("extents", [(3, 2), (1, 1)])
+def test_kernels_from_a_library(extents):
+    weight = drawn(5, 70, *extents).contiguous(memory_format=torch.channels_last)
+    found = convolution.from_library(weight.to(HALF))
+    assert found.is_contiguous()
+    assert torch.equal(found[0], weight.to(HALF).float())

@@ -16,6 +16,7 @@ from isthmus.train import Recipe
 from isthmus.train.batches import Batches
 from isthmus.train.kernels import convolution, normalisation
 from isthmus.train.kernels.language import INSTALLED
+from isthmus.train.kernels.rewriting import _Moves
 from isthmus.train.steps import Function, Layout, gradients
 from isthmus.train.task import prepare
 from isthmus.zoo import Data, build
@@ -148,6 +149,25 @@ class Read(nn.Module):
         return self.head((before * after + both + 2 * functional.relu(before)).mean((2, 3)))
 
 
+class Parallel(nn.Module):
+    """Two layers normalise the same images, and a view is taken before the images are overwritten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.one, self.two = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.three, self.head = nn.BatchNorm2d(4), nn.Linear(8, 3)
+        for norm, gain in ((self.one, -1.0), (self.two, 2.0)):
+            nn.init.constant_(norm.weight, gain)
+
+    def forward(self, inputs):
+        images = self.conv(inputs)
+        both = functional.relu(self.one(images)) + functional.relu(self.two(images)) * 0.5
+        last = self.three(both)
+        seen = last.flatten(2)
+        last.relu_()
+        return self.head(torch.cat([seen.mean(2), last.square().mean((2, 3))], 1))
+
+
 class Twice(nn.Module):
     """A layer that is used twice, so that its running statistics move twice, and one with another momentum."""
 
@@ -192,7 +212,7 @@ def traced(module, **changed):
     return right, ours, collections.Counter(str(node.target) for node in nodes)
 
 
-@pytest.mark.parametrize("module", [InPlace, Mixed, Read, Twice, "resnet20-x0.125", "vgg-4"])
+@pytest.mark.parametrize("module", [InPlace, Mixed, Read, Twice, Parallel, "resnet20-x0.125", "vgg-4"])
 def test_a_step_with_kernels_is_the_stacked_one(module):
     torch.manual_seed(0)
     changed = {"optimiser": "sam"} if module == "vgg-4" else {}
@@ -240,3 +260,14 @@ def test_double_precision_is_left_to_torch():
     assert not any("isthmus" in name for name in counts)
     for one, other in zip(ours, right, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_what_moves_twice_moves_in_rounds():
+    running, other = torch.zeros(3), torch.ones(3)
+    moves = _Moves()
+    for tensor, now in ((running, torch.ones(3)), (other, torch.zeros(3)), (running, torch.full((3,), 2.0))):
+        moves.add(tensor, now, 0.5)
+    assert [len(olds) for _, olds, _ in moves.rounds] == [2, 1]
+    moves.settle()
+    assert running.tolist() == [1.25] * 3
+    assert other.tolist() == [0.5] * 3

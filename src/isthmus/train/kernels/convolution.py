@@ -171,6 +171,18 @@ def for_library(weight: Tensor, dtype: torch.dtype, *, turned: bool) -> Tensor:
     return laid.view(made, extent, width, seen).permute(0, 3, 1, 2)
 
 
+def from_library(laid: Tensor) -> Tensor:
+    """One replica's kernels (outputs, inputs, rows, columns), channels last, as float32 (1, …) in torch's own order."""
+    outputs, inputs, extent, width = laid.shape
+    laid = laid.contiguous(memory_format=torch.channels_last)
+    weight = torch.empty((1, *laid.shape), dtype=torch.float32, device=laid.device)
+    places = extent * width
+    products.spread[(-(-inputs // 64), outputs)](
+        laid, weight, SEEN=inputs, PLACES=places, BLOCK=64, WINDOW=1 << (places - 1).bit_length()
+    )
+    return weight
+
+
 def _made(
     images: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int], added: Tensor | None,
     *, dtype: torch.dtype, rounded: bool, blocks: Blocks | None,

@@ -21,15 +21,15 @@ _IN_PLACE = {_ATEN.relu_.default: _ATEN.relu.default, _ATEN.add_.Tensor: _ATEN.a
 
 def out_of_place(graph: Graph) -> None:
     """Write sums and rectifiers that overwrite their input as ones that do not, where nobody reads the input after."""
-    fresh = {
-        _OURS.normalise.default, _OURS.convolve.default, _ATEN.add.Tensor, _ATEN.relu.default,
-    }  # fmt: skip
+    fresh = {_OURS.normalise.default, _OURS.convolve.default, _ATEN.add.Tensor, _ATEN.relu.default}
+    reading = {*fresh, _OURS.moments.default, _OURS.slope_sums.default, _OURS.input_slopes.default}  # no views
     place = {node: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if node.target not in _IN_PLACE or not isinstance(node.args[0], Node):
             continue
         source = node.args[0]
-        if source.target in fresh and all(place[user] <= place[node] for user in source.users):
+        others = [user for user in source.users if user is not node]
+        if source.target in fresh and all(place[user] < place[node] and user.target in reading for user in others):
             node.target = _IN_PLACE[node.target]
 
 
@@ -96,7 +96,8 @@ def _backward(graph: Graph, node: Node) -> None:
     with_it = [
         user for user in node.users if user.target is _OURS.input_slopes.default and user.args[1] is first.args[1]
     ]
-    if outputs.args[5] is None and outputs.args[0] is first.args[1] and set(node.users) == {first, *with_it}:
+    same = all(user.args[1:6] == outputs.args[:5] for user in (first, *with_it))
+    if outputs.args[5] is None and same and set(node.users) == {first, *with_it}:
         first.args = (slopes, *first.args[1:6], None, True, None)
         for user in with_it:
             user.args = (slopes, *user.args[1:8], True)

@@ -83,7 +83,7 @@ def kernel_slopes(
         found = torch.ops.aten.convolution_backward(
             _last(slopes, dtype), laid, weight, None, stride, padding, [1, 1], False, [0, 0], 1, [False, True, False]
         )[1]  # fmt: skip
-        return torch.empty((1, *shape), dtype=torch.float32, device=laid.device).copy_(found)
+        return convolution.from_library(found)
     return convolution.kernel_slopes(
         images, slopes, (extents[0], extents[1]), (stride[0], stride[1]), (padding[0], padding[1]),
         dtype=dtype, rounded=rounded,

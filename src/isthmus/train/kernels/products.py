@@ -273,3 +273,14 @@ def gather(
             total += tl.load(parts + (replica * shares + share) * SIZE + offset, mask=inside, other=0.0)
     place = ((made * SEEN + seen) * EXTENT + row) * WIDTH + column
     tl.store(weight + replica * extent + place, total, mask=inside)
+
+
+@jit
+def spread(laid, weight, SEEN: tl.constexpr, PLACES: tl.constexpr, BLOCK: tl.constexpr, WINDOW: tl.constexpr):
+    """One replica's kernels (outputs, rows and columns, inputs), as a library makes them, as (…, inputs, window)."""
+    seen = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    place = tl.arange(0, WINDOW)
+    inside = (seen < SEEN)[:, None] & (place < PLACES)[None, :]
+    first = tl.program_id(1) * (SEEN * PLACES)
+    value = tl.load(laid + first + place[None, :] * SEEN + seen[:, None], mask=inside, other=0.0)
+    tl.store(weight + first + seen[:, None] * PLACES + place[None, :], value.to(weight.dtype.element_ty), mask=inside)

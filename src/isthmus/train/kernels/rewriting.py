@@ -87,7 +87,8 @@ class Stacked(TorchFunctionMode):
             dtype = torch.get_autocast_dtype(inputs.device.type)
         if groups != 1 or isinstance(padding, str) or _pair(dilation) != (1, 1) or inputs.dim() != 4:
             return NotImplemented
-        if dtype not in _KNOWN or inputs.dtype not in _KNOWN or inputs.numel() >= _MOST:
+        widest = inputs.numel() // max(inputs.shape[1], 1) * max(weight.shape[:2])
+        if dtype not in _KNOWN or inputs.dtype not in _KNOWN or 2 * widest >= _MOST:  # room for padding
             return NotImplemented
         outputs = _Convolved.apply(inputs, weight, _pair(stride), _pair(padding), dtype, self.rounded)
         return outputs if bias is None else outputs + bias[:, None, None].to(outputs.dtype)
