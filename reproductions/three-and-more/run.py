@@ -64,6 +64,7 @@ def main() -> None:
         for width in asked.widths[name]:
             count = asked.networks[name]
             cells(f"{name}-{width:g}-n{count}", functools.partial(_cell, data, name, width, count, asked))
+    cells.also(asked.also)
     trends = _trends(cells.found)
     cells.write(__doc__, _tables(cells.found, trends), trends=trends)
 

@@ -68,6 +68,7 @@ def main() -> None:
                 lambda norm=norm, width=width, count=count: _bench(data(), norm, width, count, asked)
             )
             _cells(cells, bench, {"network": asked.network, "norm": norm, "width": width, "networks": count}, asked)
+    cells.also(asked.also)
     trends = _trends(cells.found)
     cells.write(__doc__, _tables(cells.found, trends), trends=trends)
 
