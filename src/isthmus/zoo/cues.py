@@ -10,10 +10,8 @@ Reference: Hess et al., "Forgetting of task-specific knowledge in model merging-
 
 from __future__ import annotations
 
-import colorsys
 import dataclasses
 import difflib
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,6 +22,7 @@ from torch import Tensor
 from isthmus.core.errors import DataError, SettingError, listed
 from isthmus.core.randomness import child, child_seed
 from isthmus.zoo.data import Data
+from isthmus.zoo.patterns import gratings, hues, places
 
 KINDS = ("colour", "noise", "position", "frequency", "texture")
 PROBES = ("with_cue", "cue_only", "wrong_cue", "base_only")
@@ -105,10 +104,10 @@ class Cue:
         if self.kind == "colour":
             if channels != 3:
                 raise DataError(f"a colour cue needs images of 3 channels, got {channels}; see in_colour")
-            drawn[:, :, :side, :side] = _hues(classes)[:, :, None, None]
+            drawn[:, :, :side, :side] = hues(classes)[:, :, None, None]
             place[:, :, :side, :side] = 1
         elif self.kind == "position":
-            for which, (top, left) in enumerate(_places(classes, height, width, side)):
+            for which, (top, left) in enumerate(places(classes, height, width, side)):
                 drawn[which, :, top : top + side, left : left + side] = 1
                 place[which, :, top : top + side, left : left + side] = 1
         elif self.kind == "noise":
@@ -117,7 +116,7 @@ class Cue:
         elif self.kind == "texture":
             drawn += self._tiles(classes, height, width, side)
         else:
-            drawn += _gratings(classes, height, width)
+            drawn += gratings(classes, height, width)
         return drawn, place
 
     def _tiles(self, classes: int, height: int, width: int, side: int) -> Tensor:
@@ -273,31 +272,3 @@ def _rolled(images: Tensor, moves: Tensor) -> Tensor:
     columns = (torch.arange(width, device=images.device)[None] - moves[:, 1:]) % width
     picked = images[torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return picked.movedim(-1, 1)
-
-
-def _hues(classes: int) -> Tensor:
-    """Fully saturated colours, evenly spread over the circle, as amplitudes from −1 to 1."""
-    return torch.tensor([colorsys.hsv_to_rgb(number / classes, 1.0, 1.0) for number in range(classes)]) * 2 - 1
-
-
-def _places(classes: int, height: int, width: int, side: int) -> list[tuple[int, int]]:
-    """Corners of squares along a grid over the image, as far apart as so many allow."""
-    columns = math.ceil(math.sqrt(classes))
-    rows = math.ceil(classes / columns)
-    if (rows > 1 and height - side < rows - 1) or (columns > 1 and width - side < columns - 1):
-        raise DataError(f"{classes} positions of {side} pixels must differ in images of {height}×{width}; set a size")
-    tops = [round(row * (height - side) / max(1, rows - 1)) for row in range(rows)]
-    lefts = [round(column * (width - side) / max(1, columns - 1)) for column in range(columns)]
-    return [(top, left) for top in tops for left in lefts][:classes]
-
-
-def _gratings(classes: int, height: int, width: int) -> Tensor:
-    """Cosines of different whole numbers of periods, the slowest first."""
-    waves = itertools.product(range(height // 2 + 1), range(width // 2 + 1))
-    chosen = sorted((wave for wave in waves if wave != (0, 0)), key=lambda wave: (wave[0] ** 2 + wave[1] ** 2, wave))
-    if len(chosen) < classes:
-        raise DataError(f"{classes} frequencies must differ in images of {height}×{width}, which have {len(chosen)}")
-    rows, columns = torch.arange(height)[:, None] / height, torch.arange(width)[None] / width
-    return torch.stack(
-        [torch.cos(2 * math.pi * (down * rows + across * columns)) for down, across in chosen[:classes]]
-    )[:, None]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import DataError, listed
+from isthmus.core.errors import DataError, first_line, listed
 from isthmus.core.losses import check_labels
 from isthmus.core.randomness import child
 from isthmus.zoo import formats
@@ -295,9 +295,3 @@ def _held_out(whole: tuple[Tensor, Tensor], name: str) -> tuple[tuple[Tensor, Te
     edge = len(targets) - len(targets) // 5
     train, test = order[:edge], order[edge:]
     return (inputs[train], targets[train]), (inputs[test], targets[test])
-
-
-def first_line(problem: BaseException) -> str:
-    """What an exception says, on one line."""
-    text = str(problem).strip()
-    return text.splitlines()[0] if text else "no reason given"

@@ -87,3 +87,17 @@ def descent_of(recipe: Mapping[str, Any], made: Mapping[str, Any], moment: str) 
         created=str(made.get("created", "")),
         versions=made["versions"] if isinstance(made.get("versions"), Mapping) else {},
     )
+
+
+def read_json(path: Path) -> Any:
+    """What a small file of a store says.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise StoreError(
+            f"{path} must be whole JSON, but is missing or damaged; check the store: isthmus runs verify"
+        ) from problem

@@ -36,7 +36,7 @@ from isthmus.core import checkpoint
 from isthmus.core.errors import IsthmusError, UnwritableError, listed
 from isthmus.core.files import atomic_folder, write_text
 from isthmus.core.record import to_json
-from isthmus.studies.store.kept import Run, StoreError, Trained, descent_of, write_run
+from isthmus.studies.store.kept import Run, StoreError, Trained, descent_of, read_json, write_run
 from isthmus.studies.store.locks import claimed
 from isthmus.studies.store.rows import Row, append_rows, read_rows
 from isthmus.studies.store.stacked import FINAL, digest, file_name, group_id, read_slice, same_shapes, write_weights
@@ -117,7 +117,7 @@ class Store:
         """
         place = self._place(key)
         folder = self.folder(key)
-        recipe, provenance = (_read_json(folder / name) for name in ("recipe.json", "provenance.json"))
+        recipe, provenance = (read_json(folder / name) for name in ("recipe.json", "provenance.json"))
         rows = tuple(read_rows(folder / "measures.jsonl"))
         return Run(key, recipe, provenance, place["group"], place["index"], place["moments"], rows)
 
@@ -127,7 +127,7 @@ class Store:
 
     def status(self, key: str) -> str:
         """How the training of a run ended: the word of a :class:`isthmus.Status`."""
-        return str(_read_json(self.folder(key) / "provenance.json").get("status", "unknown"))
+        return str(read_json(self.folder(key) / "provenance.json").get("status", "unknown"))
 
     def rows(self, key: str) -> list[Row]:
         """Everything measured on one run so far.
@@ -201,7 +201,7 @@ class Store:
     def studies(self) -> dict[str, dict[str, Any]]:
         """The studies that used this store, by name."""
         folder = self.path / "studies"
-        return {file.stem: _read_json(file) for file in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
+        return {file.stem: read_json(file) for file in sorted(folder.glob("*.json"))} if folder.is_dir() else {}
 
     def members_of(self, study: str) -> tuple[str, ...]:
         """The keys of a study's runs that are in the store.
@@ -246,7 +246,7 @@ class Store:
 
     def _complete(self, identity: str) -> None:
         """Make the runs of a group from what the group itself says of them."""
-        for member in _read_json(self.group_folder(identity) / "group.json"):
+        for member in read_json(self.group_folder(identity) / "group.json"):
             if member["key"] not in self:
                 with _already_there_is_fine(self.folder(member["key"])) as folder:
                     write_run(folder, member, identity)
@@ -265,7 +265,7 @@ class Store:
     def _place(self, key: str) -> dict[str, Any]:
         if key not in self:
             raise StoreError(f"the store {self.path} must hold run {key[:12]}, but it does not; train it first")
-        return _read_json(self.folder(key) / "weights.json")
+        return read_json(self.folder(key) / "weights.json")
 
 
 @contextlib.contextmanager
@@ -286,15 +286,6 @@ def _refuse_other_content(root: Path, *, create: bool) -> None:
         )
     if root.is_file() or (root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir())):
         raise StoreError(f"a new store needs a folder that is empty or does not exist, got {root} with other content")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise StoreError(
-            f"{path} must be whole JSON, but is missing or damaged; check the store: isthmus runs verify"
-        ) from problem
 
 
 def result_name(study: str) -> str:
