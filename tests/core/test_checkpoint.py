@@ -298,3 +298,14 @@ def test_what_is_no_checkpoint_is_said_in_words(tmp_path):
             load(tmp_path / name)
     with pytest.raises(CheckpointError, match="must be one of"):
         load("/dev/null")
+
+
+def test_tensors_that_the_model_ties_must_be_equal_in_the_file():
+    """Or one of them would be dropped without a word, and another network evaluated."""
+    module = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 3)})
+    module["b"].weight = module["a"].weight
+    like = module.state_dict()
+    assert fit({name: tensor.clone() for name, tensor in like.items()}, like)
+    assert fit({name: torch.full_like(tensor, torch.nan) for name, tensor in like.items()}, like, finite=False)
+    with pytest.raises(CheckpointError, match=r"a\.weight and b\.weight differ"):
+        fit({**like, "b.weight": like["b.weight"] + 1}, like)

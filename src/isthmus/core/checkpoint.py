@@ -146,6 +146,7 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
                 "model; convert it to bfloat16 or wider first"
             )
     ordered = {name: best[name] for name in like}
+    _check_tied(ordered, like, what)
     if finite:
         check_finite(ordered, what=what)
     return ordered
@@ -167,6 +168,25 @@ def _tied(weights: Weights, like: Weights) -> dict[str, Tensor]:
     """Tensors that a file leaves out because the model ties them to one that it holds, as safetensors files do."""
     held = {_place(like[name]): tensor for name, tensor in weights.items() if name in like}
     return {name: held[_place(t)] for name, t in like.items() if name not in weights and _place(t) in held}
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Equal entries; NaN, which a diverged network holds twice, is like NaN."""
+    if one.is_floating_point():
+        return one.dtype == other.dtype and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+    return torch.equal(one, other)
+
+
+def _check_tied(weights: Weights, like: Weights, what: str) -> None:
+    """Refuse two tensors in the file where the model has one: only one of them could be evaluated."""
+    first: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    for name, tensor in like.items():
+        one = first.setdefault(_place(tensor), name)
+        if one != name and not _same(weights[one], weights[name]):
+            raise CheckpointError(
+                f"{what} must hold equal tensors where the model ties them; {one} and {name} differ, so it is a "
+                "checkpoint of a model that does not tie them"
+            )
 
 
 def _place(tensor: Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
