@@ -82,7 +82,7 @@ def test_a_regression_has_a_loss_barrier_only():
     module = nn.Linear(2, 1)
     objective = isthmus.Objective(
         isthmus.Network.of(module), torch.randn(9, 2), torch.randn(9, 1),
-        loss=isthmus.core.objective.squared_error, metrics={},
+        loss=isthmus.core.losses.squared_error, metrics={},
     )  # fmt: skip
     found = assert_it(module, nn.Linear(2, 1), objective=objective, measure="loss_barrier", most=1e-6)
     assert math.isnan(found.height.high)  # squared error is convex along the line, and single examples say nothing
