@@ -1,4 +1,4 @@
-"""The figures of the recorded result: barriers with and without REPAIR against the depth, and what REPAIR gains."""
+"""The figures of the recorded result: barriers with and without REPAIR against the depth, in error and in loss."""
 
 from __future__ import annotations
 
@@ -8,31 +8,40 @@ from pathlib import Path
 from isthmus.report import figures
 
 SHOWN = {"plain": "", "repaired": ", repaired"}
+HEIGHTS = {"error_barrier": "barrier of the test error", "loss_barrier": "barrier of the test loss (nats)"}
 
 
 def main() -> None:
     """Draw what lies beside this file."""
     folder = Path(__file__).parent
     cells = json.loads((folder / "results.json").read_text(encoding="utf-8"))["cells"]
-    heights, gains = [], []
-    for cell in cells:
-        for method, both in cell["barriers"].items():
-            gain = cell["gain"][method]["loss_barrier"]["mean"]
-            if method != "naive":
-                gains.append(row(f"norm {cell['norm']}, {method}", cell["depth"], gain))
-            for name, found in both.items():
-                if cell["norm"] == "none":
-                    heights.append(row(f"{method}{SHOWN[name]}", cell["depth"], found["mean"]["loss_barrier"]))
-    titles = {"x_title": "hidden layers", "x": "depth", "y": "height"}
-    spec = figures.trend(heights, y_title="barrier of the test loss (nats), no norms", floor=3e-3, **titles)
-    figures.write_picture(spec, folder / "barrier.svg")
-    spec = figures.trend(gains, y_title="lower by REPAIR: barrier of the test loss (nats)", **titles)
-    figures.write_picture(spec, folder / "gain.svg")
+    for height, words in HEIGHTS.items():
+        rows = [
+            row(f"{method}{SHOWN[name]}", cell["depth"], found["mean"][height])
+            for cell in cells
+            for method, both in cell["barriers"].items()
+            for name, found in both.items()
+            if cell["norm"] == "none"
+        ]
+        draw(rows, words, folder / f"{height}.svg", floor=1e-3)
+    gains = [
+        row(method, cell["depth"], cell["gain"][method]["error_barrier"]["mean"])
+        for cell in cells
+        for method in ("weights", "activations")
+        if cell["norm"] == "none"
+    ]
+    draw(gains, "lower by REPAIR: barrier of the test error", folder / "gain.svg")
 
 
 def row(series: str, depth: int, mean: dict) -> dict:
     """One point."""
     return {"series": series, "depth": depth, "height": mean["estimate"], "low": mean["low"], "high": mean["high"]}
+
+
+def draw(rows: list[dict], title: str, file: Path, floor: float | None = None) -> None:
+    """One figure."""
+    titles = {"x_title": "hidden layers", "y_title": title}
+    figures.write_picture(figures.trend(rows, x="depth", y="height", floor=floor, **titles), file)
 
 
 if __name__ == "__main__":

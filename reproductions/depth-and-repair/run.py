@@ -163,29 +163,32 @@ def _table(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any
     """The results for people, in Markdown."""
     parts = []
     for norm in dict.fromkeys(cell["norm"] for cell in cells):
-        columns = [
-            "depth",
-            "networks",
-            "test error",
-            *(f"{method}{more}" for method in METHODS for more in ("", ", repaired")),
+        chosen = [cell for cell in cells if cell["norm"] == norm]
+        parts += [f"## Norm: {norm}", "", "95 % intervals over networks.", ""]
+        for height, words in {"loss_barrier": "test loss (nats)", "error_barrier": "test error"}.items():
+            rows = [_row(cell, height) for cell in chosen]
+            columns = [f"{method}{more}" for method in METHODS for more in ("", ", repaired")]
+            gains = [f"gain, {method}" for method in METHODS[1:]]
+            parts += [f"Barrier of the {words}:", "", markdown(["depth", "networks", *columns, *gains], rows)]
+        kept = [
+            [cell["depth"], shown(cell["test_error"]), *(shown(cell["variance"][m]["ratio"][-2]) for m in METHODS)]
+            for cell in chosen
         ]
-        columns += [f"gain, {method}" for method in METHODS[1:]] + ["variance kept, last hidden layer (weights)"]
-        rows = []
-        for cell in cells:
-            if cell["norm"] != norm:
-                continue
-            heights = [shown(cell["barriers"][m][p]["mean"]["loss_barrier"]) for m in METHODS for p in POLICIES[norm]]
-            gains = [shown(cell["gain"][method]["loss_barrier"]["mean"]) for method in METHODS[1:]]
-            kept = shown(cell["variance"]["weights"]["ratio"][-2])
-            rows.append([cell["depth"], cell["networks"], shown(cell["test_error"]), *heights, *gains, kept])
-        parts += [f"## Norm: {norm}", "", "Barrier of the test loss (nats); 95 % intervals over networks.", ""]
-        parts += [markdown(columns, rows)]
+        parts += ["Variance that the average keeps of its parents' in the last hidden layer, by matching:", ""]
+        parts += [markdown(["depth", "test error of the ends", *METHODS], kept)]
     parts += [
         f"- {trend['norm']}, {trend['matching']}, gain of the {trend['height'].replace('_', ' ')}: trend with depth "
         f"{trend['statistic']:+.2f} over disjoint pairs, p = {trend['p_corrected']:.2g} (Jonckheere–Terpstra, Holm)"
         for trend in trends
     ]
     return "\n".join(parts) + "\n"
+
+
+def _row(cell: Mapping[str, Any], height: str) -> list[Any]:
+    """One depth: barriers by matching, without and with REPAIR, and what it gains."""
+    heights = [shown(cell["barriers"][m][p]["mean"][height]) for m in METHODS for p in POLICIES[cell["norm"]]]
+    gains = [shown(cell["gain"][method][height]["mean"]) for method in METHODS[1:]]
+    return [cell["depth"], cell["networks"], *heights, *gains]
 
 
 def _recipe(data: Data, norm: str, depth: int, asked: argparse.Namespace) -> Recipe:

@@ -11,7 +11,7 @@ KINDS = {
     "times": {
         "naive": "as they are",
         "own": "permutation found then",
-        "one": "permutation of the ends",
+        "one": "the ends' permutation",
         "together": "one for all times",
     },
     "sparsity": {
@@ -27,8 +27,8 @@ AXES = {"times": "steps of training", "sparsity": "share of the weights left"}
 def main() -> None:
     """Draw what lies beside this file."""
     folder = Path(__file__).parent
-    for file in ("mnist.json", "cifar10.json"):
-        result = json.loads((folder / file).read_text(encoding="utf-8"))
+    for file in sorted(folder.glob("*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
         for cell in result["cells"]:
             found = result["comparisons"][cell["name"]]["kinds"]
             rows = []
