@@ -54,11 +54,19 @@ def ask_as(ledger: Ledger, values: Sequence[Labels]) -> None:
         for there in value.movable:
             if len(there.axes) < 2:
                 continue
-            for other in values:
-                for layer in other.movable:
-                    if layer.axes < there.axes:
-                        for axis in there.axes - layer.axes:
-                            _want_split(ledger, other, layer, axis, inner_only=True)
+            inside = [(other, layer) for other in values for layer in other.movable if layer.axes < there.axes]
+            if not inside or not _everywhere(ledger, there):
+                continue
+            for other, layer in inside:
+                for axis in there.axes - layer.axes:
+                    _want_split(ledger, other, layer, axis, inner_only=True)
+
+
+def _everywhere(ledger: Ledger, layer: Layer) -> bool:
+    """Whether a layer has units of its own at every place along its axes; some parts side by side have not."""
+    if ledger.family(int(layer.ids.min())).slices is not None:
+        return True
+    return layer.distinct or len(layer.ids.unique()) == layer.ids.numel()
 
 
 def _routes(ledger: Ledger, values: Sequence[Labels], axis: int) -> bool:

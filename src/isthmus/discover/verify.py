@@ -152,7 +152,7 @@ def _blame(  # noqa: PLR0917
         part = waiting.pop()
         after = call(symmetry.random(generator, groups=part).apply(weights), *arguments)
         error = difference(before, after)
-        if error <= tolerance:
+        if error <= tolerance or not part:
             continue
         if len(part) == 1:
             guilty.append((part[0], error))
