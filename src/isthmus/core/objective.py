@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from isthmus.core.errors import DataError, first_line, listed
+from isthmus.core.errors import DataError, first_line
 from isthmus.core.losses import IGNORED, PerExample, answers, check_labels, counted, cross_entropy, error
 from isthmus.core.network import Network
 from isthmus.core.score import Score, Scores
@@ -31,11 +31,12 @@ class Objective:
         targets: all targets, examples first; labels of −100 count in no mean.
         loss: outputs, targets → one value for each example, or for each target.
         metrics: further functions of the same form.
-        batch_size: how many examples go through the network at once; changes memory and speed, not results.
+        batch_size: how many examples go through the network at once; changes memory and speed, not results. All of them
+            where the network normalises by the batch that it sees (BatchNorm without running statistics): there the
+            batches would decide the result.
 
     Raises:
-        DataError: no examples, unequal numbers of them, or a network that normalises by the batch it sees (BatchNorm
-            without running statistics) and data that do not fit in one batch: the batches would decide the result.
+        DataError: no examples, or unequal numbers of them.
 
     Example:
         >>> network = Network.of(torch.nn.Linear(2, 3))
@@ -60,11 +61,7 @@ class Objective:
             if len(part) != len(self.targets):
                 raise DataError(f"inputs and targets must be equally many, got {len(part)} and {len(self.targets)}")
         if len(self.targets) > self.batch_size and self.network.batch_dependent:
-            raise DataError(
-                f"layers without running statistics ({listed(self.network.batch_dependent)}) normalise by the batch "
-                f"that they see, so all {len(self.targets)} examples must go in one, but batch_size is "
-                f"{self.batch_size}; use fewer examples or a larger batch_size"
-            )
+            object.__setattr__(self, "batch_size", len(self.targets))
 
     @property
     def parts(self) -> tuple[Tensor, ...]:
