@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from isthmus.core.checkpoint import fit, load, metadata_of, save
+from isthmus.core.checkpoint import load, metadata_of, save
 from isthmus.core.errors import CheckpointError, IsthmusError, WeightsError
+from isthmus.core.fitting import fit
 from isthmus.core.network import Network
 
 WEIGHTS = {

@@ -34,8 +34,9 @@ def in_memory(
     """Load, examine, align if asked, merge, measure if asked, and write."""
     import warnings
 
-    from isthmus.core.checkpoint import fit, load
+    from isthmus.core.checkpoint import load
     from isthmus.core.errors import SettingError
+    from isthmus.core.fitting import fit
     from isthmus.core.history import Descent, save_with_descent
     from isthmus.merge.aligned import Aligned
     from isthmus.merge.finding import Severity
@@ -94,7 +95,7 @@ def _alike(solutions: list[dict[str, Any]], paths: list[str]) -> list[dict[str, 
     Raises:
         CheckpointError: they hold different tensors; names two of the files.
     """
-    from isthmus.core.checkpoint import without_prefixes
+    from isthmus.core.names import without_prefixes
     from isthmus.core.errors import CheckpointError, listed
 
     if all(one.keys() == solutions[0].keys() for one in solutions):

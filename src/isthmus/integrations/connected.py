@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from isthmus.connect import Line, barrier
-from isthmus.core.checkpoint import fit
+from isthmus.core.fitting import fit
 from isthmus.core.errors import IsthmusError, SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective

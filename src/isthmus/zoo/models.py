@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from isthmus.core.checkpoint import fit, load
+from isthmus.core.checkpoint import load
 from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, first_line, listed
+from isthmus.core.fitting import fit
 from isthmus.core.randomness import child_seed
 from isthmus.core.weights import Weights
 from isthmus.zoo.networks import NETWORKS, is_network, network
