@@ -95,8 +95,8 @@ def _alike(solutions: list[dict[str, Any]], paths: list[str]) -> list[dict[str, 
     Raises:
         CheckpointError: they hold different tensors; names two of the files.
     """
-    from isthmus.core.names import without_prefixes
     from isthmus.core.errors import CheckpointError, listed
+    from isthmus.core.names import without_prefixes
 
     if all(one.keys() == solutions[0].keys() for one in solutions):
         return solutions

@@ -10,8 +10,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from isthmus.connect import Line, barrier
-from isthmus.core.fitting import fit
 from isthmus.core.errors import IsthmusError, SettingError
+from isthmus.core.fitting import fit
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
