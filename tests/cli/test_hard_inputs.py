@@ -91,3 +91,33 @@ def test_quantised_tensors_are_refused_when_they_are_read(shell):
     for command in (("merge", "a.safetensors", "q.pt", "-o", "out.safetensors"),
                     ("barrier", "a.safetensors", "q.pt", "--model", "mlp-8x1", "--data", "digits")):  # fmt: skip
         refused(shell, "1.bias is quantised", *command)
+
+
+TOKENS = """
+import torch
+from torch import nn
+
+class Bag(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(9, 6), nn.Linear(6, 3)
+    def forward(self, tokens):
+        return self.out(torch.relu(self.embed(tokens)).mean(1))
+
+class Texts(torch.utils.data.Dataset):
+    def __len__(self):
+        return 60
+    def __getitem__(self, place):
+        return torch.tensor([place % 9, place % 7, place % 3]), place % 3
+
+def data():
+    return Texts()
+"""
+
+
+def test_a_network_of_tokens_is_judged_before_training(shell, checkpoints):
+    (checkpoints / "tokens.py").write_text(TOKENS)
+    code, said, warned = shell("uncertainty", "--before", "--model", "tokens.py:Bag", "--data", "tokens.py:data",
+                               "--folds", "2", "--train", "epochs=1", "--json")  # fmt: skip
+    assert (code, warned) == (0, "")
+    assert json.loads(said)["kind"] == "Uncertainty"

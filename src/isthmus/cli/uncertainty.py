@@ -41,6 +41,7 @@ def uncertainty(
         from isthmus.studies.redundancy.uncertainty import assess
         from isthmus.train import train as trained
         from isthmus.zoo.models import build
+        from isthmus.zoo.text import suited
 
         if before and checkpoints:
             raise SettingError("--before looks at the data alone; leave the checkpoints out, or leave --before out")
@@ -49,6 +50,7 @@ def uncertainty(
         fields = {"network": model, "settings": {}, "data": data, **console.settings(train, what="train")}
         recipe = subjects.recipe_for(found, {**RECIPE.to_dict(), **fields})
         network = Network.of(build(recipe).to(where))
+        found = suited(found, network)
         solutions: list[Any] = []
         if checkpoints:
             solutions = inputs.found_solutions(inputs.expanded(checkpoints), network, unsafe_pickle=unsafe_pickle)
