@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 
 from isthmus.core.errors import CheckpointError
 from isthmus.core.lazy import Fitted, LazyCheckpoint
-from isthmus.core.progress import within
 
 SHAPES = {"a": (2, 3), "b": (3,)}
 
@@ -48,14 +47,6 @@ def test_wrappers_are_dropped_and_tied_names_found(file):
 def test_what_does_not_fit_is_named(file, shapes, said):
     with pytest.raises(CheckpointError, match=said):
         Fitted(LazyCheckpoint(file), shapes)
-
-
-def test_progress_of_one_part_among_several():
-    heard = []
-    told = within(lambda done, total, label="": heard.append((done, total, label)), 2, 4)
-    told(1, 2, "half")
-    told(0, 0)
-    assert heard == [(2.5, 4, "half"), (2.0, 4, "")]
 
 
 def test_a_folder_of_two_checkpoints_is_not_taken_for_one(tmp_path):

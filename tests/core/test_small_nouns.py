@@ -22,7 +22,7 @@ from scipy import stats
 from isthmus.core import files
 from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed
 from isthmus.core.operator import Operator
-from isthmus.core.progress import silent
+from isthmus.core.progress import silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child, child_seed
 from isthmus.core.record import Record, plain, to_json
@@ -239,3 +239,12 @@ def test_the_bootstrap_draws_whole_networks():
     assert found.low == pytest.approx(4.5 - 1.96 * 0.908, abs=0.35)
     assert found.high == pytest.approx(4.5 + 1.96 * 0.908, abs=0.35)
     assert math.isnan(bootstrap(lambda drawn: 1.0, 2, generator=child(0, "b")).low)
+
+
+def test_a_part_tells_of_the_whole():
+    heard = []
+    told = within(lambda *said: heard.append(said), 3, 10, share=2, label="curve")
+    told(1, 4, "learning")
+    told(4, 4)
+    told(0, 0)  # nothing to do is no share of anything
+    assert heard == [(3.5, 10, "curve learning"), (5.0, 10, "curve"), (3.0, 10, "curve")]
