@@ -131,8 +131,9 @@ class _Family:
 
     def heights(self, moving: Callable[[int, int], Weights] | None) -> dict[str, PairBarriers]:
         """Barriers of the training and the test loss."""
+        together = None if self.training.targets.device.type == "cpu" else _TOGETHER
         return {
-            part: barriers(self.solutions, objective, moving=moving, points=self.points, together=_TOGETHER)
+            part: barriers(self.solutions, objective, moving=moving, points=self.points, together=together)
             for part, objective in (("training", self.training), ("test", self.test))
         }
 

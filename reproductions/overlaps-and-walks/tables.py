@@ -6,35 +6,72 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from reproductions.common import markdown, shown
 
+from isthmus.cluster import FiniteSize, Overlaps, finite_size
 from isthmus.core.record import plain
-from isthmus.core.statistics import over_networks, spearman
+from isthmus.core.statistics import over_networks
 from isthmus.studies.factors.trends import holm, jonckheere
 
 
 def claims_of(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The claims that need more than one cell or a test of their own; p-values with Holm's correction."""
+    """The claims that need a test of their own: one-sided, over what is independent, with Holm's correction."""
+    claims = []
+    for cell in (each for each in cells if each["name"].startswith("glass")):
+        q = {each["label"]: each["overlaps"]["q"] for each in cell["glass"]["arrangements"]}
+        # Pairs that share no network; the first one, which the others are aligned to, is left out.
+        places = range(1, len(q["raw"]) - 1, 2)
+        for lower, higher in (("raw", "reference"), ("reference", "pairwise")):
+            gains = [q[higher][i][i + 1] - q[lower][i][i + 1] for i in places]
+            claims.append({"claim": f"{cell['name']}: overlap {lower} < {higher}", **_above_zero(gains)})
     walks = [cell for cell in cells if "permutations" in cell]
-    claims: list[dict[str, Any]] = []
     for cell in walks:
-        # One rank correlation for each network, all of its permutations averaged; networks are independent.
-        rising = [
-            spearman(each["moved"], [sum(row) / len(row) for row in each["barrier"]])
-            for each in cell["permutations"].values()
-        ]
-        claims.append({"claim": f"{cell['name']}: barrier to a permuted copy rises with k/h",
-                       "statistic": over_networks(rising), "p": 2.0 ** -sum(r > 0 for r in rising)
-                       if all(r > 0 for r in rising) else 1.0})  # fmt: skip
+        # A number for each network, all of its permutations averaged.
+        rises = [_mean(each["barrier"][-1]) - _mean(each["barrier"][0]) for each in cell["permutations"].values()]
+        claims.append({"claim": f"{cell['name']}: barrier to a permuted copy rises with k/h", **_above_zero(rises)})
+        back = cell["walks"]["random"]["returns"]["returned"]
+        if len(back) > 1:
+            lost = [float(first) - float(last) for first, last in zip(back[0], back[-1], strict=True)]
+            claims.append({"claim": f"{cell['name']}: fewer come back after more steps", **_above_zero(lost)})
     perceptrons = sorted((cell for cell in walks if cell["set"] == "mnist"), key=_units)
     if len(perceptrons) > 1:
         whole = [[_mean(each["barrier"][-1]) for each in cell["permutations"].values()] for cell in perceptrons]
         trend = jonckheere(whole)
-        claims.append({"claim": "mnist: barrier to a wholly permuted copy falls with h", "statistic": trend.statistic,
-                       "p": trend.p if trend.statistic < 0 else 1.0})  # fmt: skip
+        p = trend.p if trend.statistic < 0 else 1.0
+        claims.append({"claim": "mnist: barrier to a wholly permuted copy falls with h (rank correlation)",
+                       "found": trend.statistic, "p": p})  # fmt: skip
     for claim, p in zip(claims, holm([claim["p"] for claim in claims]), strict=True):
         claim["p_corrected"] = p
     return plain(claims)
+
+
+def _above_zero(values: Sequence[float]) -> dict[str, Any]:
+    """The mean of independent values, and Student's one-sided test that it lies above zero; of equal ones by signs."""
+    from scipy.stats import ttest_1samp
+
+    found = over_networks(values)
+    if max(values) > min(values):
+        p = float(ttest_1samp(values, 0.0, alternative="greater")[1])
+    else:
+        p = 0.5 ** len(values) if values[0] > 0 else 1.0
+    return {"found": found, "p": p}
+
+
+def sizes_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, FiniteSize]:
+    """How the spread of overlaps falls with the size of the perceptrons, by arrangement."""
+    glasses = [cell for cell in cells if cell["name"].startswith("glass-mnist")]
+    found: dict[str, list[Overlaps]] = {}
+    for cell in glasses:
+        for each in cell["glass"]["arrangements"]:
+            if each["label"] in ("raw", "pairwise", "function"):
+                given = each["overlaps"]
+                q = torch.tensor(given["q"], dtype=torch.float64)
+                # Function overlaps are over as many outputs at every size: the network's size is what changes.
+                entries = cell["glass"]["arrangements"][0]["overlaps"]["entries"]
+                made = Overlaps(tuple(given["labels"]), q, {}, given["space"], "raw", None, entries, (), ())
+                found.setdefault(each["label"], []).append(made)
+    return {label: finite_size(sets) for label, sets in found.items() if len(sets) > 1}
 
 
 def _units(cell: Mapping[str, Any]) -> int:
@@ -63,8 +100,11 @@ def tables_of(cells: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, 
         text += [f"**{cell['name']}**, test error {shown(cell['test_error'])}\n", *_walk_tables(cell)]
     for cell in (each for each in cells if "generalisation" in each):
         text.append(f"**{cell['name']}**: {cell['generalisation']['verdict']['sentence']}\n")
-    rows = [[each["claim"], _statistic(each["statistic"]), f"{each['p_corrected']:.2g}"] for each in claims]
-    return "\n".join([*text, markdown(["claim", "rank correlation", "p (Holm)"], rows)])
+    if sizes := sizes_of(cells):
+        rows = [[label, shown(plain(one.exponent))] for label, one in sizes.items()]
+        text.append(markdown(["overlaps", "exponent of spread ~ entries^exponent over the perceptrons"], rows))
+    rows = [[each["claim"], _statistic(each["found"]), f"{each['p_corrected']:.2g}"] for each in claims]
+    return "\n".join([*text, markdown(["claim", "difference over independent units", "p (Holm)"], rows)])
 
 
 def _walk_tables(cell: Mapping[str, Any]) -> list[str]:
