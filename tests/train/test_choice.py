@@ -133,21 +133,44 @@ def test_an_engine_that_is_wrong_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("there", [True, False])
-@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
-def test_own_kernels_are_tried_where_they_run(monkeypatch, there, precision):
+@pytest.mark.parametrize("precision", ["bfloat16", "float32", "float64"])
+def test_own_kernels_are_tried_where_they_were_measured(monkeypatch, there, precision):
     monkeypatch.setattr(choice.kernels, "available", lambda device: there)
     task, _, stretch = group(network="vgg-4")
     task = dataclasses.replace(
         task, recipe=dataclasses.replace(task.recipe, precision=precision), device=torch.device("cuda")
     )
     names = choice._candidates(task, 3, stretch)
-    own = there and precision != "float64"
-    assert ("kernel graph" in names, "kernel graphs" in names, "folded graph" in names) == (own, own, not own)
+    assert {"kernel graph", "kernel graphs"} & {*names} == (
+        {"kernel graph", "kernel graphs"} if there and precision == "bfloat16" else set()
+    )
     assert "kernel graphs" not in choice._candidates(task, 100, stretch)
     assert names == sorted(names, key=lambda name: choice._setting_up(name, 3))
-    if not own:
+    if there and precision != "float64":
+        choice._check("kernel graph", task)
+    else:
         with pytest.raises(SettingError, match=r"kernel graph needs Triton.*use auto"):
             choice._check("kernel graph", task)
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_grouped_convolutions_are_tried_where_our_own_do_not_work(monkeypatch, works):
+    tried = []
+
+    def check(self, engine):
+        tried.append(engine)
+        if engine == "kernel graph" and not works:
+            raise RuntimeError("no such instruction")
+
+    names = ["kernel graph", "folded graph"]
+    monkeypatch.setattr(choice, "_candidates", lambda task, count, stretch: names)
+    monkeypatch.setattr(choice, "_ALL", {name: lambda task, name=name: name for name in choice._ALL})
+    monkeypatch.setattr(choice, "_note", lambda engine, problem: str(problem))
+    monkeypatch.setattr(choice._Probe, "check", check)
+    monkeypatch.setattr(choice._Probe, "seconds", lambda self, engine: 1.0 if "kernel" in engine else 2.0)
+    best, notes = choice._fastest(group()[0], _Counted(16), single=10.0, steps=10_000)
+    assert tried == (names[:1] if works else names)
+    assert (best, notes) == (("kernel graph", ()) if works else ("folded graph", ("no such instruction",)))
 
 
 def test_choosing_leaves_the_weights_alone():

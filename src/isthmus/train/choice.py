@@ -29,7 +29,6 @@ _BUILDING = 20.0  # seconds; our own kernels take 2, where they were built befor
 _TRIAL = 4  # steps of the whole group that a trial takes: the first one, its check, and the timing
 _PROBE_SECONDS = 0.15
 _CHUNK = 16  # replicas in a chunk: beyond that, vectorising was not measured to gain more on a CPU
-_LANES: int | None = None  # branches beside each other, with our own kernels
 _MOST_GRAPHS = 32  # replicas with a graph of their own; each holds its own activations
 
 
@@ -96,13 +95,16 @@ def _wanted(task: Task, probe: _Probe, engine: str) -> tuple[Engine, tuple[str, 
 
 def _fastest(task: Task, probe: _Probe, *, single: float, steps: int) -> tuple[Engine, tuple[str, ...]]:
     best: Engine = Sequential(task)
-    fastest, notes = single / _MARGIN, []
+    fastest, notes, right = single / _MARGIN, [], set()
     for name in _candidates(task, probe.state.count, probe.stretch):
         if fastest * steps < _REPAYS * (_setting_up(name, probe.state.count) + _TRIAL * fastest):
             continue
+        if name == "folded graph" and "kernel graph" in right:
+            continue  # the same with slower kernels
         candidate = _ALL[name](task)
         try:
             probe.check(candidate)
+            right.add(name)
             taken = probe.seconds(candidate)
             if taken < fastest < _CLOSE * taken:
                 taken, fastest = probe.in_turns(candidate, best)
@@ -132,8 +134,9 @@ def _candidates(task: Task, count: int, stretch: Stretch) -> list[str]:
         return [*images, *(name for name in CPU_ENGINES[1:] if name != "chunks" or count > _CHUNK)]
     many = ["graphs", "compiled graphs"] if count <= _MOST_GRAPHS else []
     if task.convolutional:  # under vmap alone they become grouped ones without fast kernels
-        own = ["kernel graph", *(f"kernel {name}" for name in many[:1])] if _kernels(task) else ["folded graph"]
-        return [*many[:1], *own, *many[1:]]
+        measured = _kernels(task) and task.recipe.precision == "bfloat16"  # others only where they are asked for
+        own = ["kernel graph", *(f"kernel {name}" for name in many[:1])] if measured else []
+        return [*many[:1], *own, "folded graph", *many[1:]]
     chunks = ["chunks"] if count > _CHUNK else []  # where all at once do not fit into memory
     return ["vectorised", *chunks, "graph", *many[:1], "compiled graph", *many[1:]]
 
@@ -149,7 +152,7 @@ _ALL: Mapping[str, Callable[[Task], Engine]] = {
     "compiled graphs": lambda task: Graphs(task, compiled=True),
     "folded graph": lambda task: Graph(task, compiled=True, folded=True),
     "kernel graph": lambda task: Graph(task, kernels=True),
-    "kernel graphs": lambda task: Graphs(task, kernels=True, lanes=_LANES),
+    "kernel graphs": lambda task: Graphs(task, kernels=True),
 }
 
 

@@ -181,22 +181,20 @@ class Graphs(_Graphs):
         task: what the group shares.
         compiled: hand the traced step to ``torch.compile``.
         kernels: normalisation by our own kernels, narrow convolutions too (:mod:`isthmus.train.kernels`).
-        lanes: branches that run beside each other, replicas one after the other within; None means one for each.
     """
 
-    def __init__(self, task: Task, *, compiled: bool = False, kernels: bool = False, lanes: int | None = None) -> None:
+    def __init__(self, task: Task, *, compiled: bool = False, kernels: bool = False) -> None:
         super().__init__(task)
         self.name = "a captured graph with a branch for each replica" + (", compiled" if compiled else "")
         self.name += ", own kernels" if kernels else ""
-        self._plain, self._kernels, self._lanes = Sequential(task.copy()), kernels, lanes
+        self._plain, self._kernels = Sequential(task.copy()), kernels
         self._slopes = Function(task, gradients, compiled=compiled) if compiled or kernels else None
 
     def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
-        lanes = min(self._lanes or state.count, state.count)
-        streams, tapes = [torch.cuda.Stream(self.task.device) for _ in range(lanes)], []
+        tapes = []
         for index in range(state.count):
             one = state.part(index, index + 1).map(self._laid_out)
-            tapes.append(_Tape(one, stretch.part(index, index + 1), streams[index % lanes]))
+            tapes.append(_Tape(one, stretch.part(index, index + 1), torch.cuda.Stream(self.task.device)))
         return tapes
 
     def _laid_out(self, tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from isthmus.train.kernels import convolution, products
+from isthmus.train.kernels import convolution
 from isthmus.train.kernels.convolution import Blocks
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,28 +69,6 @@ def test_however_the_product_is_cut_up(blocks):
     how = {"pixels": 2, "blocks": blocks, **FLOAT}
     assert apart(convolution.convolve(images, weight, (1, 1), (1, 1), **how), outputs) < LIMIT
     assert apart(convolution.kernel_slopes(images, slopes, (3, 3), (1, 1), (1, 1), **how), second) < LIMIT
-
-
-def test_block_after_block_with_the_kernels_kept(monkeypatch):
-    monkeypatch.setattr(convolution, "_LONG_PROGRAMS", 2)
-    ran: list[tuple[int, ...]] = []
-    monkeypatch.setattr(products, "convolve_long", _Seen(products.convolve_long, ran))
-    images, weight = drawn(2, 3, 8, 6, 6).to(HALF), drawn(2, 8, 8, 3, 3, seed=1)
-    outputs, _, _ = in_float64(images.float(), weight.to(HALF).float(), 1, 1)
-    found = convolution.convolve(images, weight, (1, 1), (1, 1), dtype=HALF, rounded=False)
-    assert ran
-    assert apart(found, outputs) < 2.5e-3
-
-
-class _Seen:
-    """A kernel that notes its launches."""
-
-    def __init__(self, kernel, ran) -> None:
-        self.kernel, self.ran = kernel, ran
-
-    def __getitem__(self, grid):
-        self.ran.append(grid)
-        return self.kernel[grid]
 
 
 def test_something_is_added_in_the_same_pass():

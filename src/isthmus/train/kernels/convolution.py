@@ -9,7 +9,6 @@ place does not see a column. So also a few channels give runs that memory and te
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +71,7 @@ class Blocks:
         depth: of a block.
         warps: that work on a block.
         stages: blocks that are loaded ahead.
-        programs: into which all blocks are shared out; 0 means one for each block.
+        programs: into which the blocks are shared out, for the gradient of the kernels.
         together: whether a program takes all rows of the window, for the gradient of the kernels.
     """
 
@@ -191,30 +190,20 @@ def _made(
     count, examples, seen, height, width = images.shape
     made, extent = weight.shape[2 if geometry.turned else 1], weight.shape[3]
     run, columns = geometry.reach * seen, geometry.pixels * made
-    long = extent <= _TOGETHER and run <= _LONG_RUN and columns <= _LONG_COLUMNS
-    blocks = blocks or _blocks_of_images(run, columns, geometry.pixels, long=long, wide=dtype is torch.float32)
+    blocks = blocks or _blocks_of_images(run, columns, geometry.pixels, wide=dtype is torch.float32)
     outputs = torch.empty((count, examples, *size, made), dtype=dtype, device=images.device)
     groups = examples * size[0] * -(-size[1] // geometry.pixels)
     tiles = -(-groups // blocks.rows)
-    shared: dict[str, Any] = dict(
+    products.convolve[(tiles, -(-columns // blocks.columns), count)](
+        images, _laid_out(weight, geometry, dtype), outputs,
+        outputs if added is None else added.permute(0, 1, 3, 4, 2).contiguous(), groups,
+        images.stride(0), images.stride(1), images.stride(3), images.stride(4), images.stride(2), height, width,
         EXTENT=extent, REACH=geometry.reach, SEEN=seen, MADE=made, PIXELS=geometry.pixels,
         OUT_HEIGHT=size[0], OUT_WIDTH=size[1], STEP=geometry.step, BEGIN=geometry.begin,
         STRIDE=geometry.stride, PADDING=geometry.padding, TURNED=geometry.turned, ADDED=added is not None,
-        BLOCK_M=blocks.rows, BLOCK_N=blocks.columns, PRECISION=_precision(dtype, rounded=rounded),
-        num_warps=blocks.warps, num_stages=blocks.stages,
+        BLOCK_M=blocks.rows, BLOCK_N=blocks.columns, BLOCK_K=blocks.depth,
+        PRECISION=_precision(dtype, rounded=rounded), num_warps=blocks.warps, num_stages=blocks.stages,
     )  # fmt: skip
-    given = (
-        images, _laid_out(weight, geometry, dtype), outputs,
-        outputs if added is None else added.permute(0, 1, 3, 4, 2).contiguous(), groups,
-    )  # fmt: skip
-    strides = (images.stride(0), images.stride(1), images.stride(3), images.stride(4), images.stride(2), height, width)
-    if blocks.programs and long and columns <= blocks.columns:
-        each = -(-tiles * count // blocks.programs)
-        grid = (-(-tiles // each), 1, count)
-        products.convolve_long[grid](*given, each, *strides, BLOCK_K=_up(run), **shared)
-    else:
-        grid = (tiles, -(-columns // blocks.columns), count)
-        products.convolve[grid](*given, *strides, BLOCK_K=blocks.depth, **shared)
     return outputs.permute(0, 1, 4, 2, 3)
 
 
@@ -244,13 +233,10 @@ def _pixels(seen: int, made: int, width: int, stride: int) -> int:
     return 2 if stride == 1 and max(seen, made) <= 32 and width % 2 == 0 else 1
 
 
-def _blocks_of_images(run: int, columns: int, pixels: int, *, long: bool, wide: bool) -> Blocks:
+def _blocks_of_images(run: int, columns: int, pixels: int, *, wide: bool) -> Blocks:
     """Blocks of a product that makes images; ``wide`` numbers, of 32 bits, fill twice the registers."""
     if wide:
         return Blocks(64, _up(columns, most=64), _up(run, most=32))
-    programs = _LONG_PROGRAMS if long else 0
-    if programs:
-        return Blocks(64, _up(columns, most=128), _up(run, most=64), 4, 3, programs)
     across = _up(columns, most=128)
     return Blocks(128, across, _up(run, most=64), 8 if across == 128 else 4, 2 if pixels > 1 else 3)
 
@@ -279,5 +265,4 @@ def _precision(dtype: torch.dtype, *, rounded: bool) -> str:
 
 
 _TOGETHER = 3  # rows of the window that a program takes at once
-_LONG_RUN, _LONG_COLUMNS, _LONG_PROGRAMS = 64, 64, 0
 _TYPES = {} if tl is None else {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}

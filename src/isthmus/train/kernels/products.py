@@ -124,68 +124,6 @@ def convolve(
 
 
 @jit
-def convolve_long(
-    images, laid, outputs, added, groups_total, each,
-    stride_replica, stride_image, stride_row, stride_column, stride_channel, height, width,
-    EXTENT: tl.constexpr, REACH: tl.constexpr, SEEN: tl.constexpr, MADE: tl.constexpr, PIXELS: tl.constexpr,
-    OUT_HEIGHT: tl.constexpr, OUT_WIDTH: tl.constexpr, STEP: tl.constexpr, BEGIN: tl.constexpr,
-    STRIDE: tl.constexpr, PADDING: tl.constexpr, TURNED: tl.constexpr, ADDED: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """:func:`convolve` for few channels and up to three rows of kernels: the kernels stay, block after block comes."""
-    ACROSS: tl.constexpr = (OUT_WIDTH + PIXELS - 1) // PIXELS
-    RUN: tl.constexpr = REACH * SEEN
-    COLUMNS: tl.constexpr = PIXELS * MADE
-    replica = tl.program_id(2).to(tl.int64)
-    made = tl.arange(0, BLOCK_N)
-    within = tl.arange(0, BLOCK_K)
-    images += replica * stride_replica
-    laid += replica * (EXTENT * RUN * COLUMNS)
-    size = groups_total // (ACROSS * OUT_HEIGHT) * (OUT_HEIGHT * OUT_WIDTH * MADE)
-    there = (within < RUN)[:, None] & (made < COLUMNS)[None, :]
-    pointers = laid + within[:, None] * COLUMNS + made[None, :]
-    right = tl.load(pointers, mask=there, other=0.0)
-    if EXTENT > 1:
-        second = tl.load(pointers + RUN * COLUMNS, mask=there, other=0.0)
-    if EXTENT > 2:
-        third = tl.load(pointers + 2 * RUN * COLUMNS, mask=there, other=0.0)
-    first = tl.program_id(0) * each
-    for block in range(first, first + each):
-        group = block * BLOCK_M + tl.arange(0, BLOCK_M)
-        inside = group < groups_total
-        spot = group % ACROSS
-        row = group // ACROSS % OUT_HEIGHT
-        image = group // (ACROSS * OUT_HEIGHT)
-        place = (image * stride_image)[:, None]
-        column = (spot * STEP + BEGIN)[:, None]
-        known = inside[:, None] & (within < RUN)[None, :]
-        left = _seen(
-            images, row[:, None], known, place, column, 0, within[None, :],
-            stride_row, stride_column, stride_channel, height, width, SEEN, STRIDE, PADDING, TURNED,
-        )  # fmt: skip
-        total = tl.dot(left.to(right.dtype), right, input_precision=PRECISION)
-        if EXTENT > 1:
-            left = _seen(
-                images, row[:, None], known, place, column, 1, within[None, :],
-                stride_row, stride_column, stride_channel, height, width, SEEN, STRIDE, PADDING, TURNED,
-            )  # fmt: skip
-            total = tl.dot(left.to(right.dtype), second, total, input_precision=PRECISION)
-        if EXTENT > 2:
-            left = _seen(
-                images, row[:, None], known, place, column, 2, within[None, :],
-                stride_row, stride_column, stride_channel, height, width, SEEN, STRIDE, PADDING, TURNED,
-            )  # fmt: skip
-            total = tl.dot(left.to(right.dtype), third, total, input_precision=PRECISION)
-        offset = ((image * OUT_HEIGHT + row) * OUT_WIDTH + spot * PIXELS) * MADE
-        offset = offset[:, None] + made[None, :]
-        kept = inside[:, None] & (made < COLUMNS)[None, :]
-        kept = kept & ((spot * PIXELS)[:, None] + (made // MADE)[None, :] < OUT_WIDTH)
-        if ADDED:
-            total += tl.load(added + replica * size + offset, mask=kept, other=0.0).to(tl.float32)
-        tl.store(outputs + replica * size + offset, total.to(outputs.dtype.element_ty), mask=kept)
-
-
-@jit
 def kernel_slopes(
     images, slopes, parts, groups_total, groups_each,
     stride_replica, stride_image, stride_row, stride_column, stride_channel, height, width,
