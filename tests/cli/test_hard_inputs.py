@@ -121,3 +121,10 @@ def test_a_network_of_tokens_is_judged_before_training(shell, checkpoints):
                                "--folds", "2", "--train", "epochs=1", "--json")  # fmt: skip
     assert (code, warned) == (0, "")
     assert json.loads(said)["kind"] == "Uncertainty"
+
+
+def test_token_numbers_stay_below_the_own_model_s_table(shell, checkpoints):
+    (checkpoints / "tokens.py").write_text(TOKENS)
+    code, said, warned = shell("symmetry", "tokens.py:Bag", "--input", "2x12", "--tokens", "--json")
+    assert (code, warned) == (0, "")
+    assert [group["units"] for group in json.loads(said)["groups"]] == [6]

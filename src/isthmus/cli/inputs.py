@@ -129,8 +129,10 @@ def example(
     if not wanted:
         tokens = tokens or bool(vocabulary)
         wanted = [(2, 16)] if tokens else [(2, *getattr(made, "input_shape", (3, 224, 224)))]
+    # Below the rows of every table; one of positions may be the shortest, which does no harm.
+    tables = [part.num_embeddings for part in made.modules() if isinstance(part, torch.nn.Embedding)]
     return tuple(
-        torch.randint(vocabulary or 100, shape, generator=generator)
+        torch.randint(vocabulary or min(tables, default=100), shape, generator=generator)
         if tokens or (vocabulary and len(shape) == 2)  # examples and tokens; an image has more axes
         else torch.randn(shape, generator=generator)
         for shape in wanted
