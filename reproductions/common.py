@@ -117,6 +117,12 @@ def arguments(question: str | None, folder: str) -> argparse.ArgumentParser:
     return words
 
 
+def settings_of(asked: argparse.Namespace, *, but: Sequence[str] = ()) -> dict[str, Any]:
+    """What results depend on: all options but those that every script has, and those named."""
+    shared = ("data", "output", "also", "engine", "device")
+    return {name: value for name, value in vars(asked).items() if name not in (*shared, *but)}
+
+
 class Phase:
     """Adds up the seconds of what runs inside it under a name."""
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import Cells, Phase, say, told
+from reproductions.common import Cells, Phase, say, settings_of, told
 from reproductions.heads_shown import WAYS, claims_of, tables_of
 
 from isthmus.align import ActivationMatching, Match, Matcher, WeightMatching
@@ -60,7 +60,7 @@ def run(
         data: the data set, on the device.
         recipe: (data, width) → how to train.
     """
-    cells = Cells(asked.output, _settings(asked))
+    cells = Cells(asked.output, settings_of(asked, but=("families", "widths", "match_on")))
     held: list[Data] = []
 
     def cell(width: int, family: str) -> dict[str, Any]:
@@ -71,8 +71,14 @@ def run(
     for family in asked.families:
         for width in asked.widths:
             cells(f"{family}-{width}", functools.partial(cell, width, family))
-            claims = claims_of([each for each in cells.found if each["family"] == "independent"])
-            cells.write(question, tables_of(cells.found, claims), claims=claims)
+            _write(cells, question)
+    cells.also(asked.also)
+    _write(cells, question)
+
+
+def _write(cells: Cells, question: str | None) -> None:
+    claims = claims_of([each for each in cells.found if each["family"] == "independent"])
+    cells.write(question, tables_of(cells.found, claims), claims=claims)
 
 
 def options(words: argparse.ArgumentParser, **defaults: Any) -> argparse.Namespace:
@@ -231,9 +237,3 @@ def _heights(found: PairBarriers) -> dict[str, Any]:
     names = ("loss_barrier", "error_barrier", "midpoint")
     pairs = {"pairs": found.heights["loss_barrier"]}
     return {"mean_curve": found.mean_loss, **{name: found.intervals[name] for name in names}, **pairs}
-
-
-def _settings(asked: argparse.Namespace) -> dict[str, Any]:
-    """What the results depend on."""
-    left_out = ("data", "output", "engine", "device", "families", "widths", "match_on")
-    return {name: value for name, value in vars(asked).items() if name not in left_out}

@@ -24,7 +24,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reproductions.common import Cells, Phase, arguments, loaded, say, told
+from reproductions.common import Cells, Phase, arguments, loaded, say, settings_of, told
 from tables import claims_of, tables_of
 
 from isthmus.core.network import Network
@@ -44,8 +44,7 @@ from isthmus.zoo.data import Data
 def main() -> None:
     """Make the cells that are missing, then the tables."""
     asked = _arguments()
-    left_out = ("data", "output", "engine", "device", "sets", "widths")
-    cells = Cells(asked.output, {name: value for name, value in vars(asked).items() if name not in left_out})
+    cells = Cells(asked.output, settings_of(asked, but=("sets", "widths")))
     benches = [Bench("mnist", f"mlp-{width}x1", asked) for width in asked.widths] if "mnist" in asked.sets else []
     benches += [Bench("cifar10", "vgg-" + "-".join(map(str, asked.channels)), asked)] if "cifar10" in asked.sets else []
     jobs = [(f"{what}-{bench.name}", getattr(bench, what)) for bench in benches for what in ("glass", "walks")]
@@ -54,8 +53,14 @@ def main() -> None:
         jobs += [(f"{what}-{middle.name}", getattr(middle, what)) for what in ("subsets", "flatness")]
     for name, job in jobs:
         cells(name, job)
-        claims = claims_of(cells.found)
-        cells.write(__doc__, tables_of(cells.found, claims), claims=claims)
+        _write(cells)
+    cells.also(asked.also)
+    _write(cells)
+
+
+def _write(cells: Cells) -> None:
+    claims = claims_of(cells.found)
+    cells.write(__doc__, tables_of(cells.found, claims), claims=claims)
 
 
 @dataclasses.dataclass(eq=False)
