@@ -15,8 +15,8 @@ from reproductions import heads
 from reproductions.common import arguments
 
 from isthmus.train import Recipe
+from isthmus.zoo import characters
 from isthmus.zoo.data import Data
-from isthmus.zoo.text import characters
 
 
 def main() -> None:

@@ -7,8 +7,7 @@ import torch
 
 from isthmus.core.errors import DataError
 from isthmus.train import Recipe, train
-from isthmus.zoo import build, load_data
-from isthmus.zoo.text import characters
+from isthmus.zoo import build, characters, load_data
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 40
 

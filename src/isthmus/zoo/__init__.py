@@ -10,6 +10,7 @@ from isthmus.zoo.networks import network
 from isthmus.zoo.ortho_polynomial import OrthoPolynomial, with_polynomials
 from isthmus.zoo.remedies import anchored, free_parameters, masked, ordered, sorted_units
 from isthmus.zoo.streams import Stream, from_avalanche, stream
+from isthmus.zoo.text import characters
 
 __all__ = [
     "Cue",
@@ -20,6 +21,7 @@ __all__ = [
     "Stream",
     "anchored",
     "build",
+    "characters",
     "cued",
     "free_parameters",
     "from_avalanche",
