@@ -75,4 +75,10 @@ if __name__ == "__main__":
     for script in sorted((HERE / "gallery").glob("*.py")):
         spec = globals()[script.stem](runpy.run_path(str(script)))
         spec["background"] = "white"
+        spec["padding"] = {
+            "left": 40,
+            "right": 10,
+            "top": 6,
+            "bottom": 6,
+        }  # another font may be wider than the one measured
         figures.write_picture(spec, HERE / "images" / f"gallery-{script.stem.replace('_', '-')}.svg")
