@@ -250,11 +250,11 @@ def test_cuda_engines_are_the_plain_loop(name, engine):
 @pytest.mark.parametrize(
     ("changed", "limit"),
     [
-        ({"network": "resnet20-x0.5"}, 1e-4),
-        ({"network": "vgg-4-6", "optimiser": "sam", "momentum": 0.0, "radius": 0.1}, 1e-4),
-        ({"network": "resnet20-x4", "batch_size": 8}, 1e-4),  # wide enough for a library's own kernels
-        ({"network": "resnet20-x0.5", "precision": "tensorfloat32"}, 2e-2),
-        ({"network": "resnet20-x0.5", "precision": "bfloat16"}, 0.1),
+        ({"network": "resnet20-x0.5"}, 5e-3),
+        ({"network": "vgg-4-6", "optimiser": "sam", "momentum": 0.0, "radius": 0.1}, 5e-3),
+        ({"network": "resnet20-x4", "batch_size": 8}, 5e-3),  # wide enough for a library's own kernels
+        ({"network": "resnet20-x0.5", "precision": "tensorfloat32"}, 5e-2),
+        ({"network": "resnet20-x0.5", "precision": "bfloat16"}, 0.3),
     ],
 )
 def test_own_kernels_are_the_plain_loop(engine, changed, limit):
