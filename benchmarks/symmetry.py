@@ -3,7 +3,9 @@
 For each system: its own automatic specification, a random permutation of everything in it, random weights and running
 statistics in float64, 96×96 images (224×224 where the network insists). *kept*: relative error below 1e-5; *broken*:
 above;
-*refused*: the system says no, crashes or takes longer than the limit. Each pair runs in a process of its own.
+*refused*: the system says no, crashes or takes longer than the limit. Each pair runs in a process of its own. *Seconds*
+are of the processor, on one thread; *memory* is what the process needs at most on top of what it held before the system
+was called (with all imports done), and that as a share of the network's own tensors.
 
     python benchmarks/symmetry.py [--limit 120] [--only resnet18,swin_t] [--systems isthmus,rebasin,torch-pruning]
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import math
 import os
@@ -20,6 +23,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 NETWORKS = [
@@ -155,13 +159,56 @@ def one(system: str, network: str) -> dict[str, Any]:
     image = torch.randn(2, 3, size, size, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         before = module(image)
-    start = time.perf_counter()
+    warmed(system, generator)
+    held = forgotten_peak()
+    start = time.process_time()
     groups, log10 = RUNS[system](module, image, generator)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
+    more = peak() - held
+    own = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
     with torch.no_grad():
         error = float((module(image) - before).abs().max() / before.abs().max())
     verdict = "kept" if error < 1e-5 and groups else "broken"
-    return {"verdict": verdict, "groups": groups, "log10": log10, "error": error, "seconds": seconds}
+    return {
+        "verdict": verdict,
+        "groups": groups,
+        "log10": log10,
+        "error": error,
+        "seconds": seconds,
+        "memory": more / 2**20,
+        "share": more / own,
+    }
+
+
+def warmed(system: str, generator: Any) -> None:
+    """The system run once on next to nothing, so that what it imports counts neither as time nor as memory."""
+    import torch
+    from torch import nn
+
+    tiny = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2)).double().eval()
+    with contextlib.suppress(Exception):
+        RUNS[system](tiny, torch.zeros(1, 3, 3, 3, dtype=torch.float64), generator)
+
+
+def forgotten_peak() -> int:
+    """Bytes that this process holds now; its record of the most it ever held begins anew (on Linux)."""
+    gc.collect()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """The most that this process held since."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(field):
+                return 1024 * int(line.split()[1])
+    return 0
 
 
 def measured(system: str, network: str, limit: float) -> dict[str, Any]:
@@ -192,7 +239,10 @@ def main() -> None:
         return
     kept: dict[str, int] = {}
     networks = arguments.only.split(",")
-    print(f"{'network':20s} {'system':14s} {'verdict':8s} {'groups':>6s} {'log10':>11s} {'error':>8s} {'seconds':>7s}")
+    print(
+        f"{'network':20s} {'system':14s} {'verdict':8s} {'groups':>6s} {'log10':>11s} {'error':>8s} {'seconds':>7s} "
+        f"{'memory MiB':>10s} {'share':>5s}"
+    )
     for network in networks:
         for system in arguments.systems.split(","):
             row = measured(system, network, arguments.limit)
@@ -202,7 +252,7 @@ def main() -> None:
                 continue
             print(
                 f"{network:20s} {system:14s} {row['verdict']:8s} {row['groups']:6d} {row['log10']:11.1f} "
-                f"{row['error']:8.1e} {row['seconds']:8.1f}",
+                f"{row['error']:8.1e} {row['seconds']:7.1f} {row['memory']:10.0f} {row['share']:5.2f}",
                 flush=True,
             )
     print(", ".join(f"{system} kept {count} of {len(networks)}" for system, count in kept.items()))
