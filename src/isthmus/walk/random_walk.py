@@ -31,6 +31,7 @@ class RandomWalk(Wanderer):
     Example:
         >>> import torch
         >>> from isthmus.core.network import Network
+        >>> from isthmus.core.objective import Objective
         >>> module = torch.nn.Linear(2, 2)
         >>> objective = Objective(Network.of(module), torch.randn(8, 2), torch.arange(8) % 2)
         >>> walk = RandomWalk(step=0.1)(
