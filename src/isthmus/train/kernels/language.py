@@ -7,7 +7,9 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-INSTALLED = importlib.util.find_spec("triton") is not None
+_found = importlib.util.find_spec("triton")
+# A folder of that name beside the user's script is found as well, but holds no package.
+INSTALLED = _found is not None and _found.origin is not None
 triton: Any = importlib.import_module("triton") if INSTALLED else None
 tl: Any = importlib.import_module("triton.language") if INSTALLED else None
 
