@@ -230,3 +230,18 @@ def dropped(value: Labels, axes: Sequence[int]) -> Labels:
         for layer in value.layers
     )
     return Labels(tuple(value.shape[axis] for axis in kept), layers)
+
+
+def placed(value: Labels, term: str, letters: str) -> Labels:
+    """A value with its axes named by ``term`` laid out along all ``letters``."""
+    order = sorted(range(len(term)), key=lambda axis: letters.index(term[axis]))
+    value = permuted(value, order)
+    present = {term[axis]: position for position, axis in enumerate(order)}
+    shape = [value.shape[present[c]] if c in present else 1 for c in letters]
+    layers = tuple(
+        dataclasses.replace(
+            layer, ids=layer.ids.reshape([layer.ids.shape[present[c]] if c in present else 1 for c in letters])
+        )
+        for layer in value.layers
+    )
+    return Labels(tuple(shape), layers)

@@ -20,7 +20,7 @@ from torch import Tensor
 from isthmus.core.symmetry import Obstacle
 from isthmus.discover import choosing, meeting, reducing, splitting
 from isthmus.discover.families import Family, Split
-from isthmus.discover.labels import Labels, Layer, aligned, mixed, permuted, positional
+from isthmus.discover.labels import Labels, Layer, aligned, mixed, placed, positional
 
 
 class Ledger:
@@ -65,8 +65,7 @@ class Ledger:
         other.marks, other.families = [], list(self.families)
         return other
 
-    # -- the operation that is being interpreted
-    # ------------------------------------------------------------------------
+    # -- the operation that is being interpreted ---------------------------------------------------------------------
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -236,8 +235,6 @@ class Ledger:
             result = meeting.joined(self, result, (layer,))
         return result
 
-    # -- reductions --------------------------------------------------------------------------------------------------
-
     def reduce(self, value: Labels, axes: Sequence[int], *, keepdim: bool = False) -> Labels:
         """Labels of a symmetric function (sum, mean, maximum) of all entries along some axes."""
         return reducing.reduce(self, value, axes, keepdim=keepdim)
@@ -256,10 +253,6 @@ class Ledger:
         assert chosen.refers is not None
         self.mark(chosen.refers, chosen.refers)
         self.obstacle(chosen.refers, reason)
-
-    def slots(self, layer: Layer) -> list[int] | None:
-        """The axes along which a layer's labels differ only by what an input chose; None if it chose none of them."""
-        return choosing.slots(self, layer)
 
     def normalise(self, value: Labels, axes: Sequence[int]) -> Labels:
         """Labels of a function that treats all entries along some axes alike and keeps the shape (softmax, norms)."""
@@ -287,42 +280,17 @@ class Ledger:
         """Labels after entries were taken from a value: those taken more often, or not at all, are marked."""
         return reducing.chosen(self, before, after)
 
-    # -- contractions ------------------------------------------------------------------------------------------------
-
     def contract(self, equation: str, *values: Labels) -> Labels:
         """Labels of an ``einsum``: entries that are multiplied meet, and what the result does not name is summed."""
         inputs, _, output = equation.replace(" ", "").partition("->")
         terms = inputs.split(",")
         letters = output + "".join(dict.fromkeys(c for c in inputs if c not in output + ","))
-        placed = [_placed(value, term, letters) for value, term in zip(values, terms, strict=True)]
-        splitting.ask(self, placed, len(output))
-        product = self.meet(*placed)
+        laid = [placed(value, term, letters) for value, term in zip(values, terms, strict=True)]
+        splitting.ask(self, laid, len(output))
+        product = self.meet(*laid)
         return self.reduce(product, range(len(output), len(letters)))
-
-    def want_slices(self, table: Labels, axis: int, dim: int) -> None:
-        """The positions of a table along ``dim`` are units of their own in each of its slices along ``axis``."""
-        splitting.want_slices(self, table, axis, dim)
-
-    def sliced(self, value: Labels, axis: int) -> bool:
-        """Whether units along an axis come from a table whose slices have, or shall have, units of their own."""
-        return splitting.sliced(self, value, axis)
 
 
 def _columns(one: Tensor, other: Tensor, relation: int) -> np.ndarray:
     first, second = one.reshape(-1).numpy(), other.reshape(-1).numpy()
     return np.stack([first, second, np.full(len(first), relation)])
-
-
-def _placed(value: Labels, term: str, letters: str) -> Labels:
-    """A value with its axes named by ``term`` laid out along all ``letters``."""
-    order = sorted(range(len(term)), key=lambda axis: letters.index(term[axis]))
-    value = permuted(value, order)
-    present = {term[axis]: position for position, axis in enumerate(order)}
-    shape = [value.shape[present[c]] if c in present else 1 for c in letters]
-    layers = tuple(
-        dataclasses.replace(
-            layer, ids=layer.ids.reshape([layer.ids.shape[present[c]] if c in present else 1 for c in letters])
-        )
-        for layer in value.layers
-    )
-    return Labels(tuple(shape), layers)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isthmus.discover import choosing
 from isthmus.discover.labels import Layer, canonical, mixed
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _mark_by_place(ledger: Ledger, moving: Layer, place: Layer) -> bool:
     """Labels that lie at different places differ; return whether they still say more than their places."""
     alone = sorted(place.axes - moving.axes)
     content = place.ids if not alone else mixed(place.ids).sum(dim=alone, keepdim=True)
-    if (slots := ledger.slots(moving)) is not None:
+    if (slots := choosing.slots(ledger, moving)) is not None:
         # Which unit the input brought to which slot says nothing about the units; only places inside them do.
         content = mixed(content).sum(dim=[axis for axis in slots if content.shape[axis] > 1], keepdim=True)
     left, right, names, places = _pairs(moving, Layer(content, pinned=True))

@@ -37,7 +37,7 @@ def _reduce_layer(ledger: Ledger, layer: Layer, axes: Sequence[int]) -> Layer | 
         ledger.read.append(layer.ids.reshape(-1))
     if not kept:
         return None
-    if (slots := ledger.slots(layer)) is not None:
+    if (slots := choosing.slots(ledger, layer)) is not None:
         return choosing.reduced(ledger, layer, gone, slots)
     layout = [1 if axis in gone else size for axis, size in enumerate(layer.ids.shape)]
     if layer.pinned and layer.distinct:
@@ -67,7 +67,7 @@ def chosen(ledger: Ledger, before: Labels, after: Labels) -> Labels:
     for old, new in zip(_movable_in_order(before), _movable_in_order(after), strict=False):
         names, occurring = torch.unique(old.ids, return_counts=True)
         found, counts = torch.unique(new.ids, return_counts=True)
-        if ledger.slots(old) is not None:
+        if choosing.slots(ledger, old) is not None:
             # An input brings some units to more slots than others; only the share that was taken counts.
             shares = counts / occurring[torch.searchsorted(names, found)]
             counts = torch.unique(shares, return_inverse=True)[1] + 1

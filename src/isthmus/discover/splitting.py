@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from isthmus.discover import choosing
 from isthmus.discover.families import Split
 from isthmus.discover.labels import Labels, Layer
 
@@ -71,7 +72,12 @@ def _everywhere(ledger: Ledger, layer: Layer) -> bool:
 
 def _routes(ledger: Ledger, values: Sequence[Labels], axis: int) -> bool:
     """Whether an axis of some value holds units that an input chose."""
-    return any(axis in (ledger.slots(layer) or ()) for value in values for layer in value.movable if axis in layer.axes)
+    return any(
+        axis in (choosing.slots(ledger, layer) or ())
+        for value in values
+        for layer in value.movable
+        if axis in layer.axes
+    )
 
 
 def want_slices(ledger: Ledger, table: Labels, axis: int, dim: int) -> None:

@@ -96,7 +96,9 @@ def _spread(
 
 def _step(steps: Any, axis: int) -> Any:
     """One of several strides or paddings; one number stands for all axes."""
-    return steps if not isinstance(steps, (list, tuple)) else steps[axis] if len(steps) > 1 else steps[0]
+    if not isinstance(steps, (list, tuple)):
+        return steps
+    return steps[axis if len(steps) > 1 else -1]
 
 
 def _convolve(

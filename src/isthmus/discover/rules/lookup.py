@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from isthmus.discover import splitting
 from isthmus.discover.labels import Labels, Layer, aligned, constant, fixed, positional
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.movement import literal
@@ -187,7 +188,7 @@ def grouped_mm(
         if ends is not None and ends.refers is not None:
             ledger.stop(ends, why)
         return ledger.opaque([v for v in (rows, tables, ends, bias) if v is not None], ledger.shape, why)
-    ledger.want_slices(tables, 0, 1 if ledger.sliced(rows, 1) else 2)
+    splitting.want_slices(ledger, tables, 0, 1 if splitting.sliced(ledger, rows, 1) else 2)
     turn = torch.arange(rows.shape[0]) % number
     if ends.refers is not None:
         assert ends.constant is not None
