@@ -45,7 +45,7 @@ def merged(cell: Mapping[str, Any], file: Path) -> None:
         for what in ("loss", "error")
         for count, value in enumerate(cell["merged"][order][what], start=1)
     ]
-    titles = {"x_title": "networks in the mean", "y_title": "over one network's"}
+    titles: Any = {"x_title": "networks in the mean", "y_title": "over one network's"}
     figures.write_picture(figures.curves(rows, x="networks", y="ratio", **titles), file)
 
 
@@ -57,7 +57,7 @@ def paths(cell: Mapping[str, Any], file: Path) -> None:
         for part in ("height", "random")
         for steps, mean in zip(found["lengths"], found[part], strict=True)
     ]
-    titles = {"x_title": "steps of the path", "y_title": "test error barrier"}
+    titles: Any = {"x_title": "steps of the path", "y_title": "test error barrier"}
     figures.write_picture(figures.curves(rows, x="steps", y="barrier", **titles), file)
 
 

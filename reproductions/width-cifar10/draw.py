@@ -17,7 +17,7 @@ from isthmus.report import figures
 
 NORMS = ("batch", "layer", "none")
 METHODS = ("naive", "weights", "activations")
-TITLES = {"x_title": "width, multiple of the published network's"}
+TITLES: Any = {"x_title": "width, multiple of the published network's"}
 TREATED = {"interpolate": "statistics mixed", "repair": "repaired"}
 
 
@@ -66,7 +66,7 @@ def paths(cell: Mapping[str, Any], file: Path) -> None:
         for method in METHODS
         for position, error in zip(cell["test"][method]["positions"], cell["test"][method]["mean_error"], strict=True)
     ]
-    titles = {"x_title": "position on the line", "y_title": "test error, mean over pairs"}
+    titles: Any = {"x_title": "position on the line", "y_title": "test error, mean over pairs"}
     figures.write_picture(figures.curves(rows, x="position", y="error", **titles), file)
 
 
