@@ -48,11 +48,12 @@ def claims_of(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _above_zero(values: Sequence[float]) -> dict[str, Any]:
     """The mean of independent values, and Student's one-sided test that it lies above zero; of equal ones by signs."""
-    from scipy.stats import ttest_1samp
+    from scipy import stats
 
     found = over_networks(values)
     if max(values) > min(values):
-        p = float(ttest_1samp(values, 0.0, alternative="greater")[1])
+        tested: Any = stats.ttest_1samp(values, 0.0, alternative="greater")
+        p = float(tested.pvalue)
     else:
         p = 0.5 ** len(values) if values[0] > 0 else 1.0
     return {"found": found, "p": p}
