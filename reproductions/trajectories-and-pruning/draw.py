@@ -36,7 +36,13 @@ def main() -> None:
                 for label, mean in zip(cell["labels"], found[kind], strict=True):
                     if mean["estimate"] is not None:
                         ends = {"height": mean["estimate"], "low": mean["low"], "high": mean["high"]}
-                        rows.append({"series": words, "place": float(label), **ends})
+                        rows.append(
+                            {
+                                "series": words,
+                                "place": float(f"{float(label):.2g}") if cell["claim"] == "sparsity" else float(label),
+                                **ends,
+                            }
+                        )
             titles = {"x_title": AXES[cell["claim"]], "y_title": f"error barrier, matched by {cell['method']}"}
             spec = figures.trend(rows, x="place", y="height", **titles)
             figures.write_picture(spec, folder / f"{cell['name']}.svg")
