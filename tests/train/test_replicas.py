@@ -266,6 +266,30 @@ def test_data_that_do_not_fit():
         train(BASE, data=data, module=nn.Flatten())
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_a_network_that_returns_too_few_scores_is_one_line(loss):
+    data = images()
+    single = nn.Sequential(nn.Flatten(), nn.Linear(data.train_inputs[0].numel(), 1))
+    with pytest.raises(SettingError, match=r"must return what .* 3 scores for each example.* got .*1\)"):
+        train(dataclasses.replace(BASE, loss=loss), data=data, module=single)
+
+
+class _Named(nn.Module):
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, 3)
+
+    def forward(self, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": self.linear(inputs.flatten(1))}
+
+
+def test_scores_may_be_named():
+    data = images()
+    (replica,) = train(BASE, data=data, module=_Named(data.train_inputs[0].numel()))
+    assert replica.test is not None
+    assert not replica.diverged
+
+
 @dataclasses.dataclass
 class _Loose:
     train_inputs: torch.Tensor

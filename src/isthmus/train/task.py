@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.core.errors import SettingError
+from isthmus.core.losses import answers
 from isthmus.core.network import Network
 from isthmus.core.weights import check_alike
 from isthmus.train import optimisers
@@ -117,14 +118,26 @@ class Task:
             outputs, targets = outputs.flatten(0, -2), targets.flatten()
         outputs = outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
         if self.recipe.loss == "cross_entropy":
+            self._check(outputs, enough=outputs.dim() > 1 and outputs.shape[1] >= self.classes)
             return functional.cross_entropy(
                 outputs, targets, reduction=reduction, label_smoothing=self.recipe.label_smoothing
             )
         wanted = targets
         if not targets.is_floating_point():  # one-hot, written so that a trace need not look at the labels
             wanted = (targets[..., None] == torch.arange(self.classes, device=targets.device)).to(outputs.dtype)
+        elif outputs.dim() == targets.dim() + 1 and outputs.shape[-1] == 1:
+            outputs = outputs.squeeze(-1)
+        self._check(outputs, enough=outputs.shape == wanted.shape)  # else they would be broadcast
         squares = (outputs - wanted).square().flatten(1).mean(1)
         return squares.mean() if reduction == "mean" else squares
+
+    def _check(self, outputs: Tensor, *, enough: bool) -> None:
+        if not enough:
+            raise SettingError(
+                f"{self.recipe.network} must return what {self.recipe.loss} compares with the targets, such as"
+                f" {self.classes} scores for each example where the data have {self.classes} classes,"
+                f" got outputs of shape {tuple(outputs.shape)}"
+            )
 
 
 @dataclasses.dataclass(eq=False)
@@ -257,9 +270,7 @@ def _draws(task: Task, state: State, example: Tensor) -> bool:
 
 def scores(outputs: Any) -> Tensor:
     """The tensor of class scores in whatever a module returns."""
-    found = getattr(outputs, "logits", outputs)
-    if isinstance(found, tuple | list):
-        found = found[0]
+    found = answers(outputs)
     if not isinstance(found, Tensor):
         raise SettingError(f"a module must return class scores, alone or as logits, got {type(outputs).__name__}")
     return found
