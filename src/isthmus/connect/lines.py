@@ -8,7 +8,7 @@ instead of thousands.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from isthmus.connect.layers import statistics_layers
 from isthmus.connect.paths import Line
 from isthmus.core import weights as algebra
 from isthmus.core.objective import Objective
-from isthmus.core.score import Score
+from isthmus.core.portions import Portions
+from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights
 
 _UNDERSTOOD = {"points", "positions", "together", "normalisation", "data", "layers", "sequential", "most"}
@@ -50,14 +51,14 @@ class Bundle:
     Attributes:
         objective: what is measured.
         grid: the positions on every line.
-        most: points at once; halved where memory runs out.
+        portions: how many points go at once.
         policy: what the caller asked for statistics that the network does not have.
         ends: scores of the ends that were met before, by identity, with the weights so that none is mistaken.
     """
 
     objective: Objective
     grid: Sequence[float]
-    most: int = _MOST
+    portions: Portions = dataclasses.field(default_factory=lambda: Portions(_MOST))
     policy: str = "reestimate"
     ends: dict[int, tuple[Weights, Score]] = dataclasses.field(default_factory=dict)
 
@@ -77,12 +78,12 @@ class Bundle:
         Raises:
             SettingError: the grid is refused.
         """
-        return cls(objective, grid_of(points, positions, None), together or _MOST, normalisation)
+        return cls(objective, grid_of(points, positions, None), Portions(together or _MOST), normalisation)
 
     @property
     def lines_at_once(self) -> int:
         """How many lines make a block."""
-        return max(1, self.most // len(self._inner))
+        return max(1, (self.portions.most or _MOST) // len(self._inner))
 
     def __call__(self, lines: Sequence[Line]) -> list[Barrier]:
         """The barriers of some lines. Ends are evaluated alone, so that each has the value that it has anywhere.
@@ -97,8 +98,8 @@ class Bundle:
             scores.append({0.0: self._end(line.start), 1.0: self._end(line.end)})
         points = [(place, t) for place in range(len(lines)) for t in self._inner]
         for chunk, found in self._scored(lines, points):
-            for (place, t), score in zip(chunk, found, strict=True):
-                scores[place][t] = score
+            for index, (place, t) in enumerate(chunk):
+                scores[place][t] = found[index]
         precision = kinds(lines[0].start)
         return [Barrier.of(one, self.grid, normalisation=self.policy, dtype=precision) for one in scores]
 
@@ -116,20 +117,14 @@ class Bundle:
         self.ends.pop(id(weights), None)
 
     def _scored(
-        self, lines: Sequence[Line], points: list[tuple[int, float]]
-    ) -> Iterator[tuple[list[tuple[int, float]], list[Score]]]:
+        self, lines: Sequence[Line], points: Sequence[tuple[int, float]]
+    ) -> list[tuple[Sequence[tuple[int, float]], Scores]]:
         starts, ends = (algebra.stack([getattr(line, name) for line in lines]) for name in ("start", "end"))
-        while points:
-            chunk = points[: self.most]
-            try:
-                found = self.objective.many(_mixed(starts, ends, chunk), together=True)
-            except torch.cuda.OutOfMemoryError:
-                if self.most == 1:
-                    raise
-                self.most = max(1, min(self.most, len(chunk)) // 2)
-                continue
-            yield chunk, [found[index] for index in range(len(chunk))]
-            points = points[len(chunk) :]
+
+        def score(part: slice) -> tuple[Sequence[tuple[int, float]], Scores]:
+            return points[part], self.objective.many(_mixed(starts, ends, points[part]), together=True)
+
+        return self.portions(len(points), score)
 
 
 def _mixed(starts: Weights, ends: Weights, points: Sequence[tuple[int, float]]) -> dict[str, Tensor]:

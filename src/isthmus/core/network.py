@@ -139,6 +139,9 @@ class Network:
 
         All at once where the module can be vectorised (``torch.vmap``), one after the other where it cannot.
 
+        Raises:
+            torch.cuda.OutOfMemoryError: they do not fit together; :class:`isthmus.core.portions.Portions` tries fewer.
+
         Cost: activations of all solutions at once.
         """
 
@@ -147,6 +150,8 @@ class Network:
 
         try:
             return torch.func.vmap(one)(dict(stacked))
+        except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, but no sign that the module cannot be vectorised
+            raise
         except (RuntimeError, NotImplementedError):
             outputs = [one(pick(stacked, index)) for index in range(count_solutions(stacked))]
             if isinstance(outputs[0], Tensor):

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from isthmus.core.errors import DataError, first_line
 from isthmus.core.losses import IGNORED, PerExample, answers, check_labels, counted, cross_entropy, error
 from isthmus.core.network import Network
+from isthmus.core.portions import Portions
 from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights, count, pick, stack
 
@@ -137,13 +138,17 @@ class Objective:
 
         Args:
             stacked: tensors with a leading solution axis.
-            together: whether all go through the network at once; changes memory and speed, not results. By default they
-                do on a GPU, and on a CPU go one after the other, which was measured to be faster there (vectorising 25
-                points of a path gives .36 to .81 of the loop's speed, except for tiny data).
+            together: whether all go through the network at once; changes memory and speed, not results. By default as
+                many do as fit on a GPU, and on a CPU they go one after the other, which was measured to be faster there
+                (vectorising 25 points of a path gives .36 to .81 of the loop's speed, except for tiny data).
+
+        Raises:
+            torch.cuda.OutOfMemoryError: they must go together and do not fit.
         """
         solutions = count(stacked)
-        if together is None:
-            together = next(iter(stacked.values())).device.type != "cpu"
+        if together is None and next(iter(stacked.values())).device.type != "cpu":
+            parts = Portions()(solutions, lambda part: self.many(pick(stacked, part), together=True))
+            return Scores.joined(parts)
         if not together:
             return Scores.of([self(pick(stacked, index)) for index in range(solutions)])
         tally = _Tally()
@@ -178,9 +183,14 @@ class Objective:
         Args:
             stacked: tensors with a leading solution axis.
             together: as for :meth:`many`; one backward pass for all solutions, or one for each.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: they must go together and do not fit.
         """
-        if together is None:
-            together = next(iter(stacked.values())).device.type != "cpu"
+        if together is None and next(iter(stacked.values())).device.type != "cpu":
+            found = Portions()(count(stacked), lambda part: self.gradients(pick(stacked, part), together=True))
+            gradient = {name: torch.cat([part[name] for _, part in found]) for name in found[0][1]}
+            return Scores.joined([scores for scores, _ in found]), gradient
         if not together:
             pairs = [self.gradient(pick(stacked, index)) for index in range(count(stacked))]
             return Scores.of([score for score, _ in pairs]), stack([gradient for _, gradient in pairs])

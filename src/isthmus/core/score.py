@@ -50,6 +50,14 @@ class Scores(Record):
         }
         return cls(losses, metrics, scores[0].examples)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        """The scores of several portions of solutions, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        metrics = {name: torch.cat([part.metrics[name] for part in parts]) for name in parts[0].metrics}
+        return cls(torch.cat([part.loss for part in parts]), metrics, parts[0].examples)
+
     @property
     def error(self) -> Float[Tensor, " solutions"]:
         """1 − accuracy."""

@@ -177,8 +177,8 @@ def unstack(stacked: Weights) -> list[dict[str, Tensor]]:
     return [pick(stacked, index) for index in range(count(stacked))]
 
 
-def pick(stacked: Weights, index: int) -> dict[str, Tensor]:
-    """One solution of a stacked mapping, as a view."""
+def pick(stacked: Weights, index: int | slice) -> dict[str, Tensor]:
+    """One solution of a stacked mapping, or some of them stacked, as views."""
     return {name: tensor[index] for name, tensor in stacked.items()}
 
 

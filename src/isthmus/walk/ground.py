@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.objective import Objective
+from isthmus.core.portions import Portions
 from isthmus.core.score import Scores
 from isthmus.core.weights import Weights, check_finite, pick, stack
 from isthmus.walk.walk import Refresh
@@ -30,11 +31,13 @@ class Ground:
         objective: what scores a place.
         start: the weights of the origin, buffers included.
         refresh: applied to each walker's weights before they are scored.
+        portions: how many walkers fit into the device's memory together.
     """
 
     objective: Objective
     start: Weights
     refresh: Refresh | None = None
+    portions: Portions = dataclasses.field(default_factory=Portions, repr=False)
 
     def __post_init__(self) -> None:
         network = self.objective.network
@@ -90,7 +93,10 @@ class Ground:
         stacked = self.weights(places)
         if self.refresh is not None:
             stacked = stack([self.refresh(pick(stacked, index)) for index in range(len(places))])
-        return self.objective.many(stacked, together=together)
+        if not together:
+            return self.objective.many(stacked, together=False)
+        score = functools.partial(self.objective.many, together=True)
+        return Scores.joined(self.portions(len(places), lambda part: score(pick(stacked, part))))
 
     def gradients(
         self, places: Float[Tensor, "walkers entries"], *, together: bool
@@ -101,10 +107,14 @@ class Ground:
             stacked = stack([self.refresh(pick(stacked, index)) for index in range(len(places))])
         rows = torch.empty_like(places)
         if together:
-            scores, gradients = self.objective.gradients(stacked, together=True)
-            for name, first, last in self.spans:
-                rows[:, first:last] = gradients[name].flatten(1)
-            return scores, rows
+
+            def climb(part: slice) -> Scores:
+                scores, gradients = self.objective.gradients(pick(stacked, part), together=True)
+                for name, first, last in self.spans:
+                    rows[part, first:last] = gradients[name].flatten(1)
+                return scores
+
+            return Scores.joined(self.portions(len(places), climb)), rows
         # One after the other straight into the rows: a stack of gradients would be one more copy of all weights.
         one_by_one = []
         for index, row in enumerate(rows):
