@@ -112,3 +112,11 @@ def test_modules_are_discovered_in_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda module: isthmus.discover(module, torch.zeros(2, 1, 8, 8)), modules))
     assert [sizes(symmetry) for symmetry in found] == [[4]] * 8
+
+
+@pytest.mark.parametrize("kinds", [("permutation",), ("scale",)])
+def test_an_example_that_the_module_refuses_is_one_line(kinds):
+    network = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 2))
+    with pytest.raises(SymmetryError, match=r"must accept the example .* IndexError: index out of range") as caught:
+        isthmus.discover(network, torch.full((2, 3), 99), kinds=kinds)
+    assert "\n" not in str(caught.value)

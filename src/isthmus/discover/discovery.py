@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from isthmus.core.errors import SettingError, SymmetryError
 from isthmus.core.randomness import child
 from isthmus.core.symmetry import Kind, Proof, Role, Symmetry, UnitGroup
-from isthmus.discover.exporting import exported
+from isthmus.discover.exporting import accepting, exported
 from isthmus.discover.forest import grow
 from isthmus.discover.grouping import groups_of
 from isthmus.discover.interpreter import interpret, interpretable
@@ -85,7 +85,8 @@ def discover(
     generator = generator if generator is not None else child(0, "discover", "proof")
     if {"scale", "sign"} & set(kinds):
         others = solved(ledger.unmarked(), module).groups
-        made = _factors(symmetry, others, module, program, inputs, named, kinds, generator, tolerance)
+        with accepting(module, inputs, named):
+            made = _factors(symmetry, others, module, program, inputs, named, kinds, generator, tolerance)
         kept = symmetry.groups if "permutation" in kinds else ()
         symmetry = dataclasses.replace(symmetry, groups=(*kept, *made))
     elif "permutation" not in kinds:
@@ -95,7 +96,8 @@ def discover(
     if any(tensor.device.type == "meta" for tensor in module.state_dict().values()):
         proof = _proof_by_narrow(module, narrow, symmetry, inputs, named, rules, generator, tolerance)
     else:
-        proof = proof_of(symmetry, module, program, inputs, named, generator=generator, tolerance=tolerance)
+        with accepting(module, inputs, named):
+            proof = proof_of(symmetry, module, program, inputs, named, generator=generator, tolerance=tolerance)
     return dataclasses.replace(symmetry, proof=proof)
 
 

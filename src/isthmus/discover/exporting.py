@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from isthmus.core.errors import SymmetryError
+from isthmus.core.errors import IsthmusError, SymmetryError, first_line
 
 _TRACING = threading.RLock()  # torch traces one module at a time: what it watches is global to the process
 
@@ -51,6 +51,31 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         for part, mode in modes.items():
             part.training = mode
+
+
+@contextlib.contextmanager
+def accepting(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> Iterator[None]:
+    """Where a computation fails because the module refuses its own example (export sees no values), that is said.
+
+    Raises:
+        SymmetryError: the module does not take the example; anything else is raised as it is.
+    """
+    try:
+        yield
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as failed:
+        if isinstance(failed, IsthmusError | torch.cuda.OutOfMemoryError):
+            raise
+        try:
+            with evaluating(module), torch.no_grad():
+                module(*example, **keywords)
+        except Exception as problem:
+            place = _own_place(problem)
+            raise SymmetryError(
+                f"{type(module).__name__} must accept the example that it is discovered with, but"
+                f"{f' at {place}' if place else ''}: {type(problem).__name__}: {first_line(problem, 200)}; give inputs"
+                " with values that it can take"
+            ) from problem
+        raise
 
 
 @contextlib.contextmanager
