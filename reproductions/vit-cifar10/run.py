@@ -18,9 +18,7 @@ from isthmus.zoo.data import Data
 
 def main() -> None:
     """Train, match, measure."""
-    asked = heads.options(
-        arguments(__doc__, "vit-cifar10"), epochs=20, batch=128, rate=1e-3, measured=1000, watched=60
-    )
+    asked = heads.options(arguments(__doc__, "vit-cifar10"), epochs=20, batch=128, rate=1e-3, measured=1000, watched=60)
 
     def recipe(data: Data, width: int) -> Recipe:
         return Recipe(
