@@ -14,6 +14,7 @@ from isthmus.connect.paths import Line, Path
 from isthmus.connect.treatment import Treatment
 from isthmus.core import weights as algebra
 from isthmus.core.objective import Objective
+from isthmus.core.portions import Portions
 from isthmus.core.progress import Progress
 from isthmus.core.score import Score
 from isthmus.core.status import Status
@@ -36,21 +37,19 @@ class Curve:
     def add(self, positions: Sequence[float]) -> None:
         """Score further positions: one by one on a CPU, many at once on a GPU, the ends always by themselves."""
         missing = [t for t in positions if t not in self.scores]
+        wanted = len(self.scores) + len(missing)
+        # Many at once may round otherwise; an end shall have the very value that the objective gives it alone.
+        inner = [t for t in missing if t not in (0.0, 1.0)]
         device = next(iter(self.path(0.0).values())).device
-        together = self.together or (1 if device.type == "cpu" else len(missing))
-        while missing:
-            # Many at once may round otherwise; an end shall have the very value that the objective gives it alone.
-            chunk = missing[:1] if missing[0] in (0.0, 1.0) else [t for t in missing[:together] if t != 1.0]
-            try:
-                scores = self._score(chunk)
-            except torch.cuda.OutOfMemoryError:
-                if len(chunk) == 1:
-                    raise
-                together = max(1, len(chunk) // 2)
-                continue
-            self.scores.update(zip(chunk, scores, strict=True))
-            missing = missing[len(chunk) :]
-            self.progress(len(self.scores), len(self.scores) + len(missing), "path")
+        portions = Portions(self.together or (1 if device.type == "cpu" else None))
+
+        def score(some: Sequence[float]) -> None:
+            self.scores.update(zip(some, self._score(some), strict=True))
+            self.progress(len(self.scores), wanted, "path")
+
+        for end in (t for t in missing if t in (0.0, 1.0)):
+            score([end])
+        portions(len(inner), lambda part: score(inner[part]))
 
     def refine(self, bound: float, most: int) -> Status:
         """Halve every interval that may hide a barrier higher by more than the bound."""
