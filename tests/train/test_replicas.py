@@ -274,6 +274,20 @@ def test_a_network_that_returns_too_few_scores_is_one_line(loss):
         train(dataclasses.replace(BASE, loss=loss), data=data, module=single)
 
 
+@pytest.mark.parametrize("engine", ["sequential", "vectorised"])
+def test_a_regression_may_name_its_one_target_without_an_axis(engine):
+    data = images()
+    inputs, held = data.train_inputs.flatten(1), data.test_inputs.flatten(1)
+    numbers = _Loose(inputs, inputs[:, 0], held, held[:, 0], 3)
+    with_axis = dataclasses.replace(numbers, train_targets=inputs[:, :1], test_targets=held[:, :1])
+    recipe = dataclasses.replace(BASE, loss="squared_error", augmentation=())
+    module = nn.Linear(inputs.shape[1], 1)
+    (bare,) = train(recipe, data=numbers, module=module, engine=engine, scores="never")
+    (full,) = train(recipe, data=with_axis, module=module, engine=engine, scores="never")
+    assert not torch.equal(bare.weights["weight"], module.weight)
+    assert torch.equal(bare.weights["weight"], full.weights["weight"])
+
+
 class _Named(nn.Module):
     def __init__(self, inputs: int) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from isthmus.core.errors import DataError
-from isthmus.core.objective import check_labels
+from isthmus.core.losses import check_labels
 from isthmus.core.randomness import child_seed
 from isthmus.train.recipe import Recipe
 from isthmus.train.streams import draw, orders

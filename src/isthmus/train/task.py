@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.core.errors import SettingError
-from isthmus.core.losses import answers
+from isthmus.core.losses import answers, squared_error
 from isthmus.core.network import Network
 from isthmus.core.weights import check_alike
 from isthmus.train import optimisers
@@ -122,13 +122,10 @@ class Task:
             return functional.cross_entropy(
                 outputs, targets, reduction=reduction, label_smoothing=self.recipe.label_smoothing
             )
-        wanted = targets
         if not targets.is_floating_point():  # one-hot, written so that a trace need not look at the labels
-            wanted = (targets[..., None] == torch.arange(self.classes, device=targets.device)).to(outputs.dtype)
-        elif outputs.dim() == targets.dim() + 1 and outputs.shape[-1] == 1:
-            outputs = outputs.squeeze(-1)
-        self._check(outputs, enough=outputs.shape == wanted.shape)  # else they would be broadcast
-        squares = (outputs - wanted).square().flatten(1).mean(1)
+            targets = (targets[..., None] == torch.arange(self.classes, device=targets.device)).to(outputs.dtype)
+            self._check(outputs, enough=outputs.shape == targets.shape)
+        squares = squared_error(outputs, targets)
         return squares.mean() if reduction == "mean" else squares
 
     def _check(self, outputs: Tensor, *, enough: bool) -> None:
