@@ -135,6 +135,9 @@ def test_aligning_first_brings_a_permuted_copy_back(shell, checkpoints):
         (("a", "nowhere", "-o", "out"), "there is nothing at"),
         (("a", "b", "-o", "out", "--weight", "1"), "--weight must be given once for each of 2"),
         (("-c", "nowhere.yml", "-o", "out"), "needs a readable configuration"),
+        (("-c", "m.yml", "-o", "out", "--align", "weights"), "says how to merge, so --align must be left out"),
+        (("-c", "m.yml", "-o", "out", "--density", "0.5"), "says how to merge, so --density must be left out"),
+        (("a", "b", "-o", "out", "--base", "a", "--align", "weights"), "give --model and --data"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_two(shell, checkpoints, arguments, message, monkeypatch):

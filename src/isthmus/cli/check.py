@@ -127,13 +127,9 @@ def check(
         from isthmus.report.check import junit as as_junit
 
         write_text(junit, as_junit(values, words_for(language)))
-    if report:
-        from isthmus.report.assemble import page_of_results
-        from isthmus.report.page import write_page
-
-        write_page(page_of_results([("check", values)], language=language), report, language=language)
-        console.note(f"{report} has the figures")
-    console.deliver(values, output=output, report=None, json=json, show=lambda v: _show(v, language))
+    console.deliver(
+        values, output=output, report=report, json=json, show=lambda v: _show(v, language), language=language
+    )
     return 0 if values["compatible"] else 1
 
 

@@ -68,6 +68,7 @@ def deliver(
     report: str | None,
     json: bool,
     show: Callable[[dict[str, Any]], None],
+    language: str = "en",
 ) -> None:
     """Hand over a result: into files where asked, then as JSON or for people."""
     from isthmus.core.files import write_text
@@ -76,15 +77,20 @@ def deliver(
     if output:
         write_text(output, to_json(values))
     if report:
-        from isthmus.report.assemble import page_of_results
-        from isthmus.report.page import write_page
-
-        write_page(page_of_results([(values["kind"], values)]), report)
-        note(f"{report} has the figures")
+        draw([(values["kind"], values)], report, language=language)
     if json:
         emit_json(values)
     else:
         show(values)
+
+
+def draw(results: Sequence[tuple[str, dict[str, Any]]], path: str, *, language: str = "en") -> None:
+    """A page with the figures of results, each under its name."""
+    from isthmus.report.assemble import page_of_results
+    from isthmus.report.page import write_page
+
+    write_page(page_of_results(results, language=language), path, language=language)
+    note(f"{path} has the figures")
 
 
 def emit_json(value: Any) -> None:

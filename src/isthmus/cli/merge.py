@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from isthmus.cli import console, inputs, options
-
-if TYPE_CHECKING:
-    from isthmus.cli.inputs import Case
+from isthmus.cli.merge_request import Request
 
 
 def merge(
-    models: Annotated[list[str] | None, typer.Argument(help="Checkpoints: files or Hugging Face folders.")] = None,
+    checkpoints: options.MaybeCheckpoints = None,
     config: Annotated[str | None, typer.Option("--config", "-c", help="A merge in mergekit's YAML format.")] = None,
     method: Annotated[
         str, typer.Option("--method", "-m", help="linear, slerp, ties, dare_ties, …, greedy_soup, fisher, regmean, …")
@@ -59,7 +57,7 @@ def merge(
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
     seed: options.Seed = 0,
-    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, or auto.")] = "cpu",
+    device: options.Device = "auto",
     threads: Annotated[int | None, typer.Option(help="Tensors worked on at once; one a processor by default.")] = None,
     unsafe_pickle: options.UnsafePickle = False,
     report: Annotated[
@@ -77,102 +75,78 @@ def merge(
 
     if output is None:
         raise SettingError("a merge needs a place to write to: give --output")
-    if (config is None) == (not models):
+    if (config is None) == (not checkpoints):
         raise SettingError("a merge needs models or a configuration: give either paths or --config")
-    _check(
-        evaluate=evaluate, predict=predict, report=report, network=model is not None and data is not None,
-        base=base is not None or config is not None, keep=bool(keep),
+    settings = {"weight": weight, "density": density, "t": t, "scale": scale, "dtype": dtype}
+    request = Request(
+        inputs.expanded(checkpoints or []), Path(output), method, settings, align=align, base=base, model=model,
+        data=data, data_dir=data_dir, examples=examples, seed=seed, device=device, unsafe_pickle=unsafe_pickle,
     )  # fmt: skip
-    paths, chosen = (
-        inputs.expanded(models or []),
-        {"weight": weight, "density": density, "scale": scale, "dtype": dtype},
-    )
-    told: dict[str, Any] = {}
-
-    def case() -> Case:
-        return inputs.case(
-            paths, model=str(model), data=str(data), data_dir=data_dir, examples=examples, device=device,
-            unsafe_pickle=unsafe_pickle,
-        )  # fmt: skip
-
+    _check(request, config=config, keep=bool(keep), evaluate=evaluate, predict=predict, report=report is not None)
+    written = True
     if keep:
         from isthmus.cli.merge_keeping import keeping
 
-        _alone(config=config, method=None if method == "linear" else method, align=None if align == "none" else align,
-               **chosen)  # fmt: skip
-        told, written = keeping(
-            paths, Path(output), keep=keep, expert=expert or [], tries=tries, force=force, base=base, model=model,
-            data=data, data_dir=data_dir, seed=seed, device=device, unsafe_pickle=unsafe_pickle,
-        )  # fmt: skip
-        evaluate, predict = evaluate and written, predict and written
+        told, written = keeping(request, keep=keep, expert=expert or [], tries=tries, force=force)
+    elif expert or force:
+        raise SettingError("--expert and --force belong to --keep; name what must be kept")
     else:
-        from isthmus.cli.merge_files import recipe_of, stream, streams
-        from isthmus.cli.merge_memory import NEED_DATA, in_memory
-
-        if expert or force:
-            raise SettingError("--expert and --force belong to --keep; name what must be kept")
-        written = True
-        if config is not None or streams(paths, method, align):
-            recipe = recipe_of(
-                config, paths, method, base, {"weight": weight, "density": density, "t": t, "lambda": scale}, dtype
-            )
-            base = base or recipe.base_model
-            _check(predict=predict, base=base is not None)
-            told = stream(recipe, Path(output), seed=seed, threads=threads)
-            paths = paths or recipe.solutions
-        else:
-            needed = method in NEED_DATA or align != "none"
-            if needed and (model is None or data is None):
-                raise SettingError(f"{method} with align={align} needs a network and data: give --model and --data")
-            told = in_memory(
-                paths, method, Path(output), {**chosen, "t": t, "base": base, "seed": seed}, align=align,
-                case=case() if needed or evaluate else None, evaluate=evaluate, unsafe_pickle=unsafe_pickle,
-            )  # fmt: skip
-            evaluate = False
-    if evaluate or predict:
+        request, told = _merged(request, config, threads=threads, predict=predict)
+    if written and (evaluate or predict):
         from isthmus.cli.merge_measures import measured
 
-        told |= measured(
-            paths, Path(output), base=base, case=case() if model and data else None, evaluate=evaluate,
-            predict=predict, held_out=method == "greedy_soup",
-        )  # fmt: skip
+        told |= measured(request, evaluate=evaluate, predict=predict)
     _deliver(told, output, written=written, report=report, json=json)
     return 0 if not keep or told["kept"].met else 1
 
 
-def _check(
-    *, evaluate: bool = False, predict: bool = False, report: str | None = None, network: bool = True,
-    base: bool = True, keep: bool = False,
-) -> None:  # fmt: skip
+def _merged(
+    request: Request, config: str | None, *, threads: int | None, predict: bool
+) -> tuple[Request, dict[str, Any]]:
+    """From disk to disk where the method allows it, else in memory; the request names what was merged."""
+    from isthmus.cli.merge_files import configuration_of, stream, streams
+    from isthmus.core.errors import SettingError
+    from isthmus.merge.configuration import Configuration
+
+    if config is None and not streams(request.checked()):
+        from isthmus.cli.merge_memory import in_memory
+
+        return request, in_memory(request)
+    recipe = configuration_of(request) if config is None else Configuration.read(config)
+    request = request.told_by(recipe)
+    if predict and request.base is None:
+        raise SettingError(_NO_BASE)
+    return request, stream(recipe, request.output, seed=request.seed, threads=threads)
+
+
+def _check(request: Request, *, config: str | None, keep: bool, evaluate: bool, predict: bool, report: bool) -> None:
     """Refuse before the work what could only fail after it."""
     from isthmus.core.errors import SettingError
 
-    if evaluate and not network:
+    if evaluate and not request.measurable:
         raise SettingError("--evaluate measures a network on data: give --model and --data")
     if report and not (evaluate or keep or predict):
         raise SettingError("a report shows what was measured: add --evaluate, --keep or --predict")
-    if predict and not base:
-        raise SettingError("--predict asks what is lost of what the models learned: give the --base they started from")
+    if predict and request.base is None and config is None:
+        raise SettingError(_NO_BASE)
+    named = [f"--{name}" for name, value in request.chosen().items() if value is not None]
+    if keep and config is not None:
+        named.insert(0, "--config")
+    if keep and named:
+        raise SettingError(f"--keep searches among methods and their settings, so {named[0]} must be left out")
+    if config is not None and named:
+        raise SettingError(f"a configuration says how to merge, so {named[0]} must be left out")
 
 
-def _alone(**given: Any) -> None:
-    """A search chooses what these options would say."""
-    from isthmus.core.errors import SettingError
-
-    if named := [name for name, value in given.items() if value is not None]:
-        raise SettingError(f"--keep searches among methods and their settings, so --{named[0]} must be left out")
+_NO_BASE = "--predict asks what is lost of what the models learned: give the --base they started from"
 
 
 def _deliver(told: dict[str, Any], output: str, *, written: bool, report: str | None, json: bool) -> None:
     from isthmus.cli.merge_measures import show_prediction
 
     if report:
-        from isthmus.report.assemble import page_of_results
-        from isthmus.report.page import write_page
-
         drawn = [told[name].to_dict() for name in ("kept", "verdict", "prediction") if name in told]
-        write_page(page_of_results([(output, values) for values in drawn]), report)
-        console.note(f"{report} has the figures")
+        console.draw([(output, values) for values in drawn], report)
     if json:
         console.emit_json(told)
         return

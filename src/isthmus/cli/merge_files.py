@@ -11,36 +11,29 @@ from isthmus.core.history import Descent, stamped, write_beside
 from isthmus.merge.parents import TORCH_FILES, content_of_file, parents_of
 
 if TYPE_CHECKING:
+    from isthmus.cli.merge_request import Request
     from isthmus.merge.configuration import Configuration
 
 
-def streams(paths: list[str], method: str, align: str) -> bool:
+def streams(request: Request) -> bool:
     """Whether a merge goes from disk to disk."""
-    from isthmus.cli.merge_memory import IN_MEMORY
-    from isthmus.core.errors import SettingError
     from isthmus.merge.configuration import METHODS
 
-    if align not in ("none", "weights", "activations"):
-        raise SettingError(f"align must be none, weights or activations, got {align}")
-    if method not in METHODS and method not in IN_MEMORY:
-        raise SettingError(f"method must be one of {', '.join([*METHODS, *IN_MEMORY])}, got {method}")
-    return method in METHODS and align == "none" and not any(Path(path).suffix in TORCH_FILES for path in paths)
+    on_disk = not any(Path(path).suffix in TORCH_FILES for path in request.paths)
+    return request.method in METHODS and request.align == "none" and on_disk
 
 
-def recipe_of(
-    config: str | None, paths: list[str], method: str, base: str | None, parameters: dict[str, Any], dtype: str | None
-) -> Configuration:
-    """The configuration file, or the options said as one."""
+def configuration_of(request: Request) -> Configuration:
+    """The options said as a configuration."""
     from isthmus.core.errors import SettingError
     from isthmus.merge.configuration import METHODS, Configuration
 
-    if config is not None:
-        return Configuration.read(config)
-    weights = parameters.pop("weight") or [1.0] * len(paths)
+    paths, base, given = request.paths, request.base, request.settings
+    weights = given["weight"] or [1.0] * len(paths)
     if len(weights) != len(paths):
         raise SettingError(f"--weight must be given once for each of {len(paths)} models, got {len(weights)}")
-    own, common, _ = METHODS[method]
-    if method == "slerp":
+    own, common, _ = METHODS[request.method]
+    if request.method == "slerp":
         if len(paths) + (base is not None) != 2:
             raise SettingError(f"slerp merges exactly two models, got {len(paths) + (base is not None)}")
         base, paths = base or paths[0], paths if base else paths[1:]
@@ -48,8 +41,9 @@ def recipe_of(
         {"model": path, "parameters": {"weight": share} if "weight" in own else {}}
         for path, share in zip(paths, weights, strict=False)
     ]
+    parameters = {"density": given["density"], "t": given["t"], "lambda": given["scale"]}
     shared = {name: value for name, value in parameters.items() if value is not None and name in own | common}
-    content = {"merge_method": method, "models": listed, "parameters": shared, "out_dtype": dtype}
+    content = {"merge_method": request.method, "models": listed, "parameters": shared, "out_dtype": given["dtype"]}
     return Configuration.of({**content, "base_model": base}, what="the options")
 
 

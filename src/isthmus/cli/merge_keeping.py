@@ -11,26 +11,16 @@ from isthmus.cli import console, inputs
 if TYPE_CHECKING:
     import torch
 
+    from isthmus.cli.merge_request import Request
+    from isthmus.core.network import Network
     from isthmus.core.weights import Weights
     from isthmus.studies.continual.halves import Wish
+    from isthmus.studies.continual.protection import Protected
     from isthmus.zoo.data import Data
 
 
 def keeping(
-    paths: list[str],
-    output: Path,
-    *,
-    keep: list[str],
-    expert: list[str],
-    tries: int,
-    force: bool,
-    base: str | None,
-    model: str | None,
-    data: str | None,
-    data_dir: str | None,
-    seed: int,
-    device: str,
-    unsafe_pickle: bool,
+    request: Request, *, keep: list[str], expert: list[str], tries: int, force: bool
 ) -> tuple[dict[str, Any], bool]:
     """Search for a merge that keeps what must be kept; whether it was written comes with what is told.
 
@@ -38,41 +28,50 @@ def keeping(
         IsthmusError: the first thing that is wrong, before the work.
     """
     from isthmus.cli.merge_memory import target_of
-    from isthmus.core.checkpoint import load
     from isthmus.core.errors import SettingError
-    from isthmus.core.network import Network
-    from isthmus.core.weights import to
     from isthmus.studies.continual.protection import protect
 
-    if model is None:
+    paths = request.paths
+    if request.model is None:
         raise SettingError("--keep measures merges on examples, so it needs the network: give --model")
     if len(paths) < 2:
         raise SettingError(f"--keep merges at least 2 models, got {len(paths)}")
     if tries < len(paths) + 1:
         raise SettingError(f"tries must be at least {len(paths) + 1}, one for each model and a merge, got {tries}")
-    target = target_of(output)
-    names = inputs.shortened(paths)
-    wishes = wishes_of(keep, expert, names, data_dir)
-    raw = [load(path, unsafe_pickle=unsafe_pickle) for path in paths]
-    found = inputs.found_data(data, data_dir) if data else None
-    where = inputs.found_device(device)
-    network = Network.of(_module(model, found, wishes[0], raw[0]).to(where))
-    paired = zip(names, inputs.found_solutions(paths, network, unsafe_pickle=unsafe_pickle), strict=True)
-    solutions = {name: to(weights, device=where) for name, weights in paired}
-    origin = None
-    if base is not None:
-        origin = to(inputs.found_solutions([base], network, unsafe_pickle=unsafe_pickle)[0], device=where)
-    wishes = [dataclasses.replace(wish, examples=wish.examples.suited(network).to(where)) for wish in wishes]
+    target = target_of(request.output)
+    wishes = wishes_of(keep, expert, inputs.shortened(paths), request.data_dir)
+    network, solutions, origin = _loaded(request, wishes[0])
+    place = next(iter(network.weights.values())).device
+    wishes = [dataclasses.replace(wish, examples=wish.examples.suited(network).to(place)) for wish in wishes]
     with console.progress("merge") as told:
         kept, weights = protect(
-            network, solutions, wishes, base=origin, base_name=Path(base).name if base else "", tries=tries, seed=seed,
-            progress=told,
+            network, solutions, wishes, base=origin, base_name=Path(request.base).name if request.base else "",
+            tries=tries, seed=request.seed, progress=told,
         )  # fmt: skip
     written = kept.met or force
     if written:
-        _write(weights, target, kept, paths, base, unsafe_pickle=unsafe_pickle)
+        _write(weights, target, kept, request)
     where_to = str(target) if written else None
     return {"merge": {"output": where_to, "method": kept.best.family, "models": paths}, "kept": kept}, written
+
+
+def _loaded(request: Request, wish: Wish) -> tuple[Network, dict[str, Weights], Weights | None]:
+    """The network, what is merged by its names, and the base; all on one device."""
+    from isthmus.core.checkpoint import load
+    from isthmus.core.network import Network
+    from isthmus.core.weights import to
+
+    found = inputs.found_data(request.data, request.data_dir) if request.data else None
+    where = inputs.found_device(request.device)
+    first = load(request.paths[0], unsafe_pickle=request.unsafe_pickle)
+    network = Network.of(_module(str(request.model), found, wish, first).to(where))
+
+    def read(paths: list[str]) -> list[Weights]:
+        solutions = inputs.found_solutions(paths, network, unsafe_pickle=request.unsafe_pickle)
+        return [to(weights, device=where) for weights in solutions]
+
+    solutions = dict(zip(inputs.shortened(request.paths), read(request.paths), strict=True))
+    return network, solutions, read([request.base])[0] if request.base else None
 
 
 def wishes_of(keep: list[str], expert: list[str], names: tuple[str, ...], data_dir: str | None) -> list[Wish]:
@@ -144,7 +143,7 @@ def _module(model: str, data: Data | None, wish: Wish, weights: Weights) -> torc
     return resolve(model, inputs=tuple(wish.examples.inputs.shape[1:]), classes=len(head[-1]))
 
 
-def _write(weights: Any, target: Path, kept: Any, paths: list[str], base: str | None, *, unsafe_pickle: bool) -> None:
+def _write(weights: Weights, target: Path, kept: Protected, request: Request) -> None:
     from isthmus.core.history import Descent, save_with_descent
     from isthmus.merge.parents import parents_of
 
@@ -152,7 +151,7 @@ def _write(weights: Any, target: Path, kept: Any, paths: list[str], base: str | 
     save_with_descent(
         weights, target,
         Descent(
-            "isthmus merge", parents_of(paths, base, unsafe_pickle=unsafe_pickle),
+            "isthmus merge", parents_of(request.paths, request.base, unsafe_pickle=request.unsafe_pickle),
             {"method": kept.best.family, "settings": kept.best.settings, "keep": floors, "merges": kept.merges,
              "seed": kept.seed},
             capabilities={one.name: one.verification.merged for one in kept.kept},

@@ -11,11 +11,13 @@ from isthmus.cli.merge_memory import half_of
 from isthmus.merge.parents import TORCH_FILES
 
 if TYPE_CHECKING:
-    from isthmus.cli.inputs import Case
+    from isthmus.cli.merge_request import Request
     from isthmus.core.history import Descent
+    from isthmus.merge.evaluate import Appraisal
+    from isthmus.merge.prediction import Prediction
 
 
-def _prediction(paths: list[str], base: str | None, output: Path, case: Case | None) -> Any:
+def _prediction(request: Request) -> Prediction:
     """What each model is expected to lose: from files tensor by tensor, or with the network on unlabelled inputs."""
     from isthmus.core.checkpoint import load
     from isthmus.core.lazy import LazyCheckpoint
@@ -25,12 +27,13 @@ def _prediction(paths: list[str], base: str | None, output: Path, case: Case | N
     def read(path: str | Path) -> Any:
         return load(path) if Path(path).suffix in TORCH_FILES else LazyCheckpoint(path)
 
-    names = inputs.shortened(paths)
-    if case is None:
-        return predict(dict(zip(names, map(read, paths), strict=True)), read(output), base=read(str(base)))
-    origin, merged = (weights_of(path, case.network.weights) for path in (str(base), output))
+    if not request.measurable:
+        solutions = dict(zip(inputs.shortened(request.paths), map(read, request.paths), strict=True))
+        return predict(solutions, read(request.output), base=read(str(request.base)))
+    case = request.case
+    origin, merged = (weights_of(path, case.network.weights) for path in (str(request.base), request.output))
     return predict(
-        dict(zip(names, case.solutions, strict=True)), merged, base=origin, network=case.network,
+        dict(zip(case.names, case.solutions, strict=True)), merged, base=origin, network=case.network,
         inputs=case.data.train_inputs[:256],
     )  # fmt: skip
 
@@ -45,38 +48,37 @@ def show_prediction(values: dict[str, Any]) -> None:
     console.table(["Model", *shown], rows, title=f"Expected to lose most of what it learned, by {values['by']}")
 
 
-def measured(
-    paths: list[str], output: Path, *, base: str | None, case: Case | None, evaluate: bool, predict: bool,
-    held_out: bool,
-) -> dict[str, Any]:  # fmt: skip
+def measured(request: Request, *, evaluate: bool, predict: bool) -> dict[str, Any]:
     """What was asked for of a merge that lies on disk; the record beside it is completed."""
     from isthmus.core.history import beside, read_descent, write_beside
-    from isthmus.zoo.models import weights_of
 
     told: dict[str, Any] = {}
     if predict:
-        told["prediction"] = _prediction(paths, base, output, case)
-    if evaluate and case is not None:
-        merged = weights_of(output, case.network.weights)
-        told["verdict"] = appraised(case, merged, held_out=held_out)
-        told["verdict"].save(output)
-        record = read_descent(beside(output).read_text(encoding="utf-8")) if beside(output).is_file() else None
-        if record is not None:
-            write_beside(output, with_verdict(record, told["verdict"], case.data.name))
+        told["prediction"] = _prediction(request)
+    if evaluate:
+        told["verdict"] = verdict = _appraised(request)
+        verdict.save(request.output)
+        record = beside(request.output)
+        descent = read_descent(record.read_text(encoding="utf-8")) if record.is_file() else None
+        if descent is not None:
+            write_beside(request.output, _with_verdict(descent, verdict, request.case.data.name))
     return told
 
 
-def appraised(case: Case, merged: Any, *, held_out: bool) -> Any:
-    """Ends, merge and ensemble on the case's data."""
+def _appraised(request: Request) -> Appraisal:
+    """Ends, merge and ensemble; on examples that a greedy soup was not chosen by."""
     from isthmus.core.weights import to
     from isthmus.merge.evaluate import appraise
+    from isthmus.zoo.models import weights_of
 
+    case = request.case
     place = next(iter(case.network.weights.values())).device
-    objective = half_of(case.objective, first=False) if held_out else case.objective
-    return appraise(to(merged, device=place), dict(zip(case.names, case.solutions, strict=True)), objective)
+    objective = half_of(case.objective, first=False) if request.method == "greedy_soup" else case.objective
+    merged = to(weights_of(request.output, case.network.weights), device=place)
+    return appraise(merged, dict(zip(case.names, case.solutions, strict=True)), objective)
 
 
-def with_verdict(descent: Descent, verdict: Any, data: str) -> Descent:
+def _with_verdict(descent: Descent, verdict: Appraisal, data: str) -> Descent:
     """A record with what the merge was measured to do."""
     score = verdict.merged
     known = {data: 1 - score.metrics["error"]} if "error" in score.metrics else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json as text
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from isthmus.merge.parents import TORCH_FILES, parents_of
 
 if TYPE_CHECKING:
     from isthmus.cli.inputs import Case
+    from isthmus.cli.merge_request import Request
+    from isthmus.core.weights import Weights
+    from isthmus.merge.findings import Findings
 
 # What streams is listed in isthmus.merge.configuration.METHODS; these need all solutions in memory, some also data.
 IN_MEMORY = (
@@ -20,73 +24,78 @@ IN_MEMORY = (
 NEED_DATA = ("greedy_soup", "fisher", "regmean", "adamerging")
 
 
-def in_memory(
-    paths: list[str],
-    method: str,
-    output: Path,
-    settings: dict[str, Any],
-    *,
-    align: str,
-    case: Case | None,
-    evaluate: bool = False,
-    unsafe_pickle: bool,
-) -> dict[str, Any]:
-    """Load, examine, align if asked, merge, measure if asked, and write."""
-    import warnings
-
-    from isthmus.core.checkpoint import load
+def in_memory(request: Request) -> dict[str, Any]:
+    """Load, examine, align if asked, merge, and write."""
     from isthmus.core.errors import SettingError
-    from isthmus.core.fitting import fit
     from isthmus.core.history import Descent, save_with_descent
     from isthmus.merge.aligned import Aligned
+
+    target = target_of(request.output)
+    case = request.case if request.needs_data else None
+    solutions, base = _loaded(request, case)
+    merger = _merger(request.method, {**request.settings, "seed": request.seed}, case)
+    aligner = aligner_of(request.align, case, request.seed) if case is not None and request.align != "none" else None
+    findings = _examined(solutions, base, aligner)
+    if request.method in _TASKS and base is None:
+        raise SettingError(f"{request.method} merges changes of a common start: give --base")
+    if request.method in _TASKS or (request.method == "protect" and base is not None):
+        merged = _heard(lambda: merger(solutions, base=base))
+    else:
+        merged = _heard(lambda: (Aligned(merger, aligner) if aligner else merger)(solutions))
+    given = {name: value for name, value in request.settings.items() if value is not None}
+    descent = Descent(
+        "isthmus merge", parents_of(request.paths, request.base, unsafe_pickle=request.unsafe_pickle),
+        {"method": request.method, "align": request.align, **given, "seed": request.seed},
+        case.data.fingerprint if case else None,
+    )  # fmt: skip
+    metadata = {"made_by": "isthmus merge", "method": request.method, "models": json.dumps(request.paths)}
+    save_with_descent(_in_precision(merged, request.settings["dtype"]), target, descent, metadata=metadata)
+    said = {"output": str(target), "method": request.method, "models": request.paths}
+    return {"merge": said, "findings": findings}
+
+
+def _loaded(request: Request, case: Case | None) -> tuple[Sequence[Weights], Weights | None]:
+    """What is merged, and the base, all under the same names and in one place."""
+    from isthmus.core.checkpoint import load
+    from isthmus.core.fitting import fit
+    from isthmus.core.weights import to
+
+    def read(path: str) -> dict[str, Any]:
+        return load(path, unsafe_pickle=request.unsafe_pickle)
+
+    solutions = case.solutions if case else _alike([read(path) for path in request.paths], request.paths)
+    if request.base is None:
+        return solutions, None
+    place = next(iter(solutions[0].values())).device
+    return solutions, to(fit(read(request.base), solutions[0], what=request.base), device=place)
+
+
+def _examined(solutions: Sequence[Weights], base: Weights | None, aligner: Any) -> Findings | None:
+    """What speaks against the merge, told before it is made."""
     from isthmus.merge.finding import Severity
     from isthmus.merge.findings import examine
-    from isthmus.merge.merger import BatchStatisticsWarning
 
-    target = target_of(output)
-    solutions: Any = case.solutions if case else _alike([load(p, unsafe_pickle=unsafe_pickle) for p in paths], paths)
-    base = None
-    if settings["base"]:
-        base = fit(load(settings["base"], unsafe_pickle=unsafe_pickle), solutions[0], what=str(settings["base"]))
-    merger = _merger(method, settings, case)
-    if base is not None and align != "none":
-        raise SettingError(
-            "an aligned model no longer has the base that it started from; give either --base or --align"
-        )
-    aligner = aligner_of(align, case, settings["seed"]) if align != "none" and case is not None else None
     findings = examine(solutions, base, aligner=aligner) if len(solutions) > 1 else None
     for finding in findings.findings if findings is not None else ():
         if finding.what == "permuted" and aligner is not None:
             console.note(f"{finding.sentence}; they are aligned first, as you asked")
         elif finding.severity is not Severity.NOTE and finding.what != "batch statistics":
             console.note(str(finding))
+    return findings
+
+
+def _heard(merge: Callable[[], Weights]) -> Weights:
+    """The merge, whose warnings about statistics are told as notes."""
+    import warnings
+
+    from isthmus.merge.merger import BatchStatisticsWarning
+
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", BatchStatisticsWarning)
-        if method in _TASKS or (method == "protect" and base is not None):
-            if base is None:
-                raise SettingError(f"{method} merges changes of a common start: give --base")
-            merged = merger(solutions, base=base)
-        else:
-            merged = Aligned(merger, aligner)(solutions) if aligner else merger(solutions)
+        merged = merge()
     for message in dict.fromkeys(str(warning.message) for warning in heard):
         console.note(f"warning: {message}")
-    merged = _in_precision(merged, settings["dtype"])
-    told: dict[str, Any] = {"merge": {"output": str(target), "method": method, "models": paths}, "findings": findings}
-    descent = Descent(
-        "isthmus merge", parents_of(paths, settings["base"], unsafe_pickle=unsafe_pickle),
-        {"method": method, "align": align, **{n: v for n, v in settings.items() if v is not None and n != "base"}},
-        case.data.fingerprint if case else None,
-    )  # fmt: skip
-    if evaluate and case is not None:
-        from isthmus.cli.merge_measures import appraised, with_verdict
-
-        told["verdict"] = appraised(case, merged, held_out=method == "greedy_soup")
-        descent = with_verdict(descent, told["verdict"], case.data.name)
-    metadata = {"made_by": "isthmus merge", "method": method, "models": text.dumps(paths)}
-    save_with_descent(merged, target, descent, metadata=metadata)
-    if "verdict" in told:
-        told["verdict"].save(output)
-    return told
+    return merged
 
 
 def _alike(solutions: list[dict[str, Any]], paths: list[str]) -> list[dict[str, Any]]:
