@@ -142,7 +142,8 @@ def _sorted(symmetry: Symmetry, weights: Weights) -> dict[str, Tensor]:
     from isthmus.core.symmetry import Permutation
 
     indices: Mapping[str, Tensor] = {
-        group.name: _moment(weights, group.size, group.matched, 2).argsort() for group in symmetry.permutable
+        group.name: (_moment(weights, group.size, group.matched, 2) + _own_moment(weights, group)).argsort()
+        for group in symmetry.permutable
     }
     return Permutation(symmetry, indices).apply(weights)
 
@@ -171,6 +172,15 @@ def _moment(weights: Weights, size: int, sites: Sequence[Site], power: int) -> F
             part = part.index_select(axis, positions.to(part.device))
         lines = part.double().movedim(site.dim, 0).reshape(part.shape[site.dim], -1).pow(power).sum(dim=1).cpu()
         total += lines[site.index].sum(dim=1)
+    return total
+
+
+def _own_moment(weights: Weights, group: UnitGroup) -> Float[Tensor, " units"]:
+    """Sums of squares of the tensors that are each unit's own."""
+    total = torch.zeros(group.size, dtype=torch.float64)
+    for row in group.siblings:
+        if row.role == "match":
+            total += torch.stack([weights[name].detach().double().square().sum().cpu() for name in row.tensors])
     return total
 
 

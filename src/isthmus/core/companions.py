@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from isthmus.core.errors import SymmetryError, listed
-from isthmus.core.symmetry import Site, Symmetry
+from isthmus.core.symmetry import Siblings, Site, Symmetry, UnitGroup
 from isthmus.core.weights import Weights
 
 
@@ -56,8 +56,8 @@ def accompanied(symmetry: Symmetry, checkpoint: Weights, companions: Mapping[str
         companions: how each follows a tensor of the network; :func:`companions_in` finds the usual ones by their names.
 
     Raises:
-        SymmetryError: a companion follows no tensor of the network, has other sizes, or cannot follow because the
-            units lie in a slice along an axis that it does not have.
+        SymmetryError: a companion follows no tensor of the network, has other sizes, cannot follow because the units
+            lie in a slice along an axis that it does not have, or follows one of several siblings and not the others.
 
     Example:
         >>> import torch
@@ -88,7 +88,8 @@ def accompanied(symmetry: Symmetry, checkpoint: Weights, companions: Mapping[str
             if not (companions[name].magnitude and group.kind == "sign")
             if (made := _following(site, name, companions[name])) is not None
         ]
-        groups.append(dataclasses.replace(group, sites=(*group.sites, *further)))
+        rows = [made for row in group.siblings for made in _following_siblings(group, row, followers, companions)]
+        groups.append(dataclasses.replace(group, sites=(*group.sites, *further), siblings=(*group.siblings, *rows)))
     return dataclasses.replace(symmetry, groups=tuple(groups), tensors=tensors)
 
 
@@ -193,3 +194,32 @@ def _following(site: Site, name: str, one: Companion) -> Site | None:
         )
     within = tuple((place[axis], positions) for axis, positions in site.within)
     return Site(name, place[site.dim], site.index, "carry", within, site.power * one.power)
+
+
+def _following_siblings(
+    group: UnitGroup, row: Siblings, followers: Mapping[str, Sequence[str]], companions: Mapping[str, Companion]
+) -> list[Siblings]:
+    """The rows of companions that are exchanged with a row of siblings: each unit's, of one kind."""
+    columns = [{_place(name, tensor): name for name in followers.get(tensor, ())} for tensor in row.tensors]
+    for tensor, column in zip(row.tensors, columns, strict=True):
+        if missing := {place for other in columns for place in other} - set(column):
+            raise SymmetryError(
+                f"companions must follow every unit of {group.name} or none, but {tensor} has none like {missing.pop()}"
+            )
+    rows = []
+    for place in columns[0]:
+        names = tuple(column[place] for column in columns)
+        if len({companions[name] for name in names}) > len(names):
+            raise SymmetryError(f"companions of siblings must follow alike, but {listed(names)} do not")
+        rows.append(Siblings(names, "carry"))
+    return rows
+
+
+def _place(name: str, tensor: str) -> str:
+    """A companion's name without what says which sibling it follows: the followed tensor's own name, or its layer's."""
+    parts = tensor.split(".")
+    for length in range(len(parts), 0, -1):
+        stem = ".".join(parts[:length])
+        if re.search(rf"(^|\.){re.escape(stem)}($|\.)", name):
+            return re.sub(rf"(^|\.){re.escape(stem)}($|\.)", r"\1*\2", name, count=1)
+    return name

@@ -20,6 +20,9 @@ from isthmus.core.weights import Weights
 if TYPE_CHECKING:
     from isthmus.core.symmetry import Symmetry
 
+Gather = tuple[int, Tensor, tuple[tuple[int, Tensor], ...]]
+"""Positions along an axis, inside a slice of other axes: (axis, positions, within)."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Permutation:
@@ -63,18 +66,28 @@ class Permutation:
             self.symmetry.check(weights)
         result = dict(weights)
         for name in self._steps:
-            result[name] = self.moved(name, result[name], stacked=stacked)
+            result[name] = self.moved(name, weights[self.source(name)], stacked=stacked)
         return result
 
+    def source(self, name: str) -> str:
+        """The tensor whose entries come to lie in a tensor: itself, or where siblings are exchanged a sibling."""
+        return self._steps[name][0] if name in self._steps else name
+
     def moved(self, name: str, tensor: Tensor, *, stacked: bool = False) -> Tensor:
-        """One tensor of the permuted weights; for checkpoints that are read one tensor at a time."""
-        for dim, gather, within in self._steps.get(name, ()):
+        """One tensor of the permuted weights; for checkpoints that are read one tensor at a time.
+
+        Args:
+            name: of the result.
+            tensor: the one that :meth:`source` names for it, as it is before.
+            stacked: the tensor has a leading solution axis.
+        """
+        for dim, gather, within in self.gathers(name):
             tensor = _gather(tensor, dim + stacked, gather.to(tensor.device), within, shift=int(stacked))
         return tensor
 
-    def gathers(self, tensor: str) -> tuple[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]], ...]:
-        """The gathers along axes of one tensor that this permutation means, in order: (axis, positions, within)."""
-        return self._steps.get(tensor, ())
+    def gathers(self, tensor: str) -> tuple[Gather, ...]:
+        """The gathers along axes by which :meth:`source` becomes a tensor, in order: (axis, positions, within)."""
+        return self._steps[tensor][1] if tensor in self._steps else ()
 
     def after(self, first: Permutation) -> Permutation:
         """The one permutation that does ``first`` and then this: ``self.apply(first.apply(w))``.
@@ -124,25 +137,28 @@ class Permutation:
         return image
 
     @functools.cached_property
-    def _steps(self) -> dict[str, tuple[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]], ...]]:
-        """For each tensor that moves: its gathers, children before parents, neighbours along one axis composed."""
-        steps: dict[str, list[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]]]] = {}
+    def _steps(self) -> dict[str, tuple[str, tuple[Gather, ...]]]:
+        """For each tensor that changes: its source and gathers, children before parents, neighbours composed."""
+        steps: dict[str, tuple[str, list[Gather]]] = {}
         for group in reversed(self.symmetry.permutable):
             index = self.indices[group.name]
             if torch.equal(index, torch.arange(group.size)):
                 continue
             for site in group.sites:
                 gather = site.moved(self.symmetry.tensors[site.tensor][site.dim], index)
-                done = steps.setdefault(site.tensor, [])
+                done = steps.setdefault(site.tensor, (site.tensor, []))[1]
                 place = None if site.within else _joinable(done, site.dim)
                 if place is None:
                     done.append((site.dim, gather, site.within))
                 else:
                     done[place] = (site.dim, done[place][1][gather], ())
-        return {name: tuple(gathers) for name, gathers in steps.items()}
+            for row in group.siblings:
+                before = [steps.pop(name, (name, [])) for name in row.tensors]
+                steps |= {name: before[place] for name, place in zip(row.tensors, index.tolist(), strict=True)}
+        return {name: (source, tuple(gathers)) for name, (source, gathers) in steps.items()}
 
 
-def _joinable(steps: list[tuple[int, Tensor, tuple[tuple[int, Tensor], ...]]], dim: int) -> int | None:
+def _joinable(steps: list[Gather], dim: int) -> int | None:
     """The earlier gather along ``dim`` that a further one may be joined to.
 
     Whole-axis gathers along different axes commute; a gather that is limited to a slice is a barrier between them.

@@ -2,6 +2,7 @@
 
 Groups can nest. A child group (the channels inside one attention head) acts inside one unit of its parent (the heads).
 A permutation first permutes inside the units and then moves the units, so child indices refer to the unit's old place.
+Where units are modules beside each other (the experts of a list), each has tensors of its own: siblings.
 """
 
 from __future__ import annotations
@@ -54,6 +55,19 @@ class Site:
 
 
 @dataclasses.dataclass(frozen=True)
+class Siblings:
+    """Tensors of one shape, one for each unit of a group: to exchange two units is to exchange their tensors.
+
+    Attributes:
+        tensors: state-dict names; that of unit u stands at place u.
+        role: as for a site.
+    """
+
+    tensors: tuple[str, ...]
+    role: Role = "match"
+
+
+@dataclasses.dataclass(frozen=True)
 class Parent:
     """The place of a nested group: in unit ``unit`` of ``group``; ``slot`` pairs it with its peers in other units."""
 
@@ -72,6 +86,7 @@ class UnitGroup:
         sites: every place where they appear.
         kind: ``permutation``; or one factor a unit: ``scale`` (positive) or ``sign`` (±1).
         parent: where the group is nested, if it is.
+        siblings: whole tensors that are a unit's own, where units are modules beside each other (a list of experts).
     """
 
     name: str
@@ -79,11 +94,18 @@ class UnitGroup:
     sites: tuple[Site, ...]
     kind: Kind = "permutation"
     parent: Parent | None = None
+    siblings: tuple[Siblings, ...] = ()
 
     @property
     def matched(self) -> tuple[Site, ...]:
         """The sites that count in an alignment."""
         return tuple(site for site in self.sites if site.role == "match")
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Every tensor that the group moves, once, those that hold all units first."""
+        own = (name for row in self.siblings for name in row.tensors)
+        return tuple(dict.fromkeys([*(site.tensor for site in self.sites), *own]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +168,7 @@ class Symmetry:
             raise SymmetryError(f"groups must have different names; doubled: {listed(doubled)}")
         for group in self.groups:
             _check_group(group, self.tensors)
+            _check_siblings(group, self.tensors)
             if group.parent is not None and group.parent.group not in known:
                 raise SymmetryError(f"the parent of {group.name} must be a group, got {group.parent.group}")
 
@@ -242,6 +265,22 @@ def _check_group(group: UnitGroup, tensors: Mapping[str, tuple[int, ...]]) -> No
             raise SymmetryError(f"positions of {group.name} in {site.tensor} must be different and within the axis")
 
 
+def _check_siblings(group: UnitGroup, tensors: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse siblings that cannot stand for each other."""
+    if group.siblings and group.kind != "permutation":
+        raise SymmetryError(f"only permutation groups have siblings, but {group.name} is a {group.kind} group")
+    names = [name for row in group.siblings for name in row.tensors]
+    if unknown := [name for name in names if name not in tensors]:
+        raise SymmetryError(f"siblings of {group.name} must be tensors of the network; unknown: {listed(unknown)}")
+    if len(set(names)) < len(names) or {site.tensor for site in group.sites} & set(names):
+        raise SymmetryError(f"each tensor must be one unit's own, but some of {group.name} are named more than once")
+    for row in group.siblings:
+        if len(row.tensors) != group.size:
+            raise SymmetryError(f"siblings of {group.name} must be {group.size}, one a unit, got {len(row.tensors)}")
+        if len({tuple(tensors[name]) for name in row.tensors}) > 1:
+            raise SymmetryError(f"siblings of {group.name} must have one shape, but {listed(row.tensors)} differ")
+
+
 def _different(index: Tensor, length: int) -> bool:
     """Whether positions are different and in 0 … length - 1; a network has many sites, most of them short."""
     try:
@@ -251,4 +290,4 @@ def _different(index: Tensor, length: int) -> bool:
     return len(times) <= length and int(times.max()) == 1
 
 
-__all__ = ["Kind", "Obstacle", "Parent", "Permutation", "Proof", "Role", "Site", "Symmetry", "UnitGroup"]
+__all__ = ["Kind", "Obstacle", "Parent", "Permutation", "Proof", "Role", "Siblings", "Site", "Symmetry", "UnitGroup"]

@@ -2,7 +2,8 @@
 
 Positions are written as in Python: ``5`` or ``"0:64"`` or ``"0:64:2"`` (start, stop, step; the stop is left out). The
 positions of a site, one row for each unit, are either ``{"units": n, "first": …, "step": s}``, where every unit lies
-``s`` further than the one before it, or ``{"rows": [[…], …]}``.
+``s`` further than the one before it, or ``{"rows": [[…], …]}``. Units that are modules beside each other have
+``siblings``: lists of tensors, one for each unit. A file with siblings is of version 2, all others of version 1.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from isthmus.core.errors import SymmetryError, first_line
 from isthmus.core.files import write_text
-from isthmus.core.symmetry import Obstacle, Parent, Permutation, Proof, Site, Symmetry, UnitGroup
+from isthmus.core.symmetry import Obstacle, Parent, Permutation, Proof, Role, Siblings, Site, Symmetry, UnitGroup
 
 _FORMAT, _VERSION = "isthmus symmetry", 1
+_VERSION_OF_SIBLINGS = 2  # a reader that does not know siblings would leave them behind, so it must refuse the file
 _LARGEST_AXIS = 1 << 32  # entries; a longer axis in a file is a damaged file, and must not fill the memory
 
 
@@ -71,7 +73,7 @@ def to_json(symmetry: Symmetry) -> str:
     """The text of a symmetry's file."""
     document: dict[str, Any] = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _VERSION_OF_SIBLINGS if any(group.siblings for group in symmetry.groups) else _VERSION,
         "log10_size": round(symmetry.log10_size, 6),
         "proof": symmetry.proof.to_dict() if symmetry.proof is not None else None,
         "obstacles": [obstacle.to_dict() for obstacle in symmetry.obstacles],
@@ -140,10 +142,10 @@ def _document(text: str, source: str, kind: str) -> dict[str, Any]:
         raise SymmetryError(f"{source} must be JSON, but it breaks off or is malformed at line {line}") from problem
     if not isinstance(document, dict) or document.get("format") != kind:
         raise SymmetryError(f"{source} must be a file of the kind {kind!r}; write one with isthmus symmetry --save")
-    if document.get("version") != _VERSION:
-        raise SymmetryError(
-            f"{source} must be of version {_VERSION}, got {document.get('version')!r}; update isthmus or save it anew"
-        )
+    known = (_VERSION, _VERSION_OF_SIBLINGS) if kind == _FORMAT else (_VERSION,)
+    if (version := document.get("version")) not in known:
+        allowed = " or ".join(str(number) for number in known)
+        raise SymmetryError(f"{source} must be of version {allowed}, got {version!r}; update isthmus or save it anew")
     return document
 
 
@@ -152,6 +154,8 @@ def _group_out(group: UnitGroup) -> dict[str, Any]:
     if group.parent is not None:
         result["parent"] = {"group": group.parent.group, "unit": group.parent.unit, "slot": group.parent.slot}
     result["sites"] = [_site_out(site) for site in group.sites]
+    if group.siblings:
+        result["siblings"] = [{"tensors": list(row.tensors), "role": row.role} for row in group.siblings]
     return result
 
 
@@ -162,7 +166,17 @@ def _group_in(group: Mapping[str, Any]) -> UnitGroup:
     if kind not in ("permutation", "scale", "sign"):
         raise ValueError(f"a group's kind must be permutation, scale or sign, got {kind!r}")
     sites = tuple(_site_in(site) for site in group["sites"])
-    return UnitGroup(str(group["name"]), int(group["size"]), sites, kind, above)
+    siblings = tuple(
+        Siblings(tuple(str(name) for name in row["tensors"]), _role_in(row)) for row in group.get("siblings", ())
+    )
+    return UnitGroup(str(group["name"]), int(group["size"]), sites, kind, above, siblings)
+
+
+def _role_in(entry: Mapping[str, Any]) -> Role:
+    role = entry.get("role", "match")
+    if role not in ("match", "carry"):
+        raise ValueError(f"a site's role must be match or carry, got {role!r}")
+    return role
 
 
 def _site_out(site: Site) -> dict[str, Any]:
@@ -176,10 +190,8 @@ def _site_out(site: Site) -> dict[str, Any]:
 
 def _site_in(site: Mapping[str, Any]) -> Site:
     within = tuple((int(part["dim"]), _decoded(part["positions"])) for part in site.get("within", ()))
-    role = site.get("role", "match")
-    if role not in ("match", "carry"):
-        raise ValueError(f"a site's role must be match or carry, got {role!r}")
-    return Site(str(site["tensor"]), int(site["dim"]), _table_in(site), role, within, float(site.get("power", 1.0)))
+    power = float(site.get("power", 1.0))
+    return Site(str(site["tensor"]), int(site["dim"]), _table_in(site), _role_in(site), within, power)
 
 
 def _table_out(index: Tensor) -> dict[str, Any]:

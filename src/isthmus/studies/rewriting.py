@@ -92,7 +92,8 @@ def written(path: str, weights: Weights, permutation: Permutation, target: Path,
     own = {inside: name for name, inside in reversed(weights.names.items())}
     sharded = _is_sharded(Path(path))
     for file, names in weights.source.files.items():
-        moved = {inside: permutation.moved(own[inside], weights.source[inside]) for inside in names}
+        sources = {inside: weights.names[permutation.source(own[inside])] for inside in names}
+        moved = {inside: permutation.moved(own[inside], weights.source[sources[inside]]) for inside in names}
         check_finite(moved, what=str(file))
         text = {**weights.source.metadata(file), "made_by": "isthmus align", **descent.header()}
         save(moved, target / file.name if sharded else target, metadata=text)
