@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,11 @@ import typer
 from isthmus.cli import console, inputs, options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
     from isthmus.core.symmetry import Symmetry
+    from isthmus.studies.alignment import Manner
+    from isthmus.zoo.data import Data
 
 
 def align(
@@ -49,8 +50,6 @@ def align(
     json: options.Json = False,
 ) -> None:
     """Write permuted checkpoints, their permutations as JSON, and a card of what was done."""
-    import dataclasses
-
     from isthmus.core.errors import SettingError
 
     checkpoints = inputs.expanded(checkpoints)
@@ -61,50 +60,49 @@ def align(
         raise SettingError("--check runs the network: give --model")
     with console.progress("align") as told:
         from isthmus.core.files import write_text
-        from isthmus.core.network import Network
         from isthmus.core.provenance import provenance
         from isthmus.core.record import to_json
-        from isthmus.core.symmetry_file import load_symmetry
-        from isthmus.studies.alignment import Wish, align_checkpoints, largest_change
-        from isthmus.zoo.text import suited
+        from isthmus.studies.alignment import Manner, align_checkpoints, checked
 
-        wish = Wish(method=method, together=together, scale=scale, seed=seed)  # type: ignore[arg-type]
-        if wish.needs_data and (data is None or model is None):
+        manner = Manner(method=method, together=together, scale=scale, seed=seed)  # type: ignore[arg-type]
+        if manner.needs_data and (data is None or model is None):
             raise SettingError(f"{method} together={together} looks at a network's answers: give --model and --data")
         folder = inputs.output_folder(output)
         found = inputs.found_data(data, data_dir, examples=examples) if data else None
-        module = example = None
-        tied: Mapping[str, str] = {}
-        if model is not None:
-            module, example = _module(model, found, shape, seed, numbers=wish.needs_data)
-            tied = Network.of(module).tied
-            found = suited(found, Network.of(module)) if found else None
-        groups = load_symmetry(symmetry) if symmetry else _discovered(module, example, scales=scale == "unit")
-        network = Network.of(module) if module is not None and wish.needs_data else None
-        objective = inputs.objective(network, found, split="train") if network is not None and found else None
+        groups, known = _known(model, symmetry, found, shape, manner)
         result = align_checkpoints(
-            checkpoints, groups, wish, folder, network=network, tied=tied, objective=objective,
-            unsafe_pickle=unsafe_pickle, progress=told,
-        )  # fmt: skip
+            checkpoints, groups, manner, folder, **known, unsafe_pickle=unsafe_pickle, progress=told
+        )
         if check and model is not None:
             real, example = _module(model, found, shape, seed, numbers=True)
             keywords = inputs.keywords(real)
-            checked = [
-                dataclasses.replace(
-                    one,
-                    largest_change=largest_change(
-                        real, one.source, one.file, example, unsafe_pickle=unsafe_pickle, keywords=keywords
-                    ),
-                )
-                for one in result.aligned
-            ]
-            result = dataclasses.replace(result, aligned=tuple(checked))
+            result = checked(result, real, example, keywords=keywords, unsafe_pickle=unsafe_pickle)
         result = dataclasses.replace(result, provenance=provenance())
         write_text(folder / "alignment.json", to_json(result))
     if json:
         console.emit_json(result)
     else:
         _show(result.to_dict(), checked=check)
+
+
+def _known(
+    model: str | None, symmetry: str | None, found: Data | None, shape: str | None, manner: Manner
+) -> tuple[Symmetry, dict[str, Any]]:
+    """The symmetry, and what else is known of the network, as :func:`align_checkpoints` takes it."""
+    from isthmus.core.network import Network
+    from isthmus.core.symmetry_file import load_symmetry
+    from isthmus.zoo.text import suited
+
+    if model is None:
+        return load_symmetry(str(symmetry)), {}
+    module, example = _module(model, found, shape, manner.seed, numbers=manner.needs_data)
+    scales = manner.scale == "unit"
+    groups = load_symmetry(symmetry) if symmetry else _discovered(module, example, scales=scales)
+    network = Network.of(module)
+    if found is None or not manner.needs_data:
+        return groups, {"tied": network.tied}
+    objective = inputs.objective(network, suited(found, network), split="train")
+    return groups, {"tied": network.tied, "network": network, "objective": objective}
 
 
 def _configuration(checkpoint: str, symmetry: str | None) -> str | None:
@@ -143,10 +141,9 @@ def _module(
     return module, example
 
 
-def _discovered(module: torch.nn.Module | None, example: Any, *, scales: bool) -> Symmetry:
+def _discovered(module: torch.nn.Module, example: Any, *, scales: bool) -> Symmetry:
     import isthmus.discover as discovery
 
-    assert module is not None
     kinds = ("permutation", "scale") if scales else ("permutation",)
     return discovery.discover(module, example, keywords=inputs.keywords(module), kinds=kinds)
 

@@ -92,7 +92,7 @@ class Alignment(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class Manner:
     """How checkpoints are to be aligned.
 
     Attributes:
@@ -137,7 +137,7 @@ class Wish:
 def align_checkpoints(
     paths: Sequence[str],
     symmetry: Symmetry,
-    wish: Wish,
+    manner: Manner,
     folder: Path,
     *,
     network: Network | None = None,
@@ -151,7 +151,7 @@ def align_checkpoints(
     Args:
         paths: at least two checkpoints.
         symmetry: of their architecture.
-        wish: how.
+        manner: how.
         folder: where to write.
         network: to run them; needed by methods that look at data.
         tied: names that share a tensor with an earlier one, and that one's name; they count once.
@@ -164,32 +164,32 @@ def align_checkpoints(
         CheckpointError: a file does not fit the symmetry.
         WeightsError: NaN or infinities.
 
-    Cost: with :attr:`Wish.streams` and safetensors files, memory for a few tensors and their similarities; else for
+    Cost: with :attr:`Manner.streams` and safetensors files, memory for a few tensors and their similarities; else for
     all solutions.
     """
     if len(paths) < 2:
         raise SettingError(f"an alignment takes a fixed checkpoint and at least one to permute, got {len(paths)}")
-    if wish.needs_data and (network is None or objective is None):
-        raise SettingError(f"{wish.method} together={wish.together} looks at a network's answers: give data")
+    if manner.needs_data and (network is None or objective is None):
+        raise SettingError(f"{manner.method} together={manner.together} looks at a network's answers: give data")
     names = target_names(paths[1:], folder)
     shared = dict(tied or {})
     sources = [opened(path, symmetry, shared, unsafe_pickle=unsafe_pickle) for path in paths]
-    solutions = sources if wish.streams else [dict(weights) for weights in sources]
-    found = _matched(_counting_once(symmetry, shared), solutions, wish, network, objective, progress)
+    solutions = sources if manner.streams else [dict(weights) for weights in sources]
+    found = _matched(_counting_once(symmetry, shared), solutions, manner, network, objective, progress)
     first = found.permutations[0].inverse()
     matches = iter(found.matches)
     aligned = []
     for place, (path, weights, name) in enumerate(zip(paths[1:], sources[1:], names, strict=True), start=1):
         permutation = Permutation(symmetry, first.after(found.permutations[place]).indices)
         match = next(matches, None)
-        target = written(path, weights, permutation, folder / name, _descent(paths[0], path, wish, unsafe_pickle))
+        target = written(path, weights, permutation, folder / name, _descent(paths[0], path, manner, unsafe_pickle))
         beside = target.with_name(f"{target.name.removesuffix(target.suffix)}.permutation.json")
         save_permutation(permutation, beside)
         aligned.append(AlignedCheckpoint(path, str(target), str(beside), match, permutation.fixed_share))
     return Alignment(
         fixed=paths[0],
-        method=wish.method,
-        together=wish.together,
+        method=manner.method,
+        together=manner.together,
         aligned=tuple(aligned),
         measure=found.measure,
         objective=found.objective,
@@ -198,28 +198,39 @@ def align_checkpoints(
     )
 
 
-def largest_change(
+def checked(
+    alignment: Alignment,
     module: nn.Module,
-    before: str,
-    after: str,
     example: tuple[Any, ...],
     *,
     keywords: Mapping[str, Any] | None = None,
     unsafe_pickle: bool = False,
-) -> float:
-    """How much the output of a network moves from one checkpoint to another, relative to the largest output.
+) -> Alignment:
+    """The same with :attr:`AlignedCheckpoint.largest_change`: how much the permuted network's output moved.
 
     Computed in float32; one checkpoint is loaded after the other.
+
+    Args:
+        alignment: whose files are compared.
+        module: the network, with memory of its own.
+        example: what it is called with.
+        keywords: and the keywords.
+        unsafe_pickle: as for :func:`isthmus.core.checkpoint.load`.
     """
     network = Network.of(module)
-    outputs = []
-    for path in (before, after):
+
+    def output(path: str) -> torch.Tensor:
         loaded = weights_of(path, network.weights, unsafe_pickle=unsafe_pickle)
         weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in loaded.items()}
         with torch.no_grad():
-            output = network(weights, *example, **dict(keywords or {}))
-        outputs.append(answers(output).detach())
-    return float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max().clamp_min(1e-30))
+            return answers(network(weights, *example, **dict(keywords or {}))).detach()
+
+    aligned = []
+    for one in alignment.aligned:
+        before, after = output(one.source), output(one.file)
+        change = float((before - after).abs().max() / before.abs().max().clamp_min(1e-30))
+        aligned.append(dataclasses.replace(one, largest_change=change))
+    return dataclasses.replace(alignment, aligned=tuple(aligned))
 
 
 def _counting_once(symmetry: Symmetry, tied: Mapping[str, str]) -> Symmetry:
@@ -239,22 +250,22 @@ def _counting_once(symmetry: Symmetry, tied: Mapping[str, str]) -> Symmetry:
 def _matched(  # noqa: PLR0917
     symmetry: Symmetry,
     solutions: Sequence[Weights],
-    wish: Wish,
+    manner: Manner,
     network: Network | None,
     objective: Objective | None,
     progress: Progress,
 ) -> ManyMatch:
-    generator = child(wish.seed, "alignment")
-    if wish.together == "universe":
+    generator = child(manner.seed, "alignment")
+    if manner.together == "universe":
         return CycleConsistent()(symmetry, solutions, generator=generator, progress=progress)
-    if wish.together == "simplex":
+    if manner.together == "simplex":
         assert objective is not None
         return SimplexStraightThrough(objective)(symmetry, solutions, generator=generator, progress=progress)
     inputs = None if objective is None else objective.inputs
-    matching = matcher(wish.method, network, inputs, objective=objective)
+    matching = matcher(manner.method, network, inputs, objective=objective)
     if isinstance(matching, WeightMatching):
-        matching = dataclasses.replace(matching, scale=wish.scale)
-    if wish.together == "mean":
+        matching = dataclasses.replace(matching, scale=manner.scale)
+    if manner.together == "mean":
         chosen = matching
         if isinstance(matching, WeightMatching):
             chosen = dataclasses.replace(matching, start="identity", tolerance=0)
@@ -262,9 +273,9 @@ def _matched(  # noqa: PLR0917
     return to_reference(symmetry, solutions, matching, generator=generator, progress=progress)
 
 
-def _descent(fixed: str, moving: str, wish: Wish, unsafe_pickle: bool) -> Descent:
+def _descent(fixed: str, moving: str, manner: Manner, unsafe_pickle: bool) -> Descent:
     parents = (
         *parents_of([fixed], role="fixed", unsafe_pickle=unsafe_pickle),
         *parents_of([moving], unsafe_pickle=unsafe_pickle),
     )
-    return stamped(Descent("isthmus align", parents, dataclasses.asdict(wish)))
+    return stamped(Descent("isthmus align", parents, dataclasses.asdict(manner)))
