@@ -248,6 +248,61 @@ def test_pairs_hold_every_convention_and_intervals_over_networks():
     assert result.to_dict()["curves"]
 
 
+def counting(monkeypatch):
+    calls, one = [], Objective.__call__
+
+    def counted(self, weights):
+        calls.append(weights)
+        return one(self, weights)
+
+    monkeypatch.setattr(Objective, "__call__", counted)
+    return calls
+
+
+@pytest.mark.parametrize("policy", ["reestimate", "repair", "rescale"])
+def test_each_solution_is_scored_once_for_all_its_pairs_and_nothing_else_changes(policy, monkeypatch):
+    objective, inputs = norm_objective()
+    solutions = [Network.of(norm_net(seed)).weights for seed in range(4)]
+    settings = {"points": 3, "data": inputs, "normalisation": policy}
+    alone = {(i, j): barrier(Line(solutions[i], solutions[j]), objective, **settings) for i, j in PAIRS}
+    calls = counting(monkeypatch)
+    found = barriers(solutions, objective, **settings)
+    assert len(calls) == 4 + 4 + 6  # as they are, treated, and the six points between
+    for pair, curve in alone.items():
+        assert torch.equal(curve.loss, found.curves[pair].loss)
+        assert curve.treated_ends == found.curves[pair].treated_ends
+        assert curve.middle == found.curves[pair].middle
+    calls.clear()
+    moved = barriers(solutions, objective, moving=lambda i, j: {**solutions[j]}, **settings)
+    assert len(calls) == 4 + 4 + 6  # the very same tensors in another mapping
+    assert torch.equal(moved.loss_barrier, found.loss_barrier)
+    calls.clear()
+    doubled = barriers(solutions, objective, moving=lambda i, j: scaled(solutions[j]), **settings)
+    assert len(calls) == 3 + 3 + 6 + 6 + 6  # solutions that begin a pair, and every end of its own
+    for pair, curve in doubled.curves.items():
+        end = scaled(solutions[pair[1]])
+        assert torch.equal(curve.loss, barrier(Line(solutions[pair[0]], end), objective, **settings).loss)
+
+
+PAIRS = [(i, j) for i in range(4) for j in range(i + 1, 4)]
+
+
+def scaled(weights):
+    return {name: tensor * 2 if name == "4.weight" else tensor for name, tensor in weights.items()}
+
+
+def test_what_is_said_of_both_ends_is_said_of_each_pair_anew():
+    objective, inputs = norm_objective()
+    solutions = [Network.of(norm_net(seed)).weights for seed in range(3)]
+    settings = {"points": 3, "data": inputs, "further": ("distance",)}
+    found = barriers(solutions, objective, **settings)
+    for (i, j), curve in found.curves.items():
+        alone = barrier(Line(solutions[i], solutions[j]), objective, **settings)
+        for name, values in alone.metrics.items():
+            assert torch.equal(values, curve.metrics[name]), name
+    assert float(found.curves[0, 1].metrics["distance_to_end"][0]) > 0
+
+
 def test_moving_solutions_are_the_ones_compared():
     objective = valley(torch.zeros(1, 1, dtype=torch.float64), lambda outputs, targets: -outputs)
     solutions = [point(-1.0), point(1.0), point(2.0)]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from isthmus.connect import barrier, barriers
-from isthmus.connect.lines import Bundle, takes_together
+from isthmus.connect.lines import takes_together
 from isthmus.connect.pairs import beside
 from isthmus.connect.paths import Line
 from isthmus.core.errors import SettingError, WeightsError
@@ -85,7 +85,7 @@ def test_where_memory_runs_out_fewer_are_taken(monkeypatch):
     assert sizes == [9, 4, 2, 2, 2, 2, 1]
 
 
-def test_moved_solutions_are_the_ones_compared_and_not_kept():
+def test_moved_solutions_are_the_ones_compared():
     solutions, objective = case()
 
     def moving(first, second):
@@ -94,11 +94,6 @@ def test_moved_solutions_are_the_ones_compared_and_not_kept():
     alone = barriers(solutions, objective, points=5, moving=moving, together=1)
     many = barriers(solutions, objective, points=5, moving=moving, together=6)
     assert torch.allclose(alone.loss_barrier, many.loss_barrier, rtol=1e-12)
-    bundle = Bundle.of(objective, points=5, together=6)
-    bundle([Line(solutions[0], solutions[1])])
-    assert len(bundle.ends) == 2
-    bundle.forget(solutions[1])
-    assert len(bundle.ends) == 1
 
 
 def test_only_plain_points_are_taken_together():

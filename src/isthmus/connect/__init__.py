@@ -2,6 +2,7 @@
 
 from isthmus.connect.barrier import Barrier, barrier
 from isthmus.connect.fit import Fit, bend, fit
+from isthmus.connect.known import Known
 from isthmus.connect.layers import statistics_layers
 from isthmus.connect.layerwise import LayerBarriers, layer_barriers
 from isthmus.connect.measures import expected_calibration_error
@@ -16,6 +17,7 @@ __all__ = [
     "Barrier",
     "Bezier",
     "Fit",
+    "Known",
     "LayerBarriers",
     "Line",
     "Marked",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from isthmus.connect.curve import Curve
 from isthmus.connect.grid import above_line, above_mean, grid_of, uncertainty
+from isthmus.connect.known import Known
 from isthmus.connect.layers import Inputs
 from isthmus.connect.measures import Measure, Measures
 from isthmus.connect.paths import Path
@@ -149,6 +150,7 @@ def barrier(
     sequential: bool = False,
     further: Sequence[Measure] = (),
     together: int | None = None,
+    known: Known | None = None,
     progress: Progress = silent,
 ) -> Barrier:
     """Evaluate an objective along a path.
@@ -178,6 +180,7 @@ def barrier(
             :class:`isthmus.connect.measures.Measures`. For classifiers.
         together: how many points go through the network at once; changes speed and memory, not results. By default
             one on a CPU, where that was measured to be faster, and on a GPU all, fewer where memory runs out.
+        known: of solutions at which several paths end, for calls that differ in their path only.
         progress: told after every point.
 
     Raises:
@@ -202,6 +205,7 @@ def barrier(
     ends = (path(0.0), path(1.0))
     for weights, what in zip(ends, ("the start of the path", "the end of the path"), strict=True):
         algebra.check_finite(weights, what=what)
+    known = known or Known()
     treat = treatment(
         objective.network,
         ends,
@@ -210,8 +214,9 @@ def barrier(
         layers=layers,
         batch_size=objective.batch_size,
         sequential=sequential,
+        known=known,
     )
-    curve = Curve(path, objective, treat, Measures(objective, ends, further), together, progress)
+    curve = Curve(path, objective, treat, Measures(objective, ends, further), known, together, progress)
     wanted = sorted({*grid, 0.5})
     curve.add(wanted)
     status = None

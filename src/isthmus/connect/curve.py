@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from isthmus.connect.grid import gaps
+from isthmus.connect.known import Known
 from isthmus.connect.measures import Measures
 from isthmus.connect.paths import Line, Path
 from isthmus.connect.treatment import Treatment
@@ -29,6 +30,7 @@ class Curve:
     objective: Objective
     treat: Treatment
     measures: Measures
+    known: Known
     together: int | None
     progress: Progress
     scores: dict[float, Score] = dataclasses.field(default_factory=dict)
@@ -48,7 +50,8 @@ class Curve:
             self.progress(len(self.scores), wanted, "path")
 
         for end in (t for t in missing if t in (0.0, 1.0)):
-            score([end])
+            self.scores[end] = self._end(end, treated=False)
+            self.progress(len(self.scores), wanted, "path")
         portions(len(inner), lambda part: score(inner[part]))
 
     def refine(self, bound: float, most: int) -> Status:
@@ -71,8 +74,17 @@ class Curve:
         """The scores of both ends when they are treated like inner points."""
         if not self.treat.layers:
             return None
-        start, end = (self._one(self.treat(self.path(t), t)) for t in (0.0, 1.0))
-        return start, end
+        return self._end(0.0, treated=True), self._end(1.0, treated=True)
+
+    def _end(self, t: float, *, treated: bool) -> Score:
+        """An end's score, as it is or treated as inner points are, which it may have from another path."""
+        weights = self.path(t)
+
+        def score() -> Score:
+            return self._one(self.treat(weights, t) if treated else weights)
+
+        # Further measures compare with this path's own ends.
+        return score() if self.measures.wanted else self.known("treated" if treated else "plain", weights, score)
 
     def _one(self, weights: Weights) -> Score:
         """One point's score with the further measures in it."""
@@ -88,8 +100,7 @@ class Curve:
     def _weights(self, positions: Sequence[float]) -> Iterator[Weights]:
         reuse = isinstance(self.path, Line) and (len(positions) == 1 or bool(self.measures.wanted))
         for t in positions:
-            weights = self._reused(t) if reuse else self.path(t)
-            yield weights if t in (0.0, 1.0) else self.treat(weights, t)
+            yield self.treat(self._reused(t) if reuse else self.path(t), t)
 
     def _reused(self, t: float) -> Weights:
         """The point of a line in memory that the next point overwrites."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from isthmus.connect.barrier import Barrier, kinds
 from isthmus.connect.grid import grid_of
+from isthmus.connect.known import Known
 from isthmus.connect.layers import statistics_layers
 from isthmus.connect.paths import Line
 from isthmus.core import weights as algebra
@@ -23,7 +24,7 @@ from isthmus.core.portions import Portions
 from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights
 
-_UNDERSTOOD = {"points", "positions", "together", "normalisation", "data", "layers", "sequential", "most"}
+_UNDERSTOOD = {"points", "positions", "together", "normalisation", "data", "layers", "sequential", "most", "known"}
 _MOST = 512  # points at once, where the caller does not say: beyond, a GPU has long been busy all the time
 
 
@@ -53,14 +54,14 @@ class Bundle:
         grid: the positions on every line.
         portions: how many points go at once.
         policy: what the caller asked for statistics that the network does not have.
-        ends: scores of the ends that were met before, by identity, with the weights so that none is mistaken.
+        known: scores of ends that several lines have.
     """
 
     objective: Objective
     grid: Sequence[float]
     portions: Portions = dataclasses.field(default_factory=lambda: Portions(_MOST))
     policy: str = "reestimate"
-    ends: dict[int, tuple[Weights, Score]] = dataclasses.field(default_factory=dict)
+    known: Known = dataclasses.field(default_factory=Known)
 
     @classmethod
     def of(
@@ -71,6 +72,7 @@ class Bundle:
         positions: Sequence[float] | None = None,
         together: int | None = None,
         normalisation: str = "reestimate",
+        known: Known | None = None,
         **_: object,
     ) -> Bundle:
         """A bundle with the settings of :func:`isthmus.connect.barrier`.
@@ -78,7 +80,8 @@ class Bundle:
         Raises:
             SettingError: the grid is refused.
         """
-        return cls(objective, grid_of(points, positions, None), Portions(together or _MOST), normalisation)
+        portions = Portions(together or _MOST)
+        return cls(objective, grid_of(points, positions, None), portions, normalisation, known or Known())
 
     @property
     def lines_at_once(self) -> int:
@@ -108,13 +111,7 @@ class Bundle:
         return [t for t in sorted({*self.grid, 0.5}) if t not in (0.0, 1.0)]
 
     def _end(self, weights: Weights) -> Score:
-        if id(weights) not in self.ends:
-            self.ends[id(weights)] = (weights, self.objective(weights))
-        return self.ends[id(weights)][1]
-
-    def forget(self, weights: Weights) -> None:
-        """Let go of an end that will not be met again."""
-        self.ends.pop(id(weights), None)
+        return self.known("plain", weights, lambda: self.objective(weights))
 
     def _scored(
         self, lines: Sequence[Line], points: Sequence[tuple[int, float]]

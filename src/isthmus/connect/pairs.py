@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.connect.barrier import CONVENTIONS, Barrier, barrier
+from isthmus.connect.known import Known
 from isthmus.connect.lines import Bundle, takes_together
 from isthmus.connect.paths import Line
 from isthmus.core.errors import SettingError
@@ -80,9 +81,9 @@ def barriers(
     Raises:
         SettingError: fewer than two solutions.
 
-    Cost: n(n−1)/2 calls of :func:`barrier`. On a GPU, where nothing has to be estimated at the points between, many
-    points of many pairs go through the network at once (``together``: how many, 512 by default, fewer where memory runs
-    out), and each end once.
+    Cost: n(n−1)/2 calls of :func:`barrier`, in which each of the n solutions is scored and measured once, what
+    ``moving`` gives every time. On a GPU, where nothing has to be estimated at the points between, many points of many
+    pairs go through the network at once (``together``: how many, 512 by default, fewer where memory runs out).
     """
     n = len(solutions)
     if n < 2:
@@ -94,8 +95,9 @@ def barriers(
         other = solutions[second] if moving is None else beside(moving(first, second), objective)
         return Line(solutions[first], other)
 
+    settings.setdefault("known", Known(solutions))
     if takes_together(objective, solutions, **settings):
-        curves = _together(pairs, line, Bundle.of(objective, **settings), kept=moving is None, progress=progress)
+        curves = _together(pairs, line, Bundle.of(objective, **settings), progress=progress)
     else:
         curves = {
             pair: barrier(line(*pair), objective, progress=within(progress, done, len(pairs)), **settings)
@@ -132,17 +134,14 @@ def _together(
     line: Callable[[int, int], Line],
     bundle: Bundle,
     *,
-    kept: bool,
     progress: Progress,
 ) -> dict[tuple[int, int], Barrier]:
-    """The barriers of all pairs, a block of pairs at a time; ends that no other pair has are not ``kept``."""
+    """The barriers of all pairs, a block of pairs at a time."""
     curves: dict[tuple[int, int], Barrier] = {}
     while len(curves) < len(pairs):
         block = pairs[len(curves) : len(curves) + bundle.lines_at_once]
         lines = [line(*pair) for pair in block]
         curves.update(zip(block, bundle(lines), strict=True))
-        for one in lines if not kept else ():
-            bundle.forget(one.end)
         progress(len(curves), len(pairs), "path")
     return curves
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus.connect.known import Known
 from isthmus.connect.layers import Inputs, Writer, called, hidden_writers, statistics_layers
 from isthmus.connect.layers import writer as writer_of
 from isthmus.connect.normalisation import Goal, Moments, moments_of, settle
@@ -52,16 +53,21 @@ class Repair:
         rescale_only: bool = False,
         batch_size: int = 1000,
         sequential: bool = False,
+        known: Known | None = None,
     ) -> Repair:
-        """Measure the parents' preactivations. For the arguments see :func:`repair`.
+        """Measure the parents' preactivations, if they are not known. For the other arguments see :func:`repair`.
 
         Raises:
             SettingError: no parents.
         """
         if not parents:
             raise SettingError("a repair needs at least one parent, got none")
-        writers = hidden_writers(network, parents[0], inputs, layers)
-        moments = tuple(moments_of(network, weights, inputs, writers, batch_size=batch_size) for weights in parents)
+        known = known or Known()
+        writers = known("writers", parents[0], lambda: hidden_writers(network, parents[0], inputs, layers))
+        moments = tuple(
+            known("moments", weights, lambda w=weights: moments_of(network, w, inputs, writers, batch_size=batch_size))
+            for weights in parents
+        )
         return cls(network, inputs, writers, moments, rescale_only, batch_size, sequential)
 
     @property

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from isthmus.connect.known import Known
 from isthmus.connect.layers import Inputs, statistics_layers
 from isthmus.connect.normalisation import reestimate
 from isthmus.connect.repair import Repair
@@ -48,6 +49,7 @@ def treatment(
     layers: Sequence[str] | None = None,
     batch_size: int = 1000,
     sequential: bool = False,
+    known: Known | None = None,
 ) -> Treatment:
     """Make a policy ready for the path between two ends.
 
@@ -74,6 +76,7 @@ def treatment(
         rescale_only=policy == "rescale",
         batch_size=batch_size,
         sequential=sequential,
+        known=known,
     )
     return Treatment(policy, made.layers, lambda weights, t: made(weights, (1 - t, t)))
 
