@@ -144,7 +144,7 @@ def test_own_kernels_are_tried_where_they_were_measured(monkeypatch, there, prec
     assert {"kernel graph", "kernel graphs"} & {*names} == (
         {"kernel graph", "kernel graphs"} if there and precision == "bfloat16" else set()
     )
-    assert "kernel graphs" not in choice._candidates(task, 100, stretch)
+    assert choice._candidates(task, 100, stretch) == names  # in chunks
     assert names == sorted(names, key=lambda name: choice._setting_up(name, 3))
     if there and precision != "float64":
         choice._check("kernel graph", task)

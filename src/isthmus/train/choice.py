@@ -10,7 +10,7 @@ import torch
 from isthmus.core.errors import SettingError, first_line, listed
 from isthmus.train import kernels
 from isthmus.train.engines import Engine, Sequential, Stretch, Vectorised
-from isthmus.train.graphs import Graph, Graphs
+from isthmus.train.graphs import BRANCHES, Graph, Graphs
 from isthmus.train.kernels.language import INSTALLED
 from isthmus.train.task import State, Task
 
@@ -29,7 +29,6 @@ _BUILDING = 20.0  # seconds; our own kernels take 2, where they were built befor
 _TRIAL = 4  # steps of the whole group that a trial takes: the first one, its check, and the timing
 _PROBE_SECONDS = 0.15
 _CHUNK = 16  # replicas in a chunk: beyond that, vectorising was not measured to gain more on a CPU
-_MOST_GRAPHS = 32  # replicas with a graph of their own; each holds its own activations
 
 
 def choose(task: Task, state: State, stretch: Stretch, *, steps: int, engine: str) -> tuple[Engine, tuple[str, ...]]:
@@ -120,7 +119,7 @@ def _setting_up(name: str, count: int) -> float:
     """Seconds that an engine takes before its first step, roughly: so that a probe never costs what it cannot save."""
     if name == "channels last":
         return 0.0
-    graphs = count if name.endswith("graphs") else int(name.endswith("graph"))
+    graphs = min(count, BRANCHES) if name.endswith("graphs") else int(name.endswith("graph"))
     building = _BUILDING if "kernel" in name else _COMPILING if "compiled" in name or "folded" in name else 0.0
     return _TRACING + _CAPTURING * graphs + building
 
@@ -132,13 +131,12 @@ def _candidates(task: Task, count: int, stretch: Stretch) -> list[str]:
         if count == 1:
             return images
         return [*images, *(name for name in CPU_ENGINES[1:] if name != "chunks" or count > _CHUNK)]
-    many = ["graphs", "compiled graphs"] if count <= _MOST_GRAPHS else []
     if task.convolutional:  # under vmap alone they become grouped ones without fast kernels
         measured = _kernels(task) and task.recipe.precision == "bfloat16"  # others only where they are asked for
-        own = ["kernel graph", *(f"kernel {name}" for name in many[:1])] if measured else []
-        return [*many[:1], *own, "folded graph", *many[1:]]
+        own = ["kernel graph", "kernel graphs"] if measured else []
+        return ["graphs", *own, "folded graph", "compiled graphs"]
     chunks = ["chunks"] if count > _CHUNK else []  # where all at once do not fit into memory
-    return ["vectorised", *chunks, "graph", *many[:1], "compiled graph", *many[1:]]
+    return ["vectorised", *chunks, "graph", "graphs", "compiled graph", "compiled graphs"]
 
 
 _ALL: Mapping[str, Callable[[Task], Engine]] = {

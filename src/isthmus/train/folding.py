@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from isthmus.core.vectorising import attention
+
 _MULTIPLE = 16  # channels of one replica for which grouped kernels exist in both directions
 
 
@@ -30,9 +32,10 @@ class Rewriting(TorchFunctionMode):
 
     Batch normalisation is written out, in float32 for 16-bit images as its kernels compute it in any case: under
     ``torch.vmap`` the kernels refuse statistics of another type than the images, and images that are laid out folded.
+    Attention, which has no rule under ``torch.vmap``, and convolutions whose patches do not overlap are products.
 
     Args:
-        convolutions: also write two-dimensional convolutions in the shapes that grouped kernels have.
+        convolutions: also write all other two-dimensional convolutions in the shapes that grouped kernels have.
     """
 
     def __init__(self, *, convolutions: bool) -> None:
@@ -53,6 +56,10 @@ class Rewriting(TorchFunctionMode):
         """The result of one torch function."""
         if function is torch.conv2d and self.convolutions:
             return _conv2d(*args, **named)
+        if function is torch.conv2d:
+            return _patches(*args, **named)
+        if function is functional.scaled_dot_product_attention:
+            return attention(*args, **named)
         if function is functional.batch_norm and (
             self.convolutions or args[0].dtype in (torch.bfloat16, torch.float16)
         ):
@@ -99,6 +106,32 @@ def _conv2d(  # noqa: PLR0917 - torch's own order
         return torch.conv2d(inputs, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
     outputs = _Many.apply(inputs, weight, _pair(stride), _pair(padding))
     return outputs if bias is None else outputs + bias[:, None, None].to(outputs.dtype)
+
+
+def whole_patches(
+    weight: Tensor, stride: int | Sequence[int], padding: str | int | Sequence[int], groups: int = 1
+) -> bool:
+    """Whether a convolution reads each place once, as one that embeds the patches of an image does."""
+    extent = tuple(weight.shape[-2:])
+    return weight.dim() == 4 and groups == 1 and extent == _pair(stride) != (1, 1) and padding in (0, (0, 0), [0, 0])
+
+
+def _patches(  # noqa: PLR0917 - torch's own order
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: str | int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    fits = inputs.dim() == 4 and _pair(dilation) == (1, 1) and whole_patches(weight, stride, padding, groups)
+    if not fits or inputs.shape[2] % weight.shape[2] or inputs.shape[3] % weight.shape[3]:
+        return torch.conv2d(inputs, weight, bias, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    rows, columns = weight.shape[2:]
+    parts = inputs.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # n, channels, down, rows, across, columns
+    patches = parts.permute(0, 2, 4, 1, 3, 5).flatten(3)
+    return functional.linear(patches, weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

@@ -3,11 +3,15 @@
 A small network's step is hundreds of short kernels, and launching them one by one from Python leaves the GPU idle. A
 graph launches them all at once; its branches run beside each other. Everything a step needs to know is read from device
 memory (position in the epoch, learning rate, optimiser step), so that replaying the same graph takes the next step.
+
+A graph holds the activations of all replicas that it trains. Where those do not fit, it is captured for fewer and
+takes the group in chunks, one after the other through the same memory.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,115 +21,107 @@ from isthmus.train import optimisers
 from isthmus.train.batches import Batches
 from isthmus.train.engines import Sequential, Stretch
 from isthmus.train.steps import Function, Layout, gradients
+from isthmus.train.tape import Tape
 from isthmus.train.task import State, Task
 
 _WARM = 3  # eager steps before a capture, so that libraries have set up their workspaces
-
-
-class _Tape:
-    """Every tensor that a branch of a captured step reads or writes; they must live as long as the graph does.
-
-    Attributes:
-        state: weights that the branch trains.
-        stream: where the branch is captured.
-        place: the step within the epoch, on the device.
-        step: the step within the whole training, on the device.
-    """
-
-    def __init__(self, state: State, stretch: Stretch, stream: torch.cuda.Stream) -> None:
-        self.state, self.batches, self.stream = state, stretch.batches, stream
-        self.order = stretch.plan.order.clone()
-        alterations = stretch.plan.alterations
-        self.alterations = None if alterations is None else alterations.clone()
-        self.rates = stretch.rates.clone()
-        device = state.losses.device
-        self.place = torch.zeros((), dtype=torch.int64, device=device)
-        self.step = torch.zeros((), dtype=torch.int64, device=device)
-
-    def load(self, state: State, stretch: Stretch) -> None:
-        """Set the graph's memory to where a stretch begins."""
-        self.state.copy_(state)
-        if self.state.masks:
-            torch._foreach_copy_(self.state.masks, state.masks)  # another round of pruning has others
-        self.order.copy_(stretch.plan.order)
-        if self.alterations is not None and stretch.plan.alterations is not None:
-            self.alterations.copy_(stretch.plan.alterations)
-        self.rates.copy_(stretch.rates)
-        self.place.fill_(stretch.first)
-        self.step.fill_(stretch.start)
-
-    def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """The batch at the present place."""
-        positions = self.place * self.batches.batch_size + torch.arange(size, device=self.place.device)
-        order = self.order.index_select(1, positions)
-        alterations = None if self.alterations is None else self.alterations.index_select(1, positions)
-        return self.batches.fetch(order, alterations)
-
-    def rate(self) -> Tensor:
-        """The learning rate at the present step."""
-        return self.rates.index_select(0, self.step.view(1)).squeeze(0)
-
-    def back(self, marks: tuple[Tensor, Tensor]) -> None:
-        """Set the counters."""
-        self.place.copy_(marks[0])
-        self.step.copy_(marks[1])
+_ROOM = 1.15  # of what a step held: streams do not share what they have given back
+BRANCHES = 32  # of one graph: each holds its own activations, and more were not measured to gain anything
 
 
 class _Graphs:
-    """What both engines share: tapes, and one graph of all for each size of batch, captured when first needed."""
+    """What both engines share: tapes, and one graph of all for each size of batch, captured when first needed.
 
-    name = "graphs"
+    Args:
+        task: what the group shares.
+        name: how replicas are trained, in words.
+        most: replicas in one graph; none means all, where they fit.
+    """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self._tapes: list[_Tape] = []
+    def __init__(self, task: Task, *, name: str, most: int | None = None) -> None:
+        self.task, self.name, self._manner, self._most = task, name, name, most
+        self._tapes: list[Tape] = []
         self._captured: dict[int, torch.cuda.CUDAGraph] = {}
         self._batches: Batches | None = None
 
-    def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
+    def _new(self, state: State, stretch: Stretch) -> list[Tape]:
         raise NotImplementedError
 
-    def _step(self, tape: _Tape, size: int) -> None:
+    def _step(self, tape: Tape, size: int) -> None:
         raise NotImplementedError
 
     def advance(self, state: State, stretch: Stretch) -> None:
         """See :class:`isthmus.train.engines.Engine`."""
-        with self.task.arithmetic():
-            self._advance(state, stretch)
-
-    def _advance(self, state: State, stretch: Stretch) -> None:
-        if self._batches is not stretch.batches:
-            self._captured = {}
-            self._tapes, self._batches = self._new(state, stretch), stretch.batches
-        parts = self._parts(state, stretch)
-        for tape, (part, piece) in zip(self._tapes, parts, strict=True):
-            tape.load(part, piece)
         sizes = [stretch.size(index) for index in range(stretch.first, stretch.last)]
-        for size in dict.fromkeys(sizes):
-            if size not in self._captured:
+        with self.task.arithmetic():
+            width = self._prepared(state, stretch, sizes)
+            for first in range(0, state.count, width):
+                last = min(first + width, state.count)
+                whole = last - first == state.count
+                self._advance(*((state, stretch) if whole else _part(state, stretch, first, last)), sizes)
+
+    def _prepared(self, state: State, stretch: Stretch, sizes: Sequence[int]) -> int:
+        """Capture what is missing, for as many replicas as fit; returns how many those are. Nothing is trained yet.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: even one replica alone does not fit.
+        """
+        if self._batches is not stretch.batches:
+            if self._tapes:
+                self._release()
+            self._batches = stretch.batches
+        while True:
+            width = _even(state.count, most=self._most)
+            self.name = self._manner + (f", in chunks of {width}" if width < state.count else "")
+            try:
+                self._captures(*_part(state, stretch, 0, width), sizes)
+            except torch.cuda.OutOfMemoryError:
+                if width == 1:
+                    raise
+                self._most = -(-width // 2)
+            else:
+                return width
+            self._release()  # here, where the traceback holds on to nothing any more
+
+    def _captures(self, state: State, stretch: Stretch, sizes: Sequence[int]) -> None:
+        if not self._tapes:
+            self._tapes = self._new(state, stretch)
+        if missing := [size for size in dict.fromkeys(sizes) if size not in self._captured]:
+            self._load(state, stretch)
+            for size in missing:
                 self._captured[size] = self._capture(size)
+
+    def _advance(self, state: State, stretch: Stretch, sizes: Sequence[int]) -> None:
+        """Train one chunk."""
+        parts = self._load(state, stretch)
         for size in sizes:
             self._captured[size].replay()
-        for tape, (part, _) in zip(self._tapes, parts, strict=True):
-            part.copy_(tape.state)
+        for tape, part in zip(self._tapes, parts, strict=False):
+            part.copy_(tape.state.part(0, part.count))
 
-    def _parts(self, state: State, stretch: Stretch) -> list[tuple[State, Stretch]]:
-        if len(self._tapes) == 1:
-            return [(state, stretch)]
-        count = range(state.count)
-        return [(state.part(index, index + 1), stretch.part(index, index + 1)) for index in count]
+    def _load(self, state: State, stretch: Stretch) -> list[State]:
+        """Give each tape its part of a chunk, and the last one again where there are more tapes. Returns the parts."""
+        parts = [(state, stretch)]
+        if len(self._tapes) > 1:
+            parts = [_part(state, stretch, index, index + 1) for index in range(state.count)]
+        for index, tape in enumerate(self._tapes):
+            tape.load(*parts[min(index, len(parts) - 1)])
+        return [part for part, _ in parts]
+
+    def _release(self) -> None:
+        """Give back the memory of all graphs."""
+        self._captured, self._tapes = {}, []
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def _capture(self, size: int) -> torch.cuda.CUDAGraph:
         """Warm up and record one step of every tape; their states are put back to where they were."""
         before = [(tape, tape.state.clone(), (tape.place.clone(), tape.step.clone())) for tape in self._tapes]
         graph, trunk = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.task.device)
         with _fastest_kernels():
-            for tape, _, marks in before:
-                with _beside([tape.stream]), torch.cuda.stream(tape.stream):
-                    for _ in range(_WARM):
-                        self._step(tape, size)
-                        tape.back(marks)
+            needed = sum(self._warm(tape, size, marks) for tape, _, marks in before)
             torch.cuda.synchronize(self.task.device)
+            _refuse_crowding(needed, self.task.device)
             with torch.cuda.graph(graph, stream=trunk), _beside([tape.stream for tape in self._tapes]):
                 for tape in self._tapes:
                     with torch.cuda.stream(tape.stream):
@@ -135,8 +131,19 @@ class _Graphs:
             tape.back(marks)
         return graph
 
+    def _warm(self, tape: Tape, size: int, marks: tuple[Tensor, Tensor]) -> int:
+        """Take steps without a graph; returns the bytes that the last one held beside what was there before."""
+        device, before = self.task.device, 0
+        with _beside([tape.stream]), torch.cuda.stream(tape.stream):
+            for _ in range(_WARM):  # the first may take more, where a library tries out its kernels
+                torch.cuda.reset_peak_memory_stats(device)
+                before = torch.cuda.memory_allocated(device)
+                self._step(tape, size)
+                tape.back(marks)
+        return torch.cuda.max_memory_allocated(device) - before
+
     def _update(
-        self, tape: _Tape, state: State, losses: Tensor, slopes: Sequence[Tensor], buffers: Sequence[Tensor]
+        self, tape: Tape, state: State, losses: Tensor, slopes: Sequence[Tensor], buffers: Sequence[Tensor]
     ) -> None:
         """The optimiser's part of a step, and the counters; ``state`` is the tape's, or a view of it."""
         optimisers.step_(
@@ -160,15 +167,14 @@ class Graph(_Graphs):
     """
 
     def __init__(self, task: Task, *, compiled: bool = False, folded: bool = False, kernels: bool = False) -> None:
-        super().__init__(task)
-        self.name = "one captured graph" + (", folded" if folded else "") + (", compiled" if compiled else "")
-        self.name += ", own kernels" if kernels else ""
+        name = "one captured graph" + (", folded" if folded else "") + (", compiled" if compiled else "")
+        super().__init__(task, name=name + (", own kernels" if kernels else ""))
         self._slopes, self._folded, self._kernels = Function(task, gradients, compiled=compiled), folded, kernels
 
-    def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
-        return [_Tape(state.clone(), stretch, torch.cuda.Stream(self.task.device))]
+    def _new(self, state: State, stretch: Stretch) -> list[Tape]:
+        return [Tape(state.clone(), stretch, torch.cuda.Stream(self.task.device))]
 
-    def _step(self, tape: _Tape, size: int) -> None:
+    def _step(self, tape: Tape, size: int) -> None:
         layout = Layout.of(tape.state, folded=self._folded, kernels=self._kernels)
         results = self._slopes(layout, [*tape.state.inputs(), *tape.batch(size)])
         self._update(tape, tape.state, *layout.split(results))
@@ -184,17 +190,16 @@ class Graphs(_Graphs):
     """
 
     def __init__(self, task: Task, *, compiled: bool = False, kernels: bool = False) -> None:
-        super().__init__(task)
-        self.name = "a captured graph with a branch for each replica" + (", compiled" if compiled else "")
-        self.name += ", own kernels" if kernels else ""
+        name = "a captured graph with a branch for each replica" + (", compiled" if compiled else "")
+        super().__init__(task, name=name + (", own kernels" if kernels else ""), most=BRANCHES)
         self._plain, self._kernels = Sequential(task.copy()), kernels
         self._slopes = Function(task, gradients, compiled=compiled) if compiled or kernels else None
 
-    def _new(self, state: State, stretch: Stretch) -> list[_Tape]:
+    def _new(self, state: State, stretch: Stretch) -> list[Tape]:
         tapes = []
         for index in range(state.count):
             one = state.part(index, index + 1).map(self._laid_out)
-            tapes.append(_Tape(one, stretch.part(index, index + 1), torch.cuda.Stream(self.task.device)))
+            tapes.append(Tape(one, stretch.part(index, index + 1), torch.cuda.Stream(self.task.device)))
         return tapes
 
     def _laid_out(self, tensor: Tensor) -> Tensor:
@@ -207,7 +212,7 @@ class Graphs(_Graphs):
     def _channels_last(self) -> bool:
         return self.task.recipe.precision == "bfloat16" and not self._kernels
 
-    def _step(self, tape: _Tape, size: int) -> None:
+    def _step(self, tape: Tape, size: int) -> None:
         if self._slopes is not None and self._kernels:
             layout = Layout.of(tape.state, kernels=True)
             results = self._slopes(layout, [*tape.state.inputs(), *tape.batch(size)])
@@ -223,6 +228,23 @@ class Graphs(_Graphs):
         else:
             layout = Layout.of(one, stacked=False)
             self._update(tape, one, *layout.split(self._slopes(layout, [*one.inputs(), inputs, targets])))
+
+
+def _part(state: State, stretch: Stretch, first: int, last: int) -> tuple[State, Stretch]:
+    return state.part(first, last), stretch.part(first, last)
+
+
+def _even(count: int, *, most: int | None) -> int:
+    """Replicas in a chunk: as few chunks as can be, of nearly one size."""
+    return count if most is None else -(-count // -(-count // most))
+
+
+def _refuse_crowding(needed: int, device: torch.device) -> None:
+    """Say beforehand that memory will run out: in the middle of a capture it would leave the library in disorder."""
+    torch.cuda.empty_cache()  # as the capture itself will
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed * _ROOM > free:
+        raise torch.cuda.OutOfMemoryError(f"a captured step needs about {needed:,} bytes, but {free:,} are free")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from isthmus.core.errors import SettingError
 from isthmus.core.losses import answers, squared_error
 from isthmus.core.network import Network
 from isthmus.core.weights import check_alike
-from isthmus.train import optimisers
+from isthmus.train import folding, optimisers
 from isthmus.train.recipe import Recipe
 
 
@@ -53,8 +53,9 @@ class Task:
 
     @property
     def convolutional(self) -> bool:
-        """Whether the module convolves, which is slow when vectorised."""
-        return any(isinstance(layer, nn.modules.conv._ConvNd) for layer in self.module.modules())
+        """Whether the module convolves, which is slow when vectorised; not so where patches do not overlap."""
+        layers = (layer for layer in self.module.modules() if isinstance(layer, nn.modules.conv._ConvNd))
+        return any(not folding.whole_patches(one.weight, one.stride, one.padding, one.groups) for one in layers)
 
     def copy(self) -> Task:
         """The same task with a module of its own, for an engine that binds tensors to it for good."""

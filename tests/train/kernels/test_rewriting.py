@@ -5,6 +5,7 @@ Where Triton is not installed, the launches are replaced by the formulas that th
 
 import collections
 import dataclasses
+import types
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch import nn
 from torch.nn import functional
 from torch.nn import grad as slopes_of
 
-from isthmus.train import Recipe
+from isthmus.train import Recipe, graphs
 from isthmus.train.batches import Batches
+from isthmus.train.engines import Sequential, Stretch
+from isthmus.train.graphs import Graph
 from isthmus.train.kernels import convolution, normalisation
 from isthmus.train.kernels.language import INSTALLED
 from isthmus.train.kernels.rewriting import _Moves
@@ -181,7 +184,7 @@ class Twice(nn.Module):
         return self.head(self.other(functional.relu(self.norm(self.again(hidden)))).mean((2, 3)))
 
 
-def group(module, **changed):
+def whole_group(module, *, count=REPLICAS, **changed):
     generator = torch.Generator().manual_seed(5)
     channels = 3 if isinstance(module, str) else 2
     inputs = torch.randn(20, channels, 8, 8, generator=generator)
@@ -192,10 +195,15 @@ def group(module, **changed):
         settings={"inputs": [channels, 8, 8], "classes": 3} if isinstance(module, str) else {},
         batch_size=6,
     )
-    recipes = dataclasses.replace(recipe, **changed).replicates(REPLICAS)
+    recipes = dataclasses.replace(recipe, **changed).replicates(count)
     batches = Batches.of(recipes, data, device=DEVICE)
     made = build if isinstance(module, str) else module
     task, state = prepare(recipes, made, batches.inputs[:2], classes=3, device=DEVICE)
+    return task, state, batches
+
+
+def group(module, **changed):
+    task, state, batches = whole_group(module, **changed)
     return task, state, batches.fetch(batches.plan(0, apart=False).order[:, :6], None)
 
 
@@ -252,6 +260,26 @@ def test_running_statistics_move_as_the_module_moves_them(kind):
     named = dict(alone.named_buffers())
     for name, tensor in zip(task.buffers, moved, strict=True):
         torch.testing.assert_close(tensor[1], named[name], rtol=1e-4, atol=1e-5)
+
+
+def test_more_replicas_than_fit_go_through_the_kernels_in_chunks(monkeypatch):
+    """A captured step is taken anew instead of replayed, so that it runs without a GPU, too."""
+
+    def capture(engine, size):
+        return types.SimpleNamespace(replay=lambda: [engine._step(tape, size) for tape in engine._tapes])
+
+    monkeypatch.setattr(graphs._Graphs, "_capture", capture)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    task, state, batches = whole_group(InPlace(), count=3)
+    stretch = Stretch(batches, batches.plan(0, apart=False), 0, 2, 0, torch.full((2,), 0.01, device=DEVICE))
+    ours, right = state.clone(), state.clone()
+    engine = Graph(task, kernels=True)
+    engine._most = 2
+    engine.advance(ours, stretch)
+    Sequential(task).advance(right, stretch)
+    assert engine.name == "one captured graph, own kernels, in chunks of 2"
+    for one, other in zip(ours.tensors(), right.tensors(), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-4)
 
 
 def test_double_precision_is_left_to_torch():
