@@ -28,6 +28,7 @@ from isthmus.core.progress import Progress
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child
 from isthmus.core.record import plain, to_json
+from isthmus.core.statistics import over_pairs
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights, to
@@ -66,6 +67,16 @@ class Cells:
 
     def __call__(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The cell of a name: read where it is there already, else made and written with seconds and provenance."""
+        cell = self.piece(name, make)
+        self.found.append(cell)
+        return cell
+
+    def within(self, name: str) -> Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]]:
+        """Makes or reads pieces of a cell, so that one that was stopped half-way goes on from there."""
+        return lambda piece, make: self.piece(f"{name}-{piece}", make)
+
+    def piece(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """What is kept as a cell is, but is no part of the result by itself."""
         file = self.folder / "cells" / f"{name}-{self.mark}.json"
         if file.exists():
             say(f"{name}: there already")
@@ -77,7 +88,6 @@ class Cells:
             cell["provenance"] = plain(provenance())
             write_text(file, to_json(rounded(cell), indent=None))
             say(f"{name}: {cell['wall_seconds']:.0f} s; {time.perf_counter() - self.began:.0f} s so far")
-        self.found.append(cell)
         return cell
 
     def also(self, files: Sequence[Path]) -> None:
@@ -199,7 +209,7 @@ class Bench:
         self.device, self.at_once, self.most = data.train_inputs.device, at_once, most
         self.module = build(recipe).to(self.device)
         self.network = Network.of(self.module)
-        self.inputs = _laid_out(data.train_inputs[:examples])
+        self.inputs = laid_out(data.train_inputs[:examples])
         self.seconds: dict[str, float] = {}
         self._matches: dict[str, dict[tuple[int, int], Match]] = {}
 
@@ -246,7 +256,7 @@ class Bench:
             "test": (data.test_inputs, data.test_targets),
         }
         inputs, targets = of[part]
-        return Objective(self.network, _laid_out(inputs[short]), targets[short], batch_size=self.at_once)
+        return Objective(self.network, laid_out(inputs[short]), targets[short], batch_size=self.at_once)
 
     def matches(self, method: str) -> Mapping[tuple[int, int], Match]:
         """The second network of every pair matched to the first, by weights or activations."""
@@ -281,7 +291,8 @@ class Bench:
         # Weights are compared on the CPU, pairs in threads: small products and assignments keep a GPU waiting.
         by_weights = method == "weights"
         solutions = [to(weights, device="cpu") for weights in self.solutions] if by_weights else self.solutions
-        matching = WeightMatching() if by_weights else ActivationMatching(self.network, self.inputs)
+        at_once = min(self.at_once, 1000)
+        matching = WeightMatching() if by_weights else ActivationMatching(self.network, self.inputs, batch_size=at_once)
         symmetry = self.symmetry  # found here: threads would each begin to find it
 
         def match(pair: tuple[int, int]) -> Match:
@@ -293,7 +304,7 @@ class Bench:
         return dict(zip(pairs, found, strict=True))
 
 
-def _laid_out(inputs: torch.Tensor) -> torch.Tensor:
+def laid_out(inputs: torch.Tensor) -> torch.Tensor:
     """Images with the channels last in memory on a GPU, as its convolutions want them."""
     if inputs.dim() != 4 or inputs.device.type == "cpu":
         return inputs
@@ -311,6 +322,25 @@ def summary(found: PairBarriers) -> dict[str, Any]:
     }
 
 
+def curves(found: PairBarriers) -> list[dict[str, Any]]:
+    """Loss and error along the line of each pair."""
+    return [{"pair": list(pair), "loss": curve.loss, "error": curve.error} for pair, curve in found.curves.items()]
+
+
+def among(measured: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
+    """The :func:`summary` of some of the networks, from that of all with its :func:`curves`, both as plain values."""
+    along = [curve for curve in measured["curves"] if set(curve["pair"]) <= set(chosen)]
+    means = {part: torch.tensor([curve[part] for curve in along], dtype=torch.float64).mean(0) for part in PARTS}
+    found: dict[str, Any] = {
+        "positions": measured["positions"], "mean_loss": means["loss"], "mean_error": means["error"]
+    }  # fmt: skip
+    for name in CONVENTIONS:
+        heights = torch.tensor(measured[name]["pairs"], dtype=torch.float64)[chosen][:, chosen]
+        found[name] = {"mean": over_pairs(heights, signed=name.startswith("midpoint")), "pairs": heights}
+    return plain(found)
+
+
+PARTS = ("loss", "error")
 CONVENTIONS = ("loss_barrier", "error_barrier", "midpoint", "midpoint_error")
 
 

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from reproductions.common import Cells, Phase, arguments, corrected, loaded, markdown, shown, told
+from reproductions.common import Cells, Phase, arguments, corrected, laid_out, loaded, markdown, shown, told
+from torch import Tensor
 
 from isthmus.connect import barriers
 from isthmus.core.network import Network
@@ -121,12 +122,12 @@ def _cell(name: str, data: Data, spawn: int, asked: argparse.Namespace) -> dict[
             scores="never",
             progress=told(f"{name} {spawn}: training"),
         )
-    test = Objective(
-        Network.of(build(recipe).to(asked.device)), data.test_inputs, data.test_targets, batch_size=asked.at_once
-    )
+    network = Network.of(build(recipe).to(asked.device))
+    test = Objective(network, laid_out(data.test_inputs), data.test_targets, batch_size=asked.at_once)
+    images = laid_out(data.train_inputs[: asked.statistics])
     with Phase("barriers", seconds):
         roots = [
-            _root(replicas[first : first + asked.siblings], test, data, asked) for first in _firsts(replicas, asked)
+            _root(replicas[first : first + asked.siblings], test, images, asked) for first in _firsts(replicas, asked)
         ]
     roots = [root for root in roots if root]
     total = recipe.total_steps(len(data.train_targets))
@@ -164,13 +165,13 @@ def _firsts(replicas: Sequence[Replica], asked: argparse.Namespace) -> range:
 
 
 def _root(
-    family: Sequence[Replica], test: Objective, data: Data, asked: argparse.Namespace
+    family: Sequence[Replica], test: Objective, images: Tensor, asked: argparse.Namespace
 ) -> dict[str, dict[str, Any]] | None:
     """Siblings of one root: heights of the pairs and their means. None where fewer than two trained."""
     solutions = [replica.weights for replica in family if not replica.diverged]
     if len(solutions) < 2:
         return None
-    found = barriers(solutions, test, points=asked.points, data=data.train_inputs[: asked.statistics])
+    found = barriers(solutions, test, points=asked.points, data=images)
     rows, columns = torch.triu_indices(len(solutions), len(solutions), offset=1)
     heights = {name: found.heights[name][rows, columns] for name in HEIGHTS}
     result = {name: {"mean": float(pairs.mean()), "pairs": pairs} for name, pairs in heights.items()}
@@ -273,7 +274,7 @@ def _arguments() -> argparse.Namespace:
     words.add_argument("--precision", default="float32")
     words.add_argument("--points", type=int, default=11)
     words.add_argument("--statistics", type=int, default=2000, help="training images for statistics of BatchNorm")
-    words.add_argument("--at-once", type=int, default=2000, help="examples that go through a network at once")
+    words.add_argument("--at-once", type=int, default=3000, help="examples that go through a network at once")
     words.add_argument("--examples", type=int, default=None, help="use at most so many training and test examples")
     return words.parse_args()
 

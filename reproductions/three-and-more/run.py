@@ -42,7 +42,7 @@ from isthmus.connect import Line, PairBarriers, Simplex, barrier, barriers, rees
 from isthmus.core.randomness import child
 from isthmus.core.record import plain
 from isthmus.core.statistics import over_networks, over_pairs
-from isthmus.core.weights import Weights, mean
+from isthmus.core.weights import Weights, mean, to
 from isthmus.studies.factors.trends import jonckheere
 from isthmus.train import Recipe
 from isthmus.zoo.data import Data
@@ -75,7 +75,7 @@ def _cell(
     data = load()
     recipe = _recipe(data, name, width, asked)
     say(f"{name}, {recipe.network}, width {width:g}: {networks} networks")
-    bench = Bench(recipe, networks, data, engine=asked.engine, keep=asked.keep, examples=asked.matched)
+    bench = Bench(recipe, networks, data, engine=asked.engine, keep=asked.keep, examples=asked.matched, at_once=3000)
     test, solutions = bench.objective("test"), bench.solutions
     labels = {"data": name, "width": width, "networks": networks}
     if len(solutions) < 3:
@@ -127,7 +127,9 @@ def _frames(bench: Bench) -> dict[str, list[Weights]]:
         found = to_reference(symmetry, solutions, bench.matcher(method), reference=REFERENCE, generator=generator)
         frames[f"reference, {method}"] = list(found.aligned(solutions))
     with Phase("matching to the mean", bench.seconds):
-        frames["mean"] = list(to_mean(symmetry, solutions, generator=child(0, "mean")).aligned(solutions))
+        # On the CPU: it is small products and assignments one after the other, which keep a GPU waiting.
+        there = [to(weights, device="cpu") for weights in solutions]
+        frames["mean"] = list(to_mean(symmetry, there, generator=child(0, "mean")).aligned(solutions))
     with Phase("matching all at once", bench.seconds):
         found = CycleConsistent()(symmetry, solutions, generator=child(0, "universe"), progress=told("all at once"))
         frames["cycle-consistent"] = list(found.aligned(solutions))
@@ -355,13 +357,13 @@ def _arguments() -> argparse.Namespace:
     words = arguments(__doc__, "three-and-more")
     words.add_argument("--sets", nargs="+", choices=("mnist", "cifar10"), default=["mnist", "cifar10"])
     words.add_argument("--mnist-widths", nargs="+", type=float, default=[16, 64, 256, 512])
-    words.add_argument("--cifar10-widths", nargs="+", type=float, default=[1, 2, 4], help="of ResNet-20's")
+    words.add_argument("--cifar10-widths", nargs="+", type=float, default=[0.5, 1, 2], help="of ResNet-20's")
     words.add_argument("--mnist-networks", type=int, default=8)
     words.add_argument("--cifar10-networks", type=int, default=6)
     words.add_argument("--mnist-epochs", type=int, default=10)
     words.add_argument("--cifar10-epochs", type=int, default=10)
     words.add_argument("--depth", type=int, default=3, help="hidden layers of the MLPs")
-    words.add_argument("--norm", default="layer", help="of ResNet-20")
+    words.add_argument("--norm", default="batch", help="of ResNet-20")
     words.add_argument("--precision", default="bfloat16", help="of training on CIFAR-10")
     words.add_argument("--points", type=int, default=9, help="on each line")
     words.add_argument("--inside", type=int, default=20, help="random points in the simplex")

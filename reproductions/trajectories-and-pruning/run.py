@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import Cells, Phase, arguments, loaded, markdown, shown, told
+from reproductions.common import Cells, Phase, arguments, laid_out, loaded, markdown, shown, told
 from torch import Tensor
 
 from isthmus.core.network import Network
@@ -57,17 +57,18 @@ CASES = {
     "mlp": Case(
         "mnist", {"network": "mlp-128x2", "rate": 0.1, "momentum": 0.0, "batch_size": 100}, 16, 10, 10, 300, 12
     ),
+    # The recipe of width-cifar10, with BatchNorm: statistics are estimated anew at every point of a line.
     "resnet20": Case(
         "cifar10",
         {
-            "network": "resnet20-layer",
+            "network": "resnet20",
             "rate": 0.1,
             "momentum": 0.9,
-            "weight_decay": 1e-4,
+            "weight_decay": 2e-3,
             "batch_size": 128,
             "augmentation": ["crop", "flip"],
         },
-        8,
+        16,
         10,
         6,
         172,
@@ -146,6 +147,7 @@ def _cell(
 ) -> dict[str, Any]:
     """The claim about times or sparsity by one method, with the error of every network at every time or level."""
     found, seconds = runs(), {}
+    measured = _measured(data(), asked)
     module = build(found.recipe).to(asked.device)
     group = Networks(
         asked.case,
@@ -156,10 +158,18 @@ def _cell(
     )
     with Phase("matching and barriers", seconds):
         tested = check_claims(
-            [group], data(), methods=(method,), wanted=(claim,), points=asked.points, progress=told(f"{claim} {method}")
+            [group],
+            measured,
+            methods=(method,),
+            wanted=(claim,),
+            points=asked.points,
+            batch_size=asked.at_once,
+            # Convolutions of many networks at once are grouped ones, for which GPUs have no fast kernels.
+            together=1 if data().train_inputs.shape[1] == 3 else None,
+            progress=told(f"{claim} {method}"),
         )
     result = getattr(tested.tested[0], claim)
-    test = Objective(Network.of(module), data().test_inputs, data().test_targets, batch_size=2000)
+    test = Objective(Network.of(module), measured.test_inputs, measured.test_targets, batch_size=asked.at_once)
     with Phase("errors", seconds):
         errors = [[test(to(weights, device=asked.device)).error for weights in run] for run in found.weights]
     return {
@@ -176,6 +186,17 @@ def _cell(
         **{name: getattr(result, name) for name in ("heights", "naive", "random", "together")},
         "seconds": {**seconds, "training": found.seconds},
     }
+
+
+def _measured(data: Data, asked: argparse.Namespace) -> Data:
+    """The test images, and as many training images as activations and statistics of BatchNorm are taken from."""
+    some = slice(asked.statistics)
+    return dataclasses.replace(
+        data,
+        train_inputs=laid_out(data.train_inputs[some]),
+        train_targets=data.train_targets[some],
+        test_inputs=laid_out(data.test_inputs),
+    )
 
 
 def _compared(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +301,7 @@ def _recipe(case: Case, data: Data, epochs: int, asked: argparse.Namespace) -> R
 
 def _settings(asked: argparse.Namespace) -> dict[str, Any]:
     """What the results depend on, the claims and methods apart."""
-    names = ("case", "networks", "times", "levels", "points", "epochs", "precision", "examples")
+    names = ("case", "networks", "times", "levels", "points", "statistics", "epochs", "precision", "examples")
     return {name: getattr(asked, name) for name in names}
 
 
@@ -295,6 +316,8 @@ def _arguments() -> argparse.Namespace:
     words.add_argument("--epochs", type=int, default=None, help="instead of the case's own")
     words.add_argument("--precision", default="float32")
     words.add_argument("--points", type=int, default=11)
+    words.add_argument("--statistics", type=int, default=2000, help="training images for activations and statistics")
+    words.add_argument("--at-once", type=int, default=3000, help="examples that go through a network at once")
     words.add_argument("--examples", type=int, default=None, help="use at most so many training and test examples")
     return words.parse_args()
 

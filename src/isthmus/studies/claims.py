@@ -159,6 +159,8 @@ def check_claims(
     points: int = 11,
     threshold: float = claims.EPSILON,
     seed: int = 0,
+    batch_size: int = 1000,
+    together: int | None = None,
     progress: Progress = silent,
 ) -> Claims:
     """Test the claims on every set of networks by every method; heights are error barriers on the test set.
@@ -171,6 +173,9 @@ def check_claims(
         points: on each path.
         threshold: error barrier that still counts as connected.
         seed: of the matching and the controls.
+        batch_size: examples that go through a network at once where it is measured; statistics are exact where all of
+            theirs go at once.
+        together: points of a path at once, as :func:`isthmus.connect.barrier` takes it; 1 for convolutions on a GPU.
         progress: told after every pair.
 
     Raises:
@@ -185,11 +190,11 @@ def check_claims(
     for place, (group, method) in enumerate(jobs):
         symmetry = discovery.discover(group.module, data.train_inputs[:2])
         network = Network.of(group.module)
-        objective = Objective(network, data.test_inputs, data.test_targets)
+        objective = Objective(network, data.test_inputs, data.test_targets, batch_size=batch_size)
         # Replicas come back from training on the CPU, where threads match small ones best; a network runs where the
         # data are.
         here = _placed(group, objective) if method == "activations" else group
-        bench = _Bench(here, symmetry, objective, data.train_inputs, points, threshold, seed, method)
+        bench = _Bench(here, symmetry, objective, data.train_inputs, points, threshold, seed, method, together)
         matching = matcher(method, network, data.train_inputs)
         found.append(bench.tested(matching, wanted, within(progress, place, len(jobs), label=group.label)))
     made_by = {**provenance(), "data": data.fingerprint}
@@ -208,6 +213,7 @@ class _Bench:
     threshold: float
     seed: int
     method: str
+    together: int | None
 
     def tested(self, matching: Matcher, wanted: Sequence[str], progress: Progress) -> Tested:
         solutions, group = self.group.solutions, self.group
@@ -248,20 +254,22 @@ class _Bench:
         # Matching whole trainings at once stacks their weights; activations have no such form.
         together = self.method == "weights"
         largest = stack(trainings[0]) if together else trainings[0][0]
-        threads = threads_for(largest, len(trainings) // 2 * len(labels))
+        on_cpu = next(iter(largest.values())).device.type == "cpu"  # threads would take turns at launching on a GPU
+        threads = threads_for(largest, len(trainings) // 2 * len(labels)) if on_cpu else 1
         settings = {**settings, "labels": labels, "together": together, "threads": threads}
         return claims.simultaneous(self.symmetry, trainings, matching, self.height, **settings)
 
     def height(self, start: Weights, end: Weights) -> float:
         """The error barrier of the straight line."""
         line = Line(beside(start, self.objective), beside(end, self.objective))
-        return barrier(line, self.objective, points=self.points, data=self.inputs).error_barrier
+        settings: dict[str, Any] = {"points": self.points, "data": self.inputs, "together": self.together}
+        return barrier(line, self.objective, **settings).error_barrier
 
     def loss(self, weights: Weights) -> float:
         """The loss of one network, with statistics of its own."""
         network, weights = self.objective.network, beside(weights, self.objective)
         if network.has_batch_statistics:
-            weights = reestimate(network, weights, self.inputs)
+            weights = reestimate(network, weights, self.inputs, batch_size=self.objective.batch_size)
         return self.objective(weights).loss
 
 
