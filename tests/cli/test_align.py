@@ -126,10 +126,9 @@ def test_a_scale_that_the_function_does_not_see_is_taken_off(shell, tmp_path, sy
     save(fixed, tmp_path / "a.safetensors")
     save(planted.apply(scaled), tmp_path / "b.safetensors")
     files = (tmp_path / "a.safetensors", tmp_path / "b.safetensors")
-    _answer(shell, *files, *EXAMPLE, "--scale", "unit", "--check", "-o", tmp_path / "out")
+    _answer(shell, *files, *EXAMPLE, "--unit-scale", "--check", "-o", tmp_path / "out")
     assert torch.equal(load(tmp_path / "out" / "b.safetensors")["1.weight"], scaled["1.weight"])
-    assert "scale must be" in _refusal(shell, *files, *EXAMPLE, "--scale", "half", "-o", tmp_path / "out")
-    refused = _refusal(shell, *files, *EXAMPLE, "--scale", "unit", "--method", "sinkhorn", "-o", tmp_path / "out")
+    refused = _refusal(shell, *files, *EXAMPLE, "--unit-scale", "--method", "sinkhorn", "-o", tmp_path / "out")
     assert "option of the methods weights and cosine" in refused
 
 

@@ -116,7 +116,7 @@ def network_size(network):
 
 def test_curvature_on_a_plane(shell, trained, tmp_path):
     page = tmp_path / "p.html"
-    arguments = ("plane", trained[0], "--model", MODEL, *COMMON, "--side", "3", "--curvature", "3")
+    arguments = ("plane", trained[0], "--model", MODEL, *COMMON, "--points", "3", "--curvature", "3")
     found = answer(shell, *arguments, "--report", page)
     assert [len(row) for row in found["curvature"]["largest"]] == [3, 3, 3]
     assert found["curvature"]["first"] == found["x"]
@@ -125,7 +125,7 @@ def test_curvature_on_a_plane(shell, trained, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_plane_marks_its_solutions(shell, trained, tmp_path, count):
-    arguments = ("plane", *trained[:count], "--model", MODEL, *COMMON, "--side", "5")
+    arguments = ("plane", *trained[:count], "--model", MODEL, *COMMON, "--points", "5")
     found = answer(shell, *arguments, "--report", tmp_path / "p.html")
     assert len(found["points"]) == count
     assert len(found["loss"]) == 5
@@ -221,7 +221,7 @@ def test_other_widths_are_the_control_for_finite_size(shell, tmp_path):
 
 
 def test_claims_on_own_checkpoints(shell, trained, tmp_path):
-    arguments = ("claims", *trained, "--model", MODEL, *COMMON, "--points", "5", "--methods", "weights")
+    arguments = ("claims", *trained, "--model", MODEL, *COMMON, "--points", "5", "--align", "weights")
     found = answer(shell, *arguments, "--report", tmp_path / "c.html")
     (tested,) = found["tested"]
     assert tested["weak"]["planted"]["estimate"] == pytest.approx(0.0, abs=1e-6)

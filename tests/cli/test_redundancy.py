@@ -27,7 +27,7 @@ def test_redundancy_for_people(shell):
 def test_remedies(shell, tmp_path):
     page, file = tmp_path / "r.html", tmp_path / "r.json"
     code, out, err = shell(
-        "remedies", "--only", "frozen", "--sizes", "8", "--label-noise", "0", "--examples", "200", "--solutions", "2",
+        "remedies", "--only", "frozen", "--widths", "8", "--label-noise", "0", "--examples", "200", "--solutions", "2",
         "--points", "3", "--train", "epochs=2", "--report", page, "--output", file,
     )  # fmt: skip
     assert code == 0, err
@@ -40,7 +40,7 @@ def test_remedies(shell, tmp_path):
     ("arguments", "said"),
     [
         (("remedies", "--only", "prayer"), "remedies must be some of"),
-        (("remedies", "--sizes", "eight"), "sizes must be numbers"),
+        (("remedies", "--widths", "eight"), "widths must be numbers"),
         (("remedies", "--model", "mlp-8x1", "--only", "prayer"), "remedies must be some of"),
         (("remedies", "--model", "nowhere.py:build"), "there is no file"),
         (("remedies", "--target", "2"), "target must be"),

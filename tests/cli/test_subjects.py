@@ -99,6 +99,20 @@ def test_one_source_and_no_more(shell, arguments, says):
     assert says in err
 
 
+TRAINING = ("glass", "claims", "remedies", "uncertainty", "continual", "generalisation", "flatness", "check", "train")
+
+
+@pytest.mark.parametrize("command", TRAINING)
+def test_the_data_of_a_recipe_are_the_data_it_is_trained_on(shell, command, tmp_path):
+    """A recipe that names mnist was once trained on digits, the default of --data, and recorded as mnist."""
+    fields = ("--recipe" if command == "train" else "--train", f"network={MODEL},epochs=1,data=mnist")
+    more = ("-o", tmp_path / "out") if command == "train" else ()
+    code, _, err = shell(command, *fields, *more, "--data-dir", tmp_path)
+    assert (code, "mnist as published" in err) == (2, True), err
+    code, _, err = shell(command, *fields, *more, "--data", "digits")
+    assert (code, "must name the same data, got digits and mnist" in err) == (2, True), err
+
+
 def test_a_split_of_another_name_is_refused():
     with pytest.raises(SettingError, match="split must be"):
         subjects.chosen(None, train="", split="validation")
@@ -106,7 +120,7 @@ def test_a_split_of_another_name_is_refused():
 
 def test_sharpness_and_generalisation_at_one_training_loss(shell, tmp_path):
     page = tmp_path / "g.html"
-    grid = ("--rates", "0.05,0.1", "--batch-sizes", "64", "--networks", "3", "--target", "0.6", "--tolerance", "0.5")
+    grid = ("--rates", "0.05,0.1", "--batch-sizes", "64", "--solutions", "3", "--target", "0.6", "--tolerance", "0.5")
     arguments = ("--train", f"network={MODEL},epochs=4", *grid, "--products", "9")
     found = answer(shell, "generalisation", *arguments, "--report", page)
     assert found["verdict"]["networks"] == sum(each["matched"] for each in found["subjects"])

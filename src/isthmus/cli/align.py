@@ -36,9 +36,12 @@ def align(
     together: Annotated[
         str, typer.Option(help="Three and more: each to the first (reference), mean, universe; with --data simplex.")
     ] = "reference",
-    scale: Annotated[
-        str, typer.Option(help="unit: compare units scaled to length one where the function does not see it (ReLU).")
-    ] = "as_is",
+    unit_scale: Annotated[
+        bool,
+        typer.Option(
+            "--unit-scale", help="Compare units scaled to length one where the function does not see it (ReLU)."
+        ),
+    ] = False,
     data: options.MaybeData = None,
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
@@ -64,7 +67,7 @@ def align(
         from isthmus.core.record import to_json
         from isthmus.studies.alignment import Manner, align_checkpoints, checked
 
-        manner = Manner(method=method, together=together, scale=scale, seed=seed)  # type: ignore[arg-type]
+        manner = Manner(method=method, together=together, scale="unit" if unit_scale else "as_is", seed=seed)  # type: ignore[arg-type]
         if manner.needs_data and (data is None or model is None):
             raise SettingError(f"{method} together={together} looks at a network's answers: give --model and --data")
         folder = inputs.output_folder(output)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
-from isthmus.core.progress import within
+from isthmus.cli import console, inputs, options, subjects
+from isthmus.core.progress import Progress, within
+
+if TYPE_CHECKING:
+    from isthmus.studies.claims import Networks
+    from isthmus.train import Recipe
+    from isthmus.zoo.data import Data
+
+_METHODS = {"weights": ("weights",), "activations": ("activations",), "both": ("weights", "activations")}
 
 
 def claims(
@@ -21,9 +29,11 @@ def claims(
     solutions: Annotated[int, typer.Option(help="Networks of each width.")] = 6,
     train: options.Recipe = None,
     times: Annotated[int, typer.Option(help="Also test one permutation for so many checkpoints of each training.")] = 0,
-    levels: Annotated[int, typer.Option(help="Also test one permutation for so many levels of pruning (IMP).")] = 0,
-    methods: Annotated[str, typer.Option(help="weights, activations, or both with a comma.")] = "weights,activations",
-    data: options.Data = "digits",
+    levels: Annotated[
+        int, typer.Option("--pruning-levels", help="Also test one permutation for so many levels of pruning (IMP).")
+    ] = 0,
+    align: Annotated[str, typer.Option(help="How networks are aligned: weights, activations or both.")] = "both",
+    data: options.RecipeData = None,
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
     points: options.Points = 11,
@@ -37,49 +47,49 @@ def claims(
     """Does a permutation connect every pair (weak), two trainings at all times, all networks at once (strong)?"""
     with console.progress("claims") as told:
         from isthmus.core.errors import SettingError
-        from isthmus.studies.claims import Networks, check_claims, trained
+        from isthmus.studies.claims import Networks, check_claims
 
+        if align not in _METHODS:
+            raise SettingError(f"align must be one of {', '.join(_METHODS)}, got {align}")
         wanted = ["weak", "strong", "cycles", *(["times"] if times else []), *(["sparsity"] if levels else [])]
+        name = subjects.data_name(data, console.settings(train, what="train"))
         if checkpoints:
             if times or levels:
-                raise SettingError("times and levels need networks that are trained here; leave the checkpoints out")
+                raise SettingError(
+                    "--times and --pruning-levels need networks that are trained here; leave the checkpoints out"
+                )
             case = inputs.case(
-                checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, device=device,
+                checkpoints, model=model, data=name, data_dir=data_dir, examples=examples, device=device,
                 unsafe_pickle=unsafe_pickle, least=2,
             )  # fmt: skip
-            found_data, groups = case.data, [Networks(model, case.module, case.solutions)]
+            found, groups = case.data, [Networks(model, case.module, case.solutions)]
         else:
             where = inputs.found_device(device)
-            found_data = inputs.found_data(data, data_dir, examples=examples).to(where)
-            recipes = _recipes(model, widths, found_data, data, train)
-            groups = []
-            for place, (name, recipe) in enumerate(recipes.items()):
-                groups.append(
-                    trained(
-                        recipe,
-                        found_data,
-                        label=name,
-                        solutions=solutions,
-                        checkpoints=times,
-                        levels=levels,
-                        device=where,
-                        progress=within(told, place, 2 * len(recipes)),
-                    )
-                )
+            found = inputs.found_data(name, data_dir, examples=examples).to(where)
+            recipes = _recipes(model, widths, found, name, train)
+            kept = {"solutions": solutions, "checkpoints": times, "levels": levels}
+            groups = _trained(recipes, found, device=where, progress=within(told, 0, 2), **kept)
         result = check_claims(
-            groups,
-            found_data,
-            methods=console.names(methods),
-            wanted=wanted,
-            points=points,
-            seed=seed,
+            groups, found, methods=_METHODS[align], wanted=wanted, points=points, seed=seed,
             progress=within(told, 1, 2),
-        )
+        )  # fmt: skip
         values = result.to_dict()
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 
-def _recipes(model: str, widths: str, found: Any, data: str, fields: str | None) -> dict[str, Any]:
+def _trained(
+    recipes: Mapping[str, Recipe], found: Data, *, device: str, progress: Progress, **kept: int
+) -> list[Networks]:
+    """One set of networks for each recipe."""
+    from isthmus.studies.claims import trained
+
+    return [
+        trained(recipe, found, label=label, device=device, progress=within(progress, place, len(recipes)), **kept)
+        for place, (label, recipe) in enumerate(recipes.items())
+    ]
+
+
+def _recipes(model: str, widths: str, found: Data, data: str, fields: str | None) -> dict[str, Recipe]:
     """One recipe for each width, trained steadily: weight matching needs that."""
     from isthmus.cli.demo import parsed_widths
     from isthmus.studies.demo import Settings

@@ -11,6 +11,7 @@ from isthmus.cli import console, inputs, options, subjects
 if TYPE_CHECKING:
     from isthmus.core.record import Record
     from isthmus.train import Recipe
+    from isthmus.zoo.cues import Cue
     from isthmus.zoo.data import Data
     from isthmus.zoo.streams import Stream
 
@@ -22,7 +23,7 @@ def continual(
         str | None, typer.Option(help="Settings of both cues: strength=2,correlation=1,swapped=.4,absent=.3,size=…")
     ] = None,
     replicas: Annotated[int, typer.Option(help="Seeds; six are the fewest that a sign test can tell.")] = 6,
-    train: Annotated[str | None, typer.Option(help="Fields of the base's recipe: name=value,… or JSON.")] = None,
+    train: options.Recipe = None,
     task: Annotated[str | None, typer.Option(help="Fields that differ when a task is learned.")] = None,
     margin: Annotated[float, typer.Option(help="By how much a learned cue must beat the base network.")] = 0.2,
     controls: Annotated[bool, typer.Option(help="Also train jointly and with replay.")] = True,
@@ -51,7 +52,7 @@ def continual(
     save: Annotated[
         str | None, typer.Option(help="Also save the networks and merges into this folder, with their histories.")
     ] = None,
-    data: options.Data = "digits",
+    data: options.RecipeData = None,
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
     points: options.Points = 11,
@@ -63,62 +64,70 @@ def continual(
 ) -> None:
     """What survives a merge of networks that learned different cues, side by side or one after the other?"""
     with console.progress("continual") as told:
-        from isthmus.core.errors import SettingError
         from isthmus.studies.continual.archive import Archive
-        from isthmus.studies.continual.continual import Curriculum, continual
-        from isthmus.zoo.cues import KINDS, Cue, in_colour
 
         where = inputs.found_device(device)
-        found = inputs.found_data(data, data_dir, examples=examples)
-        chosen = {"swapped": 0.4, "absent": 0.3, **console.settings(cue, what="cue")}
-        kinds = console.names(cues)
-        coloured = "colour" in kinds if stream is None else stream == "cues"
-        shown = in_colour(found) if coloured else found
-        course: Stream | None = None
-        if stream is not None:
-            from isthmus.zoo import streams
-
-            # The cues that were asked for come first, then the others in their order.
-            laid = [_cue(Cue, kind, chosen) for kind in dict.fromkeys((*kinds, *KINDS))] if stream == "cues" else []
-            course = streams.stream(stream, shown, tasks, cues=laid, seed=seed)
-            shown = course.tasks[0]
-        base, later = _recipes(model, shown, stream if stream and ":" in stream else data, train, task)
-        archive = Archive(save) if save else None
+        name = subjects.data_name(data, console.settings(train, what="train"))
+        found = inputs.found_data(name, data_dir, examples=examples)
+        kinds, laid = console.names(cues), {"swapped": 0.4, "absent": 0.3, **console.settings(cue, what="cue")}
+        shared = {"archive": Archive(save) if save else None, "device": where, "progress": told}
         result: Record
-        if course is not None:
+        if stream is not None:
             from isthmus.studies.continual.stream import merges
 
+            course = _course(stream, found, tasks, kinds, laid, seed)
+            base, later = _recipes(model, course.tasks[0], stream if ":" in stream else name, train, task)
             result = merges(
                 course, base, task=later,
                 mergers=console.names(mergers), start=start,  # pyright: ignore[reportArgumentType]
                 heads=heads, replicas=replicas, joint=controls, points=points,  # pyright: ignore[reportArgumentType]
-                archive=archive, device=where, progress=told,
+                **shared,
             )  # fmt: skip
         else:
-            if len(kinds) != 2:
-                raise SettingError(f"cues must be two kinds separated by a comma, got {cues}")
-            result = continual(
-                Curriculum(
-                    base, cues=(_cue(Cue, kinds[0], chosen), _cue(Cue, kinds[1], chosen)), task=later,
-                    replicas=replicas, points=points, margin=margin, controls=controls, predict=predict, seed=seed,
-                ),
-                found, archive=archive, device=where, progress=told,
+            from isthmus.studies.continual.continual import Curriculum, continual
+            from isthmus.zoo.cues import in_colour
+
+            base, later = _recipes(model, in_colour(found) if "colour" in kinds else found, name, train, task)
+            curriculum = Curriculum(
+                base, cues=_two_cues(kinds, laid), task=later, replicas=replicas, points=points, margin=margin,
+                controls=controls, predict=predict, seed=seed,
             )  # fmt: skip
+            result = continual(curriculum, found, **shared)
     show = _show if stream is None else _show_merges
     console.deliver(result.to_dict(), output=output, report=report, json=json, show=show)
 
 
-def _cue(kind: Any, name: str, settings: dict[str, Any]) -> Any:
+def _course(spec: str, found: Data, tasks: int, kinds: list[str], settings: dict[str, Any], seed: int) -> Stream:
+    """The stream of tasks; of cues, those that were asked for come first, then the others in their order."""
+    from isthmus.zoo import streams
+    from isthmus.zoo.cues import KINDS, in_colour
+
+    if spec != "cues":
+        return streams.stream(spec, found, tasks, seed=seed)
+    cues = [_cue(kind, settings) for kind in dict.fromkeys((*kinds, *KINDS))]
+    return streams.stream(spec, in_colour(found), tasks, cues=cues, seed=seed)
+
+
+def _two_cues(kinds: list[str], settings: dict[str, Any]) -> tuple[Cue, Cue]:
+    from isthmus.core.errors import SettingError
+
+    if len(kinds) != 2:
+        raise SettingError(f"cues must be two kinds separated by a comma, got {', '.join(kinds) or 'none'}")
+    return _cue(kinds[0], settings), _cue(kinds[1], settings)
+
+
+def _cue(kind: str, settings: dict[str, Any]) -> Cue:
     import dataclasses
 
     from isthmus.core.errors import SettingError, listed
+    from isthmus.zoo.cues import Cue
 
-    known = [field.name for field in dataclasses.fields(kind) if field.name != "kind"]
+    known = [field.name for field in dataclasses.fields(Cue) if field.name != "kind"]
     if unknown := [setting for setting in settings if setting not in known]:
         raise SettingError(f"a cue has no setting {unknown[0]}; it has {listed(known, 10)}")
     if wrong := [s for s, value in settings.items() if isinstance(value, bool) or not isinstance(value, int | float)]:
         raise SettingError(f"a cue's {wrong[0]} must be a number, got {settings[wrong[0]]!r}")
-    return kind(name, **settings)
+    return Cue(kind, **settings)
 
 
 def _recipes(model: str, shown: Data, data: str, train: str | None, task: str | None) -> tuple[Recipe, dict[str, Any]]:

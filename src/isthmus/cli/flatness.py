@@ -22,9 +22,7 @@ def flatness(
     store: options.Store = None,
     study: options.Study = None,
     data_dir: options.DataDir = None,
-    split: Annotated[
-        str, typer.Option(help="Flatness is usually asked of the training loss: train or test.")
-    ] = "train",
+    split: options.Split = "train",
     examples: options.Examples = 1000,
     pairs: Annotated[int, typer.Option(help="How many eigenvalues.")] = 3,
     products: Annotated[int, typer.Option(help="Matrix products for each trace.")] = 60,

@@ -10,19 +10,15 @@ from isthmus.cli import console, inputs, options, subjects
 
 
 def generalisation(
-    train: Annotated[
-        str, typer.Option(help="Fields of the shared recipe, name=value,… or JSON.")
-    ] = "network=mlp-64x1,epochs=60,label_noise=0.1",
+    train: options.Recipe = "network=mlp-64x1,epochs=60,label_noise=0.1",
     rates: Annotated[str, typer.Option(help="Learning rates, with commas.")] = "0.02,0.04,0.08",
     batch_sizes: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "32,64,128",
-    networks: Annotated[
-        int, typer.Option("--solutions", "--networks", help="Networks of each rate and batch size.")
-    ] = 4,
+    solutions: Annotated[int, typer.Option(help="Networks of each rate and batch size.")] = 4,
     target: Annotated[float, typer.Option(help="Training loss at which networks are compared, in nats.")] = 0.4,
     tolerance: Annotated[float, typer.Option(help="How far from it they may be, as a share of it.")] = 0.1,
     gap: Annotated[str, typer.Option(help="Generalisation gap of the loss or of the error.")] = "loss",
     products: Annotated[int, typer.Option(help="Matrix products for each trace.")] = 40,
-    data: options.Data = "digits",
+    data: options.RecipeData = None,
     data_dir: options.DataDir = None,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -38,12 +34,13 @@ def generalisation(
 
         steps = console.numbers(rates, float, what="rates")
         sizes = console.numbers(batch_sizes, int, what="batch-sizes")
-        grid = Grid(tuple(steps), tuple(sizes), networks, target, tolerance)
+        grid = Grid(tuple(steps), tuple(sizes), solutions, target, tolerance)
         where = inputs.found_device(device)
-        found = inputs.found_data(data, data_dir).to(where)
+        name = subjects.data_name(data, console.settings(train, what="train"))
+        found = inputs.found_data(name, data_dir).to(where)
         made = study(
-            subjects.recipe_of(train, found, data), data=found, module=build, grid=grid, gap=gap, products=products,
-            device=where, seed=seed, progress=told,
+            subjects.recipe_of(train or "", found, name), data=found, module=build, grid=grid, gap=gap,
+            products=products, device=where, seed=seed, progress=told,
         )  # fmt: skip
         values = console.traced(made, found)
     console.deliver(values, output=output, report=report, json=json, show=_show)

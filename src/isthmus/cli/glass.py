@@ -68,7 +68,7 @@ def glass(
             given = {"solutions": weights, "names": inputs.shortened(files)}
         else:
             case = subjects.chosen(
-                checkpoints, model=model, data=data or "digits", data_dir=data_dir, train="" if demo else train,
+                checkpoints, model=model, data=data, data_dir=data_dir, train="" if demo else train,
                 solutions=solutions, trunks=trunks, store=store, study=study, examples=examples, device=device,
                 unsafe_pickle=unsafe_pickle, least=3, finite=False, progress=told,
             )  # fmt: skip
@@ -77,7 +77,7 @@ def glass(
                 given["spawned"] = _spawned(data, data_dir, device, told)
             sizes = console.numbers("16,128" if demo and widths is None else widths, int, what="widths")
             given["others"] = [
-                _sized(width, "" if demo else train, solutions, data=data or "digits", data_dir=data_dir,
+                _sized(width, "" if demo else train, solutions, data=data, data_dir=data_dir,
                        device=device, progress=told)
                 for width in sizes
             ]  # fmt: skip
@@ -105,7 +105,7 @@ def _given(case: inputs.Case, *, passes: bool) -> dict[str, Any]:
 def _spawned(data: str | None, data_dir: str | None, device: str, progress: Any) -> tuple[Any, list[str]]:
     """A known structure that was trained: four trunks, left after 200 steps by four networks each."""
     found = subjects.chosen(
-        None, train="spawn=200", data=data or "digits", data_dir=data_dir, solutions=16, trunks=4, device=device,
+        None, train="spawn=200", data=data, data_dir=data_dir, solutions=16, trunks=4, device=device,
         progress=progress,
     )  # fmt: skip
     return found.solutions, [str(place // 4) for place in range(16)]

@@ -23,9 +23,7 @@ def merge(
     t: Annotated[float, typer.Option("--t", help="slerp: position between first (0) and second (1).")] = 0.5,
     scale: Annotated[float | None, typer.Option(help="Factor of the merged task vector (lambda).")] = None,
     dtype: Annotated[str | None, typer.Option(help="Precision of the output; the models' own by default.")] = None,
-    align: Annotated[
-        str, typer.Option(help="First permute to match the first model: none, weights or activations.")
-    ] = "none",
+    align: options.Align = "none",
     keep: Annotated[
         list[str] | None,
         typer.Option(

@@ -17,14 +17,19 @@ MaybeCheckpoints = Annotated[
     list[str] | None, typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt or folders.")
 ]
 MaybeModel = Annotated[str | None, typer.Option("--model", help=_MODEL)]
-Train = Annotated[str | None, typer.Option("--train", help="Train instead: fields of a recipe, name=value,… or JSON.")]
-Recipe = Annotated[str | None, typer.Option("--train", help="Fields of the recipe: name=value,… or a JSON object.")]
+Checkpoint = Annotated[
+    str | None, typer.Argument(help="A checkpoint: .safetensors, .pt, .pth, .bin, .ckpt or a folder.")
+]
+FIELDS = "name=value,…, a JSON object or a .json file."
+Train = Annotated[str | None, typer.Option("--train", help=f"Train instead: fields of a recipe, {FIELDS}")]
+Recipe = Annotated[str | None, typer.Option("--train", help=f"Fields of the recipe: {FIELDS}")]
 Solutions = Annotated[int, typer.Option("--solutions", help="How many to train.")]
 Store = Annotated[str | None, typer.Option("--store", help="Take the runs of this store instead.")]
 Study = Annotated[str | None, typer.Option("--study", help="Only the store's runs of this study.")]
 Run = Annotated[str | None, typer.Option("--run", help="Only the store's run whose key starts so.")]
 Data = Annotated[str, typer.Option(help=_DATA)]
 MaybeData = Annotated[str | None, typer.Option("--data", help=_DATA)]
+RecipeData = Annotated[str | None, typer.Option("--data", help=f"{_DATA} The recipe's own by default, else digits.")]
 DataDir = Annotated[str | None, typer.Option(help="Folder with the data's files.")]
 Split = Annotated[str, typer.Option(help="Measure on the test or the train split.")]
 Examples = Annotated[int | None, typer.Option(help="Use at most so many examples of each split.")]
@@ -35,11 +40,16 @@ Normalisation = Annotated[
 Shape = Annotated[
     str | None, typer.Option("--input", help="Shape of an example, such as 1x3x224x224; several with commas.")
 ]
+Tokens = Annotated[bool, typer.Option("--tokens", help="The input is token numbers, not real numbers.")]
+Align = Annotated[
+    str, typer.Option("--align", help="First permute to match the first checkpoint: none, weights or activations.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of what is drawn at random.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 UnsafePickle = Annotated[
     bool, typer.Option("--unsafe-pickle", help="Run pickles in full: they can execute any code. Own files only.")
 ]
+Language = Annotated[str, typer.Option("--lang", help="Language of the page: en or ja.")]
 Report = Annotated[str | None, typer.Option(help="Also write a page with figures here (.html).")]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="Also write the results here, as JSON.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]

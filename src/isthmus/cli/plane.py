@@ -14,7 +14,7 @@ def plane(
     model: options.Model,
     data: options.Data,
     data_dir: options.DataDir = None,
-    side: Annotated[int, typer.Option(help="Grid points along each axis.")] = 15,
+    points: Annotated[int, typer.Option(help="Points along each axis of the grid.")] = 21,
     margin: Annotated[float, typer.Option(help="Around the marked points, as a share of their extent.")] = 0.2,
     curvature: Annotated[
         int,
@@ -39,56 +39,31 @@ def plane(
     from isthmus.core.errors import SettingError
 
     checkpoints = inputs.expanded(checkpoints)
-    if len(checkpoints) == 2:
-        raise SettingError(
-            "a plane needs 1 checkpoint (random directions), 3, or a trajectory of more; got 2: use path"
-        )
     if normalisation not in ("reestimate", "interpolate"):
         raise SettingError(f"normalisation must be reestimate or interpolate, got {normalisation}")
     if curvature and curvature < 3:
         raise SettingError(f"curvature must be at least 3 points along each axis (0 for none), got {curvature}")
     with console.progress("plane") as told:
-        from isthmus.connect import plane_through, principal_plane, random_plane, surface
+        from isthmus.connect import surface
         from isthmus.core.progress import within
         from isthmus.core.provenance import provenance
-        from isthmus.core.randomness import child
-        from isthmus.studies.between import curvature_of
+        from isthmus.studies.between import curvature_of, plane_of
 
         case = inputs.case(
             checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
             unsafe_pickle=unsafe_pickle,
         )  # fmt: skip
-        names = case.network.parameter_names
-        if len(checkpoints) == 1:
-            marked = random_plane(case.solutions[0], generator=child(seed, "directions"), names=names)
-        elif len(checkpoints) == 3:
-            marked = plane_through(*case.solutions, names=names)
-        else:
-            marked = principal_plane(case.solutions, names=names)
+        marked = plane_of(case.solutions, names=case.network.parameter_names, seed=seed)
         found = surface(
-            marked,
-            case.objective,
-            points=side,
-            margin=margin,
+            marked, case.objective, points=points, margin=margin,
             normalisation=normalisation,  # type: ignore[arg-type]
-            data=case.data.train_inputs,
-            progress=within(told, 0, 2 if curvature else 1),
-        )
-        values = {
-            **found.to_dict(),
-            "curvature": curvature_of(
-                found,
-                marked,
-                case.training,
-                points=curvature,
-                seed=seed,
-                progress=within(told, 1, 2),
-            ).to_dict()
-            if curvature
-            else None,
-            "names": list(case.names),
-            "provenance": {**provenance(), "data": case.data.fingerprint},
-        }
+            data=case.data.train_inputs, progress=within(told, 0, 2 if curvature else 1),
+        )  # fmt: skip
+        values = {**found.to_dict(), "names": list(case.names), "curvature": None}
+        if curvature:
+            bent = curvature_of(found, marked, case.training, points=curvature, seed=seed, progress=within(told, 1, 2))
+            values["curvature"] = bent.to_dict()
+        values["provenance"] = {**provenance(), "data": case.data.fingerprint}
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 

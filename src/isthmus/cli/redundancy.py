@@ -22,7 +22,7 @@ def redundancy(
         ),
     ] = None,
     shape: options.Shape = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="The input is token numbers, not real numbers.")] = False,
+    tokens: options.Tokens = False,
     widths: Annotated[
         str | None, typer.Option(help="Also count for these widths (a zoo network that has one).")
     ] = None,

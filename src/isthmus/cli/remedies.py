@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli import console, inputs, options
+from isthmus.cli import console, inputs, options, subjects
 
 if TYPE_CHECKING:
     from isthmus.zoo.data import Data
@@ -22,16 +22,16 @@ def remedies(
     only: Annotated[
         str | None, typer.Option(help="Remedies to try, separated by commas, or all; one of each kind by default.")
     ] = None,
-    sizes: Annotated[
+    widths: Annotated[
         str,
         typer.Option(help="Widths of the plain network, separated by commas; passed over for a model without a width."),
     ] = "16,64",
     label_noise: Annotated[str, typer.Option(help="Shares of wrong training labels, separated by commas.")] = "0,0.2",
     solutions: Annotated[int, typer.Option(help="Networks of each kind; 4 or more for intervals.")] = 4,
     train: options.Recipe = None,
-    method: Annotated[str, typer.Option(help="Align by weights or activations.")] = "weights",
+    align: Annotated[str, typer.Option(help="How pairs are aligned: weights or activations.")] = "weights",
     target: Annotated[float, typer.Option(help="Test accuracy up to which training steps are counted.")] = 0.9,
-    data: options.Data = "digits",
+    data: options.RecipeData = None,
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
     points: options.Points = 7,
@@ -48,13 +48,15 @@ def remedies(
         from isthmus.studies.redundancy.remedies import RECIPE, USUAL, try_remedies
         from isthmus.train import Recipe
 
-        if method not in ("weights", "activations"):
-            raise SettingError(f"method must be weights or activations, got {method}")
+        if align not in ("weights", "activations"):
+            raise SettingError(f"align must be weights or activations, got {align}")
         if points < 3:
             raise SettingError(f"points must be at least 3 to see inside the path, got {points}")
         where = inputs.found_device(device)
-        found = inputs.found_data(data, data_dir, examples=examples).to(where)
-        recipe = Recipe.from_dict({**RECIPE.to_dict(), "data": data, **console.settings(train, what="train")})
+        fields = console.settings(train, what="train")
+        name = subjects.data_name(data, fields)
+        found = inputs.found_data(name, data_dir, examples=examples).to(where)
+        recipe = Recipe.from_dict({**RECIPE.to_dict(), "data": name, **fields})
         if model is not None:
             _check_fit(model, found)
         chosen = USUAL if only is None else tuple(REMEDIES) if only == "all" else tuple(console.names(only))
@@ -63,10 +65,10 @@ def remedies(
             recipe,
             model=model,
             remedies=chosen,
-            sizes=console.numbers(sizes, int, what="sizes"),
+            sizes=console.numbers(widths, int, what="widths"),
             label_noise=console.numbers(label_noise, float, what="label-noise"),
             networks=solutions,
-            method=method,
+            method=align,
             points=points,
             target=target,
             seed=seed,

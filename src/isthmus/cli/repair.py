@@ -15,9 +15,7 @@ def repair(
     data: options.Data,
     data_dir: options.DataDir = None,
     t: Annotated[float, typer.Option("--t", help="Position of the average between the two, inside (0, 1).")] = 0.5,
-    align: Annotated[
-        str, typer.Option(help="First permute the second checkpoint: none, weights or activations.")
-    ] = "none",
+    align: options.Align = "none",
     rescale_only: Annotated[bool, typer.Option("--rescale-only", help="Correct deviations only, not means.")] = False,
     split: options.Split = "test",
     examples: options.Examples = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli import console
+from isthmus.cli import console, options
 
 
 def report(
@@ -14,7 +14,7 @@ def report(
         list[str], typer.Argument(help="Files that a command wrote with --json or into its output folder.")
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="The page to write.")] = "report.html",
-    language: Annotated[str, typer.Option("--lang", help="en or ja.")] = "en",
+    language: options.Language = "en",
     static: Annotated[
         bool, typer.Option("--static", help="Pictures instead of interactive figures: a smaller file.")
     ] = False,

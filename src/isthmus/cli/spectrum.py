@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def spectrum(
-    checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint: .safetensors, .pt or a folder.")] = None,
+    checkpoint: options.Checkpoint = None,
     model: options.MaybeModel = None,
     data: options.MaybeData = None,
     train: options.Train = None,
@@ -26,7 +26,7 @@ def spectrum(
     probes: Annotated[int, typer.Option(help="Random probes of the density.")] = 5,
     steps: Annotated[int, typer.Option(help="Lanczos steps of each probe.")] = 60,
     layers: Annotated[bool, typer.Option("--layers", help="Also the block of every layer.")] = False,
-    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    split: options.Split = "train",
     examples: options.Examples = 1000,
     seed: options.Seed = 0,
     device: options.Device = "auto",

@@ -16,7 +16,7 @@ _SETTLE = 1000
 
 
 def stationary(
-    checkpoint: Annotated[str | None, typer.Argument(help="A minimum: .safetensors, .pt or a folder.")] = None,
+    checkpoint: options.Checkpoint = None,
     model: options.MaybeModel = None,
     data: options.MaybeData = None,
     train: options.Train = None,

@@ -18,7 +18,7 @@ def study(
     store: Annotated[str, typer.Option(help="Folder of the store that results are looked for and kept in.")] = (
         "isthmus-store"
     ),
-    data_dir: Annotated[str | None, typer.Option(help="Folder with the data's files.")] = None,
+    data_dir: options.DataDir = None,
     engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (a cluster).")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:PORT.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one for each GPU or core.")] = None,

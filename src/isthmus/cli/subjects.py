@@ -126,6 +126,20 @@ def _check_count(count: int, what: str, least: int, most: int | None) -> None:
         raise SettingError(f"this looks at {most} of the {what}, got {count}; name which one")
 
 
+def data_name(data: str | None, fields: Mapping[str, Any]) -> str:
+    """The data that ``--data`` or a recipe's own fields name; digits where neither does.
+
+    Raises:
+        SettingError: they name two different ones.
+    """
+    from isthmus.core.errors import SettingError
+
+    own = fields.get("data")
+    if data is not None and own is not None and data != own:
+        raise SettingError(f"--data and the recipe must name the same data, got {data} and {own}; name it once")
+    return str(data or own or "digits")
+
+
 def recipe_of(fields: str, found: Data, data: str) -> Recipe:
     """The recipe of a command line's ``--train``: one hidden layer unless it says otherwise."""
     return recipe_for(found, {**_PLAIN, "data": data, **console.settings(fields, what="train")})
@@ -191,7 +205,7 @@ def _trained(
     from isthmus.zoo.models import build
     from isthmus.zoo.text import suited
 
-    name = data or str(console.settings(fields, what="train").get("data", "digits"))
+    name = data_name(data, console.settings(fields, what="train"))
     found = inputs.found_data(name, data_dir).to(device)
     recipe = recipe_of(fields, found, name)
     found = suited(found, Network.of(build(recipe).to(device)))

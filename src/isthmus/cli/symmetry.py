@@ -16,7 +16,7 @@ def symmetry(
         str, typer.Argument(help="module:function, file.py:function, torchvision:NAME, timm:NAME, a config.")
     ],
     shape: options.Shape = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="The input is token numbers, not real numbers.")] = False,
+    tokens: options.Tokens = False,
     scales: Annotated[
         bool, typer.Option("--scales", help="Also scales and flips of single units; needs weights, not a meta device.")
     ] = False,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,27 +19,24 @@ def train(
     model: Annotated[
         str, typer.Option(help="mlp-128x2, resnet20, vit, torchvision:NAME or module:function.")
     ] = "mlp-128x2",
-    data: options.Data = "digits",
+    data: options.RecipeData = None,
     data_dir: options.DataDir = None,
     solutions: Annotated[int, typer.Option(help="How many networks.")] = 4,
     vary: Annotated[
         str, typer.Option(help="Which seeds differ: initialisation, order, augmentation, label_noise, subset, mask.")
     ] = "initialisation,order,augmentation",
-    recipe: Annotated[
-        str | None, typer.Option(help="Further fields of the recipe: name=value,… or a JSON object, or a .json file.")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option(help=f"Further fields of the recipe: {options.FIELDS}")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training set.")] = 10,
     engine: Annotated[str, typer.Option(help="auto, sequential, vectorised or compiled.")] = "auto",
     device: options.Device = "auto",
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the checkpoints.")] = "isthmus-replicas",
-    json: Annotated[bool, typer.Option("--json", help="Print what was trained as JSON.")] = False,
+    json: options.Json = False,
 ) -> None:
     """Train networks that differ only in the seeds you vary; writes one checkpoint each and replicas.json."""
     folder = inputs.output_folder(output)
     with console.progress("train") as told:
         from isthmus.core.errors import SettingError
         from isthmus.core.files import write_text
-        from isthmus.core.history import save_with_descent
         from isthmus.core.provenance import provenance
         from isthmus.core.record import to_json
         from isthmus.train import train as train_replicas
@@ -45,9 +44,10 @@ def train(
 
         if solutions < 1:
             raise SettingError(f"solutions must be at least 1, got {solutions}")
-        found = inputs.found_data(data, data_dir)
-        fields = {"network": model, "data": data, "epochs": epochs, **console.settings(recipe, what="recipe")}
-        base = subjects.recipe_for(found, fields)
+        fields = console.settings(recipe, what="recipe")
+        name = subjects.data_name(data, fields)
+        found = inputs.found_data(name, data_dir)
+        base = subjects.recipe_for(found, {"network": model, "data": name, "epochs": epochs, **fields})
         recipes = base.replicates(solutions, vary=console.names(vary))
         try:
             replicas = train_replicas(
@@ -59,31 +59,41 @@ def train(
                 "end; isthmus study keeps finished groups and goes on from there"
             )
             raise typer.Exit(130) from None
-        rows = []
-        for index, replica in enumerate(replicas):
-            file = folder / f"replica-{index}.safetensors"
-            held = {"recipe": to_json(replica.recipe.to_dict(), indent=None)}
-            save_with_descent(replica.weights, file, _descent(replica, found.fingerprint), metadata=held)
-            rows.append({"file": file.name, **replica.to_dict()})
+        rows = _written(replicas, folder, found.fingerprint)
         result = {"kind": "Replicas", "replicas": rows, "provenance": {**provenance(), "data": found.fingerprint}}
         write_text(folder / "replicas.json", to_json(result))
     if json:
         console.emit_json(result)
-        return
-    console.table(
-        ["file", "status", "training loss", "test error", "engine"],
-        [
-            [
-                row["file"],
-                row["status"],
-                replica.train and replica.train.loss,
-                replica.test and replica.test.error,
-                row["engine"],
-            ]
-            for row, replica in zip(rows, replicas, strict=True)
-        ],
-    )
-    console.say(f"{folder / 'replicas.json'} holds the recipes and histories.")
+    else:
+        _show(rows)
+        console.say(f"{folder / 'replicas.json'} holds the recipes and histories.")
+
+
+def _written(replicas: Sequence[Replica], folder: Path, data: str) -> list[dict[str, Any]]:
+    """One checkpoint for each replica, and what is told of it."""
+    from isthmus.core.history import save_with_descent
+    from isthmus.core.record import to_json
+
+    rows = []
+    for index, replica in enumerate(replicas):
+        file = folder / f"replica-{index}.safetensors"
+        held = {"recipe": to_json(replica.recipe.to_dict(), indent=None)}
+        save_with_descent(replica.weights, file, _descent(replica, data), metadata=held)
+        rows.append({"file": file.name, **replica.to_dict()})
+    return rows
+
+
+def _show(rows: Sequence[dict[str, Any]]) -> None:
+    def value(score: dict[str, Any] | None, *path: str) -> Any:
+        for name in path:
+            score = score and score[name]
+        return score
+
+    shown = [
+        [row["file"], row["status"], value(row["train"], "loss"), value(row["test"], "metrics", "error"), row["engine"]]
+        for row in rows
+    ]
+    console.table(["file", "status", "training loss", "test error", "engine"], shown)
 
 
 def _descent(replica: Replica, data: str) -> Descent:

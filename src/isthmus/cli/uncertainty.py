@@ -22,7 +22,7 @@ def uncertainty(
     label_noise: Annotated[
         str, typer.Option(help="Shares of wrong labels to try, separated by commas, besides the estimated one.")
     ] = "0.05",
-    data: options.Data = "digits",
+    data: options.RecipeData = None,
     data_dir: options.DataDir = None,
     examples: options.Examples = None,
     seed: options.Seed = 0,
@@ -46,9 +46,11 @@ def uncertainty(
         if before and checkpoints:
             raise SettingError("--before looks at the data alone; leave the checkpoints out, or leave --before out")
         where = inputs.found_device(device)
-        found = inputs.found_data(data, data_dir, examples=examples).to(where)
-        fields = {"network": model, "settings": {}, "data": data, **console.settings(train, what="train")}
-        recipe = subjects.recipe_for(found, {**RECIPE.to_dict(), **fields})
+        fields = console.settings(train, what="train")
+        name = subjects.data_name(data, fields)
+        found = inputs.found_data(name, data_dir, examples=examples).to(where)
+        own = {"network": model, "settings": {}, "data": name, **fields}
+        recipe = subjects.recipe_for(found, {**RECIPE.to_dict(), **own})
         network = Network.of(build(recipe).to(where))
         found = suited(found, network)
         solutions: list[Any] = []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def walk(
-    checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint: .safetensors, .pt or a folder.")] = None,
+    checkpoint: options.Checkpoint = None,
     model: options.MaybeModel = None,
     data: options.MaybeData = None,
     train: options.Train = None,
@@ -37,7 +37,7 @@ def walk(
     descend: Annotated[
         str | None, typer.Option(help="Steps after which the walkers descend: do they come back? Some, with commas.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Walk on the loss of the train or the test split.")] = "train",
+    split: options.Split = "train",
     examples: options.Examples = 1000,
     seed: options.Seed = 0,
     device: options.Device = "auto",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,9 @@ from isthmus.connect import (
     bend,
     fit,
     layer_barriers,
+    plane_through,
+    principal_plane,
+    random_plane,
     reestimate,
     repair,
     variance_ratios,
@@ -135,6 +138,29 @@ def paths_between(
             part = within(told["curvature"], place, len(paths), label=name)
             bent[name] = along_path(training, path, positions=positions, probe=probe, progress=part)
     return Paths(curves, learned, by_layer, names, curvature=bent)
+
+
+def plane_of(solutions: Sequence[Weights], *, names: Collection[str] | None = None, seed: int = 0) -> Marked:
+    """The plane that a number of solutions span.
+
+    Args:
+        solutions: one, for two random filter-normalised directions around it; three, for the plane through them; or a
+            trajectory of more, for its two principal directions.
+        names: of the tensors that move, usually the parameters.
+        seed: of the random directions.
+
+    Raises:
+        SettingError: two solutions, which lie on a line.
+    """
+    if len(solutions) == 1:
+        return random_plane(solutions[0], generator=child(seed, "directions"), names=names)
+    if len(solutions) == 2:
+        raise SettingError(
+            "a plane needs 1 checkpoint (random directions), 3, or a trajectory of more; got 2: use path"
+        )
+    if len(solutions) == 3:
+        return plane_through(*solutions, names=names)
+    return principal_plane(solutions, names=names)
 
 
 def curvature_of(
