@@ -1,12 +1,14 @@
 """Replicas together against the plain PyTorch loop that trains one network after another.
 
-    python benchmarks/replicas.py [--device cpu|cuda] [--case NAME ...] [--engines NAME ...] [--json FILE]
+    python benchmarks/replicas.py [--device cpu|cuda] [--case NAME ...] [--engines NAME ...] [--replicas K]
 
 The plain loop is written out below: a module, ``torch.optim`` (the fastest of the default and the fused form, and for
-convolutions in bfloat16 of both memory layouts), data already on the device, batches by index. Both sides take the same
-number of steps in turns, several times; the ratio is replica-steps per second against replica-steps per second, from
-each side's fastest round. A round of ours includes drawing the order of its epoch. Times are CPU time of the one thread
-without a GPU, wall-clock time with one. Setting up (capture, compilation) is not in the ratio and is printed beside it.
+convolutions in bfloat16 of both memory layouts), data already on the device, batches by index; TensorFloat-32 is
+allowed to both sides or to none. Both sides take steps in turns, several times; the ratio is replica-steps per second
+against replica-steps per second, from each side's fastest round. Where the fastest loop is one with channels last, the
+ratio to the fastest of the others is printed, too. A round of ours includes drawing the order of its epoch. Times are
+CPU time of the one thread without a GPU, wall-clock time with one. Setting up (capture, compilation) is not in the
+ratio and is printed beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from isthmus.train import Recipe
 from isthmus.train.batches import Batches
 from isthmus.train.choice import _ALL, choose
 from isthmus.train.engines import Engine, Stretch
-from isthmus.train.task import State, prepare
+from isthmus.train.task import State, Task, prepare
 from isthmus.zoo import Data, build
 
 LONG = 10**7  # steps: long enough for every engine to be considered
@@ -51,6 +53,7 @@ class Case:
 CPU = ("vectorised", "compiled")
 FLAT = ("graph", "compiled graph")
 IMAGES = ("graphs", "compiled graphs", "folded graph", "kernel graph", "kernel graphs")
+NARROW = Case("ResNet-20 width 16, bf16, batch 128", "resnet20", (3, 32, 32), 50_000, 128, 16, 12.0, IMAGES, "bfloat16")
 WIDE = Case("ResNet-20 width 64, bf16, batch 128", "resnet20-x4", (3, 32, 32), 50_000, 128, 4, 4.5, IMAGES, "bfloat16")
 CASES = {
     "cpu": [
@@ -74,7 +77,11 @@ CASES = {
         Case(
             "MLP 784-512³-10, TF32, batch 500", "mlp-512x3", (1, 28, 28), 60_000, 500, 32, 30.0, FLAT, "tensorfloat32"
         ),
-        Case("ResNet-20 width 16, bf16, batch 128", "resnet20", (3, 32, 32), 50_000, 128, 16, 12.0, IMAGES, "bfloat16"),
+        NARROW,
+        *(
+            dataclasses.replace(NARROW, name=f"ResNet-20 width 16, {short}, batch 128", precision=precision, goal=0.95)
+            for short, precision in (("TF32", "tensorfloat32"), ("float32", "float32"))
+        ),
         *(dataclasses.replace(WIDE, replicas=count) for count in (4, 16)),
     ],
 }
@@ -85,6 +92,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--case", nargs="*", help="only cases whose name holds one of these")
     parser.add_argument("--engines", nargs="*", default=["auto"], help="auto, every, or engines by name")
+    parser.add_argument("--replicas", type=int, help="so many in every case")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one timed round")
     parser.add_argument("--json")
     given = parser.parse_args()
@@ -93,9 +101,10 @@ def main() -> None:
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     print(f"{datetime.date.today()}  torch {torch.__version__}  python {platform.python_version()}  {chip}, one thread")
     rows = []
-    for case in CASES[device.type]:
-        if given.case and not any(part in case.name for part in given.case):
+    for known in CASES[device.type]:
+        if given.case and not any(part in known.name for part in given.case):
             continue
+        case = dataclasses.replace(known, replicas=given.replicas or known.replicas)
         wanted = ["auto", *case.engines] if given.engines == ["every"] else given.engines
         rows += measure(case, device, wanted=wanted, seconds=given.seconds)
     if given.json:
@@ -112,10 +121,10 @@ def measure(case: Case, device: torch.device, *, wanted: list[str], seconds: flo
         network=case.network, settings={"inputs": list(case.inputs), **dict(case.settings)}, batch_size=case.batch,
         precision=case.precision, rate=0.001, optimiser=case.optimiser, last_batch="drop",
     )  # fmt: skip
-    plain = {name: Plain(case, data, device, recipe, **how) for name, how in variants(case).items()}
     recipes = recipe.replicates(case.replicas)
     batches = Batches.of(recipes, data, device=device)
     task, state = prepare(recipes, build, batches.inputs[:2], classes=10, device=device)
+    plain = {name: Plain(case, data, task, **how) for name, how in variants(case).items()}
     length = recipe.steps_in_epoch(case.examples)
     stretch = Stretch(batches, batches.plan(0, apart=False), 0, length, 0, torch.full((length,), 0.001, device=device))
     engines = {
@@ -146,11 +155,11 @@ def compare(
     *,
     seconds: float,
 ) -> dict[str, object]:
-    begin = time.perf_counter()
+    before, begin = reserved(), time.perf_counter()
     engine, notes = make()
     own = state.clone()
     advance(engine, own, stretch.to(2))
-    setup = time.perf_counter() - begin
+    setup, memory = time.perf_counter() - begin, reserved() - before
     steps = paced(lambda count: advance(engine, own, stretch.to(count)), most=stretch.last, seconds=seconds)
     fastest = {key: float("inf") for key in (*plain, "ours")}
     counts = {key: paced(loop.run, most=10**6, seconds=seconds / len(plain)) for key, loop in plain.items()}
@@ -159,6 +168,7 @@ def compare(
             fastest[key] = min(fastest[key], loop.run(counts[key]) / counts[key])
         fastest["ours"] = min(fastest["ours"], advance(engine, own, stretch.to(steps)) / steps)
     best = min(fastest[key] for key in plain)
+    contiguous = min(fastest[key] for key in plain if "channels last" not in key)
     return {
         "case": case.name,
         "replicas": case.replicas,
@@ -168,6 +178,8 @@ def compare(
         "plain": {key: 1 / fastest[key] for key in plain},
         "ours": case.replicas / fastest["ours"],
         "ratio": case.replicas * best / fastest["ours"],
+        "ratio_contiguous": case.replicas * contiguous / fastest["ours"],
+        "memory": memory,
         "goal": case.goal,
         "setup": setup,
     }
@@ -194,6 +206,14 @@ def now() -> float:
     return time.perf_counter() if torch.cuda.is_available() else time.process_time()
 
 
+def reserved() -> int:
+    """Bytes that the library holds on the GPU."""
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved()
+
+
 def synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -210,16 +230,10 @@ def variants(case: Case) -> dict[str, dict[str, bool]]:
 class Plain:
     """The loop that anyone would write."""
 
-    def __init__(
-        self, case: Case, data: Data, device: torch.device, recipe: Recipe, *, fused: bool, last: bool
-    ) -> None:
-        self.data, self.batch, self.device = data, case.batch, device
+    def __init__(self, case: Case, data: Data, task: Task, *, fused: bool, last: bool) -> None:
+        self.data, self.batch, self.device, self.arithmetic = data, case.batch, task.device, task.arithmetic
         self.autocast = case.precision == "bfloat16"
-        if case.precision == "tensorfloat32":
-            torch.set_float32_matmul_precision("high")
-        else:
-            torch.set_float32_matmul_precision("highest")
-        self.module = build(recipe).to(device).train()
+        self.module = build(task.recipe).to(task.device).train()
         self.inputs = data.train_inputs
         if last:
             self.module = self.module.to(memory_format=torch.channels_last)
@@ -233,6 +247,10 @@ class Plain:
 
     def run(self, steps: int) -> float:
         """Seconds for so many steps of one network."""
+        with self.arithmetic():
+            return self._run(steps)
+
+    def _run(self, steps: int) -> float:
         module, optimiser, targets = self.module, self.optimiser, self.data.train_targets
         whole = len(targets) // self.batch
         synchronise()
@@ -253,10 +271,12 @@ class Plain:
 def show(row: dict[str, object]) -> None:
     plain = ", ".join(f"{name} {rate:,.0f}" for name, rate in row["plain"].items())  # type: ignore[attr-defined]
     verdict = "ok" if row["ratio"] >= row["goal"] else "BELOW"  # type: ignore[operator]
+    other = f", {row['ratio_contiguous']:.2f}× contiguous" if row["ratio_contiguous"] != row["ratio"] else ""
+    held = f"; holds {row['memory'] / 2**30:.1f} GiB" if row["memory"] else ""  # type: ignore[operator]
     print(
         f"{row['case']}, K={row['replicas']} [{row['asked']} → {row['engine']}]: "
         f"{row['ours']:,.0f} replica-steps/s against {plain}: "
-        f"{row['ratio']:.2f}× (goal {row['goal']}×, {verdict}; set up in {row['setup']:.0f} s)"
+        f"{row['ratio']:.2f}×{other} (goal {row['goal']}×, {verdict}; set up in {row['setup']:.0f} s{held})"
         + "".join(f"\n    note: {note}" for note in row["notes"]),  # type: ignore[attr-defined]
         flush=True,
     )

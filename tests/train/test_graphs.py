@@ -10,6 +10,7 @@ import torch
 
 from isthmus.train import Recipe, graphs
 from isthmus.train.batches import Batches
+from isthmus.train.choice import _ALL
 from isthmus.train.engines import Sequential, Stretch
 from isthmus.train.graphs import Graph, Graphs
 from isthmus.train.prune import random_masks
@@ -38,7 +39,7 @@ class Replayed:
             self.engine._step(tape, self.size)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def tried(monkeypatch):
     """Graphs without a GPU; which were captured, as (tapes, replicas in each, size of the batch)."""
     found = []
@@ -134,7 +135,7 @@ def test_where_memory_runs_out_chunks_are_halved(monkeypatch, tried, kind):
     assert engine.name.endswith("in chunks of 2")
 
 
-def test_one_that_does_not_fit_alone_is_an_error(monkeypatch):
+def test_one_that_does_not_fit_alone_is_an_error(monkeypatch, tried):
     def full(self, size):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
@@ -154,3 +155,37 @@ def test_a_capture_that_would_not_fit_is_refused_before_it_begins(monkeypatch, n
     else:
         with pytest.raises(torch.cuda.OutOfMemoryError, match="95 bytes, but 100 are free"):
             graphs._refuse_crowding(needed, torch.device("cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["graph", "graphs", "kernel graph", "kernel graphs"])
+def test_on_a_gpu_that_is_nearly_full(monkeypatch, name):
+    """Real captures: what is free lets a part of the group in, and the weights are those of the whole."""
+    device, needed = torch.device("cuda"), []
+    monkeypatch.setattr(graphs, "_refuse_crowding", lambda amount, device: needed.append(amount))
+    recipe = Recipe(network="vgg-64", settings={"inputs": [3, 32, 32]}, batch_size=256, rate=0.01)
+    generator = torch.Generator().manual_seed(1)
+    inputs, targets = torch.randn(600, 3, 32, 32, generator=generator), torch.arange(600) % 10
+    data = Data(inputs, targets, inputs[:4], targets[:4], 10, "random")
+    recipes = recipe.replicates(5)
+    batches = Batches.of(recipes, data, device=device)
+    task, state = prepare(recipes, build, batches.inputs[:2], classes=10, device=device)
+    stretch = Stretch(batches, batches.plan(0, apart=False), 0, 3, 0, torch.full((3,), 0.01, device=device))
+    right, ours = state.clone(), state.clone()
+    whole = _ALL[name](task)
+    whole.advance(right, stretch)
+    whole._release()
+    monkeypatch.undo()
+    free, _ = torch.cuda.mem_get_info(device)
+    ballast = torch.empty(max(0, free - int(0.9 * max(needed))), dtype=torch.uint8, device=device)
+    engine = _ALL[name](task)
+    try:
+        engine.advance(ours, stretch)
+    finally:
+        del ballast
+        whole._release()
+    assert ", in chunks of " in engine.name
+    start = torch.cat([tensor.flatten() for tensor in state.parameters])
+    ends = [torch.cat([tensor.flatten() for tensor in one.parameters]) for one in (right, ours)]
+    assert float((ends[1] - ends[0]).norm() / (ends[0] - start).norm()) < 1e-2
