@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from isthmus.core.errors import WeightsError, listed
+from isthmus.core.vectorising import Vectorising
 from isthmus.core.weights import Weights, pick, stack
 from isthmus.core.weights import count as count_solutions
 
@@ -149,7 +150,8 @@ class Network:
             return self(weights, *inputs, **keywords)
 
         try:
-            return torch.func.vmap(one)(dict(stacked))
+            with Vectorising():
+                return torch.func.vmap(one)(dict(stacked))
         except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, but no sign that the module cannot be vectorised
             raise
         except (RuntimeError, NotImplementedError):
