@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from isthmus.cluster.overlap import Overlaps
@@ -117,8 +118,6 @@ def recovery(
 
     Reference: Hubert and Arabie, "Comparing partitions" (1985).
     """
-    from sklearn.metrics import adjusted_rand_score
-
     if len(families) != len(overlaps.labels):
         raise SettingError(f"families must name one for each of {len(overlaps.labels)} solutions, got {len(families)}")
     names = {family: index for index, family in enumerate(dict.fromkeys(families))}
@@ -126,10 +125,26 @@ def recovery(
         raise SettingError(f"recovery needs at least 2 families, got {len(names)}")
     known = np.array([names[family] for family in families])
     found = np.array(states(overlaps, count=len(names)).state)
-    score = float(adjusted_rand_score(known, found))
     orders = torch.rand(draws, len(known), generator=generator).argsort(1).numpy()
-    as_high = sum(float(adjusted_rand_score(known[order], found)) >= score - 1e-12 for order in orders)
+    score, *shuffled = _adjusted_rand(np.vstack([known[None], known[orders]]), found).tolist()
+    as_high = sum(each >= score - 1e-12 for each in shuffled)
     return Recovery(score, (1 + as_high) / (1 + draws), len(names), tuple(int(group) for group in found))
+
+
+def _adjusted_rand(
+    rows: Int[np.ndarray, "groupings networks"], found: Int[np.ndarray, " networks"]
+) -> Float[np.ndarray, " groupings"]:
+    """The adjusted Rand index of each of some groupings, all with groups of the same sizes, and the one found."""
+    groups = (found[:, None] == np.unique(found)).astype(float)
+    members = (rows[:, None, :] == np.unique(rows)[None, :, None]).astype(float)
+    shared = _pairs(members @ groups).sum((1, 2))  # pairs of solutions that lie together in both groupings
+    known, seen = _pairs(members[0].sum(1)).sum(), _pairs(groups.sum(0)).sum()
+    chance, most = known * seen / _pairs(float(len(found))), (known + seen) / 2
+    return (shared - chance) / (most - chance) if most > chance else np.ones(len(rows))
+
+
+def _pairs(sizes: Any) -> Any:
+    return sizes * (sizes - 1) / 2
 
 
 def _cut(merges: Float[np.ndarray, "merges 4"], done: int) -> Float[np.ndarray, " networks"]:

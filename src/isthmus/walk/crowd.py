@@ -203,11 +203,11 @@ class Wanderer:
         size = ground.group_size(walkers)
         streams = trip.streams(ground.home.device)
         groups = [streams[first : first + size] for first in range(0, walkers, size)]
-        step_of = self._advance(ground)
+        step_of, together = self._advance(ground), ground.joined(size)
         told = _Told(trip, len(groups))
 
         def one(group: tuple[torch.Generator, ...]) -> _Seen:
-            crowd = Crowd(ground, ground.home.repeat(len(group), 1), group, together=len(group) > 1)
+            crowd = Crowd(ground, ground.home.repeat(len(group), 1), group, together=together and len(group) > 1)
             self._ready(crowd)
             return _follow(crowd, step_of, trip, told)
 

@@ -172,6 +172,17 @@ class Ground:
             return 1
         return few if joined < 0.9 * apart else 1
 
+    def joined(self, walkers: int) -> bool:
+        """Whether a crowd goes through the network in one pass: on a GPU if a short trial shows that to be faster.
+
+        It is for perceptrons, whose kernels are small; many networks' convolutions at once have slow kernels.
+        """
+        if walkers == 1 or self.home.device.type == "cpu" or self.refresh is not None:
+            return walkers > 1
+        places = self.home.repeat(walkers, 1)
+        joined, apart = (min(self._timed(places, together=t) for _ in range(3)) for t in (True, False))
+        return joined < apart
+
     def _timed(self, places: Tensor, *, together: bool) -> float:
         began = time.perf_counter()
         self.score(places, together=together)

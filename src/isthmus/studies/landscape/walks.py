@@ -167,10 +167,15 @@ def walk_from(
         walk=walk,
         ruggedness=ruggedness(walk) if looks >= 9 and moves else None,
         effective=effective_samples(walk, skip=looks // 4) if looks >= 16 and moves else None,
-        displacement=displacement(walk) if looks >= 5 and moves else None,
+        displacement=displacement(walk) if looks >= 5 and moves and _gone(walk) else None,
         returns=came,
         permutations=permuted,
     )
+
+
+def _gone(walk: Walk) -> bool:
+    """Whether someone had left the start at the first look, so that the logarithm of the distance exists."""
+    return bool((walk.distance[:, 1:] > 0).any(0).all())
 
 
 def permuted_copies(
@@ -180,9 +185,12 @@ def permuted_copies(
     *,
     inputs: torch.Tensor | None = None,
     seed: int = 0,
+    together: int | None = None,
     progress: Progress = silent,
 ) -> PermutationBarriers:
     """Loss barriers to copies with more and more units of the largest group permuted, k doubling from h/32 to h.
+
+    ``together`` points of a line go through the network at once, as in :func:`isthmus.connect.barrier`.
 
     Raises:
         SettingError: the symmetry has no permutations.
@@ -193,7 +201,7 @@ def permuted_copies(
     group = max(outer, key=lambda each: each.size)
 
     def height(start: Weights, end: Weights) -> float:
-        return barrier(Line(start, end), objective, points=7, data=inputs).loss_barrier
+        return barrier(Line(start, end), objective, points=7, data=inputs, together=together).loss_barrier
 
     moved: Sequence[int] = sorted({max(2, group.size >> power) for power in range(6)} & set(range(2, group.size + 1)))
     return permutation_barriers(
