@@ -46,7 +46,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "independent": ("initialisation", "order", "augmentation"),
     "siblings": ("order", "augmentation"),
 }
-_TOGETHER, _AT_ONCE = 32, 250  # points of lines, and examples, that go through the network together on a GPU
+_TOGETHER, _AT_ONCE = 112, 250  # points of lines, and examples, that go through the network together on a GPU
 
 
 def run(
@@ -87,6 +87,7 @@ def options(words: argparse.ArgumentParser, **defaults: Any) -> argparse.Namespa
     words.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     words.add_argument("--depth", type=int, default=4, help="blocks")
     words.add_argument("--networks", type=int, default=8, help="of each family and width; 4 or more for intervals")
+    words.add_argument("--dense", type=int, default=8, help="networks of which all pairs are measured; an even number")
     words.add_argument("--epochs", type=int)
     words.add_argument("--batch", type=int)
     words.add_argument("--rate", type=float)
@@ -110,13 +111,19 @@ class _Family:
     test: Objective
     watched: torch.Tensor
     points: int
+    dense: int
+
+    @property
+    def further(self) -> list[tuple[int, int]]:
+        """Pairs of the networks beyond the first ones, of which all pairs are measured: each network is in one."""
+        return [(first, first + 1) for first in range(self.dense, len(self.solutions) - 1, 2)]
 
     def matched(self, way: str) -> dict[tuple[int, int], Match]:
         """The second network of every pair matched to the first."""
         method, scope = way.split()
         solutions = [self._placed(one) for one in self.solutions]
         matcher, symmetry = self._matcher(method), self.scopes[scope]
-        pairs = list(itertools.combinations(range(len(solutions)), 2))
+        pairs = [*itertools.combinations(range(min(self.dense, len(solutions))), 2), *self.further]
 
         def match(pair: tuple[int, int]) -> Match:
             first, second = pair
@@ -135,13 +142,24 @@ class _Family:
     def _placed(self, weights: Weights) -> Weights:
         return to(weights, device=self.watched.device)
 
-    def heights(self, moving: Callable[[int, int], Weights] | None) -> dict[str, PairBarriers]:
+    def heights(self, moving: Callable[[int, int], Weights] | None) -> dict[str, dict[str, Any]]:
         """Barriers of the training and the test loss."""
-        together = None if self.training.targets.device.type == "cpu" else _TOGETHER
         return {
-            part: barriers(self.solutions, objective, moving=moving, points=self.points, together=together)
+            part: {
+                **_heights(self._measured(range(min(self.dense, len(self.solutions))), objective, moving)),
+                "further": [self._measured(pair, objective, moving).loss_barrier[0, 1] for pair in self.further],
+            }
             for part, objective in (("training", self.training), ("test", self.test))
         }
+
+    def _measured(
+        self, places: Sequence[int], objective: Objective, moving: Callable[[int, int], Weights] | None
+    ) -> PairBarriers:
+        """Barriers of all pairs of some networks."""
+        together = None if objective.targets.device.type == "cpu" else _TOGETHER
+        moved = None if moving is None else lambda first, second: moving(places[first], places[second])
+        some = [self.solutions[place] for place in places]
+        return barriers(some, objective, moving=moved, points=self.points, together=together)
 
     def planted(self, place: int, way: str) -> dict[str, float]:
         """A copy of a network under a random permutation of everything, and what a matcher makes of it."""
@@ -182,6 +200,7 @@ def _cell(recipe: Recipe, family: str, data: Data, asked: argparse.Namespace) ->
         Objective(network, data.test_inputs[measured], data.test_targets[measured], batch_size=_AT_ONCE),
         data.train_inputs[watched].to(asked.match_on),
         asked.points,
+        asked.dense,
     )
     found, fixed = {"naive": bench.heights(None)}, {}
     for way in WAYS:
@@ -201,6 +220,7 @@ def _cell(recipe: Recipe, family: str, data: Data, asked: argparse.Namespace) ->
         "width": bench_width(recipe),
         "recipe": recipe,
         "engine": replicas[0].engine,
+        "networks": len(kept),
         "diverged": len(replicas) - len(kept),
         "data": {"name": data.name, "fingerprint": data.fingerprint, "training": len(data.train_targets),
                  "test": len(data.test_targets)},
@@ -208,7 +228,7 @@ def _cell(recipe: Recipe, family: str, data: Data, asked: argparse.Namespace) ->
         "training_loss": over_networks([replica.train.loss for replica in kept if replica.train]),
         "test_loss": over_networks([replica.test.loss for replica in kept if replica.test]),
         "test_error": over_networks([replica.test.error for replica in kept if replica.test]),
-        "barriers": {way: {part: _heights(one) for part, one in parts.items()} for way, parts in found.items()},
+        "barriers": found,
         "fixed_share": fixed,
         "planted": planted,
         "seconds": seconds,

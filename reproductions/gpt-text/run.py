@@ -4,12 +4,13 @@ Character models on one text (the end held out), matched and measured as ``repro
 
     PYTHONPATH=. python reproductions/gpt-text/run.py --data FOLDER --output OUT
 
-FOLDER holds ``input.txt``.
+FOLDER holds ``input.txt`` or ``tinyshakespeare/input.txt``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from reproductions import heads
 from reproductions.common import arguments
@@ -26,7 +27,7 @@ def main() -> None:
     asked = heads.options(words, epochs=12, batch=64, rate=1e-3, measured=1000, watched=50)
 
     def data() -> Data:
-        text = characters(asked.data / "input.txt", length=asked.length)
+        text = characters(_file(asked.data), length=asked.length)
         named = dataclasses.replace(text, name="input.txt")
         return (named.limited(asked.examples) if asked.examples else named).to(asked.device)
 
@@ -46,6 +47,11 @@ def main() -> None:
         )
 
     heads.run(asked, __doc__, data, recipe)
+
+
+def _file(folder: Path) -> Path:
+    file = folder / "input.txt"
+    return file if file.exists() else folder / "tinyshakespeare" / "input.txt"
 
 
 if __name__ == "__main__":

@@ -40,17 +40,21 @@ from isthmus.train import Recipe, Replica, train
 from isthmus.zoo import build
 from isthmus.zoo.data import Data
 
+_EACH, _MIDDLE = ("glass", "walks"), ("subsets", "flatness")  # cells of every network; of the middle perceptron
+
 
 def main() -> None:
     """Make the cells that are missing, then the tables."""
     asked = _arguments()
-    cells = Cells(asked.output, settings_of(asked, but=("sets", "widths")))
+    cells = Cells(asked.output, settings_of(asked, but=("sets", "widths", "cells")))
     benches = [Bench("mnist", f"mlp-{width}x1", asked) for width in asked.widths] if "mnist" in asked.sets else []
     benches += [Bench("cifar10", "vgg-" + "-".join(map(str, asked.channels)), asked)] if "cifar10" in asked.sets else []
-    jobs = [(f"{what}-{bench.name}", getattr(bench, what)) for bench in benches for what in ("glass", "walks")]
+    jobs = [
+        (f"{what}-{bench.name}", getattr(bench, what)) for bench in benches for what in _EACH if what in asked.cells
+    ]
     if "mnist" in asked.sets:
         middle = benches[len(asked.widths) // 2]
-        jobs += [(f"{what}-{middle.name}", getattr(middle, what)) for what in ("subsets", "flatness")]
+        jobs += [(f"{what}-{middle.name}", getattr(middle, what)) for what in _MIDDLE if what in asked.cells]
     for name, job in jobs:
         cells(name, job)
         _write(cells)
@@ -103,6 +107,11 @@ class Bench:
         """Networks of each set; fewer of the larger ones."""
         return self.asked.image_networks if self.data_name == "cifar10" else self.asked.networks
 
+    @property
+    def together(self) -> int:
+        """Points that go through the network at once: many networks' convolutions at once have slow kernels."""
+        return 1 if self.data_name == "cifar10" else 32
+
     @functools.cached_property
     def module(self) -> Any:
         """The network on the device."""
@@ -147,7 +156,7 @@ class Bench:
                 symmetry=self.symmetry,
                 objective=self.objective("test"),
                 spawned=([one.weights for one in spawned], [str(one.recipe.initialisation_seed) for one in spawned]),
-                together=32,
+                together=self.together,
                 progress=told(f"{self.name}: glass"),
             )
         _tell(seconds)
@@ -196,7 +205,7 @@ class Bench:
         found["random"]["returns"].pop("walk")
         with Phase("permutations", seconds):
             copies = {
-                str(place): plain(permuted_copies(one, objective, self.symmetry, seed=place))
+                str(place): plain(permuted_copies(one, objective, self.symmetry, seed=place, together=self.together))
                 for place, one in enumerate(solutions)
             }
         with Phase("flatness", seconds):
@@ -293,6 +302,7 @@ def _flat(found: dict[str, Any]) -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     words = arguments(__doc__, "overlaps-and-walks")
     words.add_argument("--sets", nargs="+", default=["mnist", "cifar10"])
+    words.add_argument("--cells", nargs="+", choices=[*_EACH, *_MIDDLE], default=[*_EACH, *_MIDDLE])
     words.add_argument("--widths", nargs="+", type=int, default=[32, 128, 512], help="of the perceptrons on MNIST")
     words.add_argument("--channels", nargs="+", type=int, default=[32, 64, 128], help="of the network on CIFAR-10")
     words.add_argument("--networks", type=int, default=16, help="on MNIST; a multiple of 4")
