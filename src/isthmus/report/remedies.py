@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.report import figures
@@ -71,48 +71,59 @@ def summary_table(values: Mapping[str, Any], words: Words) -> Table:
 
 def remedies_tables(values: Mapping[str, Any], words: Words) -> list[Table]:
     """What each remedy does to the barrier; what it costs; how the barrier goes with size."""
-    does, costs = [], []
-    for trial in values["trials"]:
-        place = [words(f"remedies.{trial['remedy']}"), trial["size"], f"{trial['label_noise']:g}"]
-        after = trial["aligned"]
-        does.append([
-            *place,
-            f"{trial['log10_copies']:.1f}",
-            interval_text(trial["naive"]["loss"]),
-            interval_text(trial["naive"]["error"]),
-            words(f"remedies.verdict.{trial['verdict']}"),
-            interval_text(after["loss"]) if after else "–",
-            interval_text(after["error"]) if after else "–",
-            words(f"remedies.verdict.{trial['verdict_aligned']}") if after else "–",
-        ])  # fmt: skip
-        slowdown = trial["slowdown"]
-        costs.append([
-            *place,
-            "–" if trial["width"] is None else trial["width"],
-            trial["parameters"],
-            f"{trial['accuracy']['estimate']:.3f}",
-            interval_text(trial["cost"]) if trial["cost"] else "–",
-            f"{trial['deviation']:.3f}",
-            interval_text(trial["disagreement"]),
-            f"{trial['steps']['estimate']:.0f} ({trial['reached']}/{trial['networks']})" if trial["steps"] else "–",
-            "–" if slowdown is None else f"{slowdown:.2f}",
-        ])  # fmt: skip
+
+    def table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
+        return Table(words(f"remedies.{name}"), [words(f"remedies.column.{column}") for column in columns], rows)
+
+    trials = [
+        ([words(f"remedies.{trial['remedy']}"), trial["size"], f"{trial['label_noise']:g}"], trial)
+        for trial in values["trials"]
+    ]
     place = ("remedy", "size", "noise")
-    columns = [words(f"remedies.column.{n}") for n in (*place, "copies", "loss", "error", "verdict",
-                                                       "loss.aligned", "error.aligned", "verdict.aligned")]  # fmt: skip
-    price = [words(f"remedies.column.{n}") for n in (*place, "width", "parameters", "accuracy", "cost", "deviation",
-                                                     "disagreement", "steps", "slowdown")]  # fmt: skip
-    tables = [Table(words("remedies.does"), columns, does), Table(words("remedies.costs"), price, costs)]
-    rows = [
-        [words(f"remedies.{found['remedy']}"), f"{found['label_noise']:g}", *map(_power, (found["exponent"],
-                                                                                        found["aligned_exponent"]))]
+    does = ("copies", "loss", "error", "verdict", "loss.aligned", "error.aligned", "verdict.aligned")
+    costs = ("width", "parameters", "accuracy", "cost", "deviation", "disagreement", "steps", "slowdown")
+    tables = [
+        table("does", (*place, *does), [[*where, *_done(trial, words)] for where, trial in trials]),
+        table("costs", (*place, *costs), [[*where, *_paid(trial)] for where, trial in trials]),
+    ]
+    scaling = [
+        [words(f"remedies.{found['remedy']}"), f"{found['label_noise']:g}", _power(found["exponent"]),
+         _power(found["aligned_exponent"])]
         for found in values["scaling"]
         if found["exponent"] is not None
     ]  # fmt: skip
-    if rows:
-        columns = [words(f"remedies.column.{name}") for name in ("remedy", "noise", "exponent", "exponent.aligned")]
-        tables.append(Table(words("remedies.scaling"), columns, rows))
+    if scaling:
+        tables.append(table("scaling", ("remedy", "noise", "exponent", "exponent.aligned"), scaling))
     return tables
+
+
+def _done(trial: Mapping[str, Any], words: Words) -> list[str]:
+    """Copies, barriers and verdicts, as trained and after aligning."""
+    after = trial["aligned"]
+    return [
+        f"{trial['log10_copies']:.1f}",
+        interval_text(trial["naive"]["loss"]),
+        interval_text(trial["naive"]["error"]),
+        words(f"remedies.verdict.{trial['verdict']}"),
+        interval_text(after["loss"]) if after else "–",
+        interval_text(after["error"]) if after else "–",
+        words(f"remedies.verdict.{trial['verdict_aligned']}") if after else "–",
+    ]
+
+
+def _paid(trial: Mapping[str, Any]) -> list[Any]:
+    """Size, accuracy and time."""
+    slowdown = trial["slowdown"]
+    return [
+        "–" if trial["width"] is None else trial["width"],
+        trial["parameters"],
+        f"{trial['accuracy']['estimate']:.3f}",
+        interval_text(trial["cost"]) if trial["cost"] else "–",
+        f"{trial['deviation']:.3f}",
+        interval_text(trial["disagreement"]),
+        f"{trial['steps']['estimate']:.0f} ({trial['reached']}/{trial['networks']})" if trial["steps"] else "–",
+        "–" if slowdown is None else f"{slowdown:.2f}",
+    ]
 
 
 def headline(values: Mapping[str, Any], words: Words) -> str:

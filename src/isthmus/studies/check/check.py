@@ -116,8 +116,8 @@ def check(
     if split not in ("test", "train"):
         raise SettingError(f"split must be test or train, got {split}")
     called = tuple(names) if names is not None else tuple(str(place) for place in range(len(solutions)))
-    rule, spent = thresholds or Thresholds(), effort or Effort()
     known = tuple(origins) if origins is not None else tuple(Origin() for _ in solutions)
+    rule, whole = thresholds or Thresholds(), fingerprint or data.fingerprint
     inputs, targets = (
         (data.test_inputs, data.test_targets) if split == "test" else (data.train_inputs, data.train_targets)
     )
@@ -131,24 +131,14 @@ def check(
         classes=data.classes,
         suites=dict(capabilities or {}),
         thresholds=rule,
-        effort=spent,
+        effort=effort or Effort(),
         seed=seed,
     )
     models = bench.models(known, progress)
     doubt = bench.doubt(unseen=split == "test")
     pairs = bench.pairs(progress)
     verdict = worst(pairs)
-    baseline = float(torch.bincount(targets.flatten().cpu()).max()) / targets.numel()
-    items = checklist(
-        called,
-        known,
-        fingerprint=fingerprint or data.fingerprint,
-        held_out=split == "test",
-        accuracies={model.name: model.accuracy for model in models},
-        baseline=baseline,
-        floors=rule.floors,
-        capabilities={model.name: {"all": model.accuracy.estimate, **model.capabilities} for model in models},
-    )
+    items = _items(models, known, rule, targets, fingerprint=whole, held_out=split == "test")
     passed = {item.point: item.passed for item in items}
     sound = passed["chance"] and (passed["floors"] or not rule.floors)
     return Check(
@@ -167,5 +157,21 @@ def check(
         obstacles=bench.obstacles,
         examples=targets.numel(),
         classes=data.classes,
-        provenance={**provenance(), "data": fingerprint or data.fingerprint, "split": split, "seed": seed},
+        provenance={**provenance(), "data": whole, "split": split, "seed": seed},
+    )
+
+
+def _items(
+    models: Sequence[Model], origins: Sequence[Origin], rule: Thresholds, targets: Tensor, **known: Any
+) -> tuple[Item, ...]:
+    """The checklist; the accuracy to beat is that of always naming the most frequent class."""
+    baseline = float(torch.bincount(targets.flatten().cpu()).max()) / targets.numel()
+    return checklist(
+        tuple(model.name for model in models),
+        origins,
+        accuracies={model.name: model.accuracy for model in models},
+        baseline=baseline,
+        floors=rule.floors,
+        capabilities={model.name: {"all": model.accuracy.estimate, **model.capabilities} for model in models},
+        **known,
     )
