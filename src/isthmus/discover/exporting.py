@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, _trace
 
 from isthmus.core.errors import IsthmusError, SymmetryError, first_line
+from isthmus.discover.deciding import Deciding
 
 _TRACING = threading.RLock()  # torch traces one module at a time: what it watches is global to the process
 
@@ -25,11 +26,20 @@ def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str,
     Raises:
         SymmetryError: the module cannot be called or exported; the line names the place in the user's own code.
     """
-    with _TRACING, evaluating(module), _quiet():
+    with _TRACING, evaluating(module), _quiet(), _kept_where_they_are():
         try:
-            return torch.export.export(module, example, dict(keywords), strict=False)
+            with Deciding():
+                return torch.export.export(module, example, dict(keywords), strict=False)
         except Exception as problem:
-            raise SymmetryError(_refusal(module, problem)) from problem
+            if _waits_for_values(str(problem)):
+                raise SymmetryError(_refusal(module, problem)) from problem
+            first = problem
+        try:
+            with _as_when_called(), Deciding():
+                return torch.export.export(module, example, dict(keywords), strict=False)
+        except Exception as problem:
+            named = problem if _waits_for_values(str(problem)) else first
+            raise SymmetryError(_refusal(module, named)) from named
 
 
 def functional(program: ExportedProgram) -> ExportedProgram:
@@ -86,11 +96,53 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        # A refused export prints all of its graph; the refusal is one line here.
+        with warnings.catch_warnings(), _replaced(_trace, "print", lambda *_, **__: None):
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _as_when_called() -> Iterator[None]:
+    """Modules that leave something out while they are compiled (masks that they make for themselves) do it all."""
+    with _replaced(torch.compiler, "is_compiling", lambda: False):
+        yield
+
+
+@contextlib.contextmanager
+def _kept_where_they_are() -> Iterator[None]:
+    """A layer that is moved to the type and device that it has already stays as it is: tracing cannot move it."""
+    move = nn.Module.to
+
+    def to(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
+        device, dtype, _, layout = torch._C._nn._parse_to(*arguments, **keywords)  # type: ignore[attr-defined]
+        tensors = [*module.parameters(), *module.buffers()]
+        same = all(
+            (device is None or device == tensor.device)
+            and (dtype is None or dtype == tensor.dtype or not tensor.is_floating_point())
+            for tensor in tensors
+        )
+        return module if same and layout is None else move(module, *arguments, **keywords)
+
+    with _replaced(nn.Module, "to", to):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(holder: Any, name: str, made: Any) -> Iterator[None]:
+    """Another object under a name for a while."""
+    missing = object()
+    before = vars(holder).get(name, missing)
+    setattr(holder, name, made)
+    try:
+        yield
+    finally:
+        if before is missing:
+            delattr(holder, name)
+        else:
+            setattr(holder, name, before)
 
 
 def _refusal(module: nn.Module, problem: Exception) -> str:
@@ -103,9 +155,16 @@ def _refusal(module: nn.Module, problem: Exception) -> str:
     return f"{name} must be exportable by torch.export, but{where}: {type(problem).__name__}: {reason}; {_advice(text)}"
 
 
+def _waits_for_values(text: str) -> bool:
+    """Whether an export stopped at a branch that depends on values."""
+    return "data-dependent" in text.lower() or "unbacked" in text.lower() or "GuardOnDataDependent" in text
+
+
 def _advice(text: str) -> str:
-    if "data-dependent" in text.lower() or "unbacked" in text.lower() or "GuardOnDataDependent" in text:
+    if _waits_for_values(text):
         return "write that branch without looking at values (torch.where, torch.cond), or discover the part around it"
+    if "NoneType" in text:
+        return "give the optional inputs (masks) too, in example (a tuple) and keywords"
     if "shape" in text or "size" in text or "mat1" in text:
         return "give an example input of the shape that the module takes"
     if "argument" in text or "signature" in text or "positional" in text:

@@ -16,6 +16,7 @@ from isthmus.discover.labels import Labels, constant, fixed
 LARGEST_CONSTANT = 1 << 24  # entries; larger tables are pinned without being computed
 _MODES = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 _ALIASES = frozenset({"getitem", "contiguous", "reshape", "flatten", "to", "type_as", "dropout", "detach", "view_as"})
+_FILLED = {"new_zeros": 0, "zeros_like": 0, "new_ones": 1, "ones_like": 1}  # the tensor they are given says its type
 _SOME = 5  # stands for a number of places that depends on values
 
 
@@ -194,3 +195,15 @@ def nested_graph(node: fx.Node, arguments: Sequence[Any]) -> tuple[fx.GraphModul
         return None
     place = next((k for k, argument in enumerate(arguments) if isinstance(argument, fx.GraphModule)), None)
     return None if place is None else (arguments[place], arguments[place + 1 :])
+
+
+def filled_with(node: fx.Node) -> float | int | bool | None:
+    """The number with which a node fills a tensor that is only like another one in type."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), Tensor):
+        return None
+    name = target._schema.name.split("::")[-1]
+    if name in ("new_full", "full_like"):
+        number = node.args[2 if name == "new_full" else 1] if len(node.args) > 1 else None
+        return number if isinstance(number, (int, float)) else None
+    return _FILLED.get(name)

@@ -15,9 +15,16 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from isthmus.discover.graphs import LARGEST_CONSTANT, held_by, inputs_of, measured, mutates, same_memory, shapes_of
-
-_FILLED = {"new_zeros": 0, "zeros_like": 0, "new_ones": 1, "ones_like": 1}  # the tensor they are given says its type
+from isthmus.discover.graphs import (
+    LARGEST_CONSTANT,
+    filled_with,
+    held_by,
+    inputs_of,
+    measured,
+    mutates,
+    same_memory,
+    shapes_of,
+)
 
 
 def settled(program: ExportedProgram) -> dict[fx.Node, Any]:
@@ -73,7 +80,7 @@ class _Constants:
         return values
 
     def _sources(self, node: fx.Node) -> Sequence[fx.Node]:
-        return () if _filled_with(node) is not None else node.all_input_nodes
+        return () if filled_with(node) is not None else node.all_input_nodes
 
     def _computable(self, node: fx.Node) -> bool:
         if node.op == "get_attr":
@@ -102,22 +109,10 @@ class _Constants:
             return stored
         if node.op == "placeholder":
             return self._stored(node)
-        if (number := _filled_with(node)) is not None:
+        if (number := filled_with(node)) is not None:
             return torch.full(shapes_of(node)[0], number, dtype=node.meta["val"].dtype)
         arguments = fx.map_arg(node.args, values.__getitem__)
         keywords = dict(fx.map_arg(node.kwargs, values.__getitem__))
         if "device" in keywords:
             keywords["device"] = torch.device("cpu")
         return node.target(*arguments, **keywords)  # type: ignore[operator]
-
-
-def _filled_with(node: fx.Node) -> float | int | bool | None:
-    """The number with which a node fills a tensor that is only like another one in type."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or not isinstance(node.meta.get("val"), Tensor):
-        return None
-    name = target._schema.name.split("::")[-1]
-    if name in ("new_full", "full_like"):
-        number = node.args[2 if name == "new_full" else 1] if len(node.args) > 1 else None
-        return number if isinstance(number, (int, float)) else None
-    return _FILLED.get(name)
