@@ -25,11 +25,12 @@ import torch
 from reproductions.common import Cells, Phase, arguments, laid_out, loaded, markdown, shown, told
 from torch import Tensor
 
+from isthmus.core.checkpoint import load, save
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.record import plain
 from isthmus.core.statistics import over_networks
-from isthmus.core.weights import Weights, to
+from isthmus.core.weights import Weights, pick, stack, to
 from isthmus.studies.claims import Networks, check_claims
 from isthmus.studies.factors.trends import holm
 from isthmus.train import Recipe, Replica, train
@@ -37,6 +38,7 @@ from isthmus.zoo import build
 from isthmus.zoo.data import Data
 
 METHODS = ("weights", "activations")
+AT_ONCE = 4  # networks whose pairs are measured in one piece: what a run that is stopped can lose
 CHANCE = 0.8  # test errors above this are at chance level, or nearly: nine tenths would be guessing
 
 
@@ -83,13 +85,11 @@ def main() -> None:
     case = CASES[asked.case]
     cells = Cells(asked.output, _settings(asked))
     data = functools.cache(lambda: loaded(case.data, asked.data, device=asked.device, examples=asked.examples))
-    trainings = functools.cache(lambda: _trainings(data(), case, asked))
-    prunings = functools.cache(lambda: _prunings(data(), case, asked))
-    for method, (claim, runs) in (
-        (m, part) for m in METHODS for part in (("times", trainings), ("sparsity", prunings))
-    ):
+    runs = functools.cache(lambda claim: _kept(cells, asked, claim, lambda: _MADE[claim](data(), case, asked)))
+    for method, claim in ((m, c) for m in METHODS for c in _MADE):
         if claim in asked.claims and method in asked.methods:
-            cells(f"{asked.case}-{claim}-{method}", functools.partial(_cell, asked, claim, method, data, runs))
+            name = f"{asked.case}-{claim}-{method}"
+            cells(name, functools.partial(_cell, asked, claim, method, data, runs, cells.within(name)))
     cells.also(asked.also)
     cells.write(__doc__, _tables(cells.found), comparisons=_comparisons(cells.found))
 
@@ -125,6 +125,27 @@ def _prunings(data: Data, case: Case, asked: argparse.Namespace) -> Runs:
     return Runs(pruned, replicas[0].engine, seconds, labels, [[level.weights for level in r.levels] for r in replicas])
 
 
+_MADE: Mapping[str, Callable[[Data, Case, argparse.Namespace], Runs]] = {"times": _trainings, "sparsity": _prunings}
+
+
+def _kept(cells: Cells, asked: argparse.Namespace, claim: str, make: Callable[[], Runs]) -> Runs:
+    """Trainings or prunings, kept as files, so that a run that was stopped goes on with the very same networks."""
+    folder = asked.output / "weights" / f"{asked.case}-{claim}-{cells.mark}"
+
+    def trained() -> dict[str, Any]:
+        runs = make()
+        for network, run in enumerate(runs.weights):
+            save(stack(run), folder / f"{network}.safetensors")
+        kept = {"recipe": runs.recipe.to_dict(), "engine": runs.engine, "seconds": runs.seconds}
+        return {**kept, "labels": runs.labels, "networks": len(runs.weights)}
+
+    known = cells.piece(f"{asked.case}-{claim}-runs", trained)
+    stacks = [load(folder / f"{network}.safetensors") for network in range(known["networks"])]
+    labels = tuple(known["labels"])
+    weights = [[pick(together, place) for place in range(len(labels))] for together in stacks]
+    return Runs(Recipe.from_dict(known["recipe"]), known["engine"], known["seconds"], labels, weights)
+
+
 def _trained(
     recipe: Recipe, data: Data, case: Case, asked: argparse.Namespace, what: str
 ) -> tuple[Sequence[Replica], float]:
@@ -143,35 +164,20 @@ def _trained(
 
 
 def _cell(
-    asked: argparse.Namespace, claim: str, method: str, data: Callable[[], Data], runs: Callable[[], Runs]
+    asked: argparse.Namespace,
+    claim: str,
+    method: str,
+    data: Callable[[], Data],
+    runs: Callable[[str], Runs],
+    piece: Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]],
 ) -> dict[str, Any]:
     """The claim about times or sparsity by one method, with the error of every network at every time or level."""
-    found, seconds = runs(), {}
-    measured = _measured(data(), asked)
-    module = build(found.recipe).to(asked.device)
-    group = Networks(
-        asked.case,
-        module,
-        [run[-1] for run in found.weights],
-        **{"times": {"trajectories": found.weights, "steps": found.labels}}.get(claim, {}),
-        **{"sparsity": {"prunings": found.weights, "densities": found.labels}}.get(claim, {}),
-    )
-    with Phase("matching and barriers", seconds):
-        tested = check_claims(
-            [group],
-            measured,
-            methods=(method,),
-            wanted=(claim,),
-            points=asked.points,
-            batch_size=asked.at_once,
-            # Convolutions of many networks at once are grouped ones, for which GPUs have no fast kernels.
-            together=1 if data().train_inputs.shape[1] == 3 else None,
-            progress=told(f"{claim} {method}"),
-        )
-    result = getattr(tested.tested[0], claim)
-    test = Objective(Network.of(module), measured.test_inputs, measured.test_targets, batch_size=asked.at_once)
-    with Phase("errors", seconds):
-        errors = [[test(to(weights, device=asked.device)).error for weights in run] for run in found.weights]
+    found, measured = runs(claim), _measured(data(), asked)
+    parts = [
+        piece(f"from-{first}", functools.partial(_pairs, asked, claim, method, measured, found, first))
+        for first in range(0, len(found.weights) - 1, AT_ONCE)
+    ]
+    seconds = {name: sum(part["seconds"][name] for part in parts) for name in parts[0]["seconds"]}
     return {
         "case": asked.case,
         "claim": claim,
@@ -182,10 +188,43 @@ def _cell(
         "examples": [len(data().train_targets), len(data().test_targets)],
         "networks": len(found.weights),
         "labels": found.labels,
-        "test_error": torch.tensor(errors).mean(0),
-        **{name: getattr(result, name) for name in ("heights", "naive", "random", "together")},
+        "test_error": torch.tensor([row for part in parts for row in part["errors"]]).mean(0),
+        **{name: [row for part in parts for row in part[name]] for name in ("heights", "naive", "random", "together")},
         "seconds": {**seconds, "training": found.seconds},
     }
+
+
+def _pairs(asked: argparse.Namespace, claim: str, method: str, data: Data, runs: Runs, first: int) -> dict[str, Any]:
+    """What is measured of some networks, two and two of them."""
+    seconds: dict[str, float] = {}
+    some = runs.weights[first : first + AT_ONCE]
+    module = build(runs.recipe).to(asked.device)
+    group = Networks(
+        asked.case,
+        module,
+        [run[-1] for run in some],
+        **{"times": {"trajectories": some, "steps": runs.labels}}.get(claim, {}),
+        **{"sparsity": {"prunings": some, "densities": runs.labels}}.get(claim, {}),
+    )
+    with Phase("matching and barriers", seconds):
+        tested = check_claims(
+            [group],
+            data,
+            methods=(method,),
+            wanted=(claim,),
+            points=asked.points,
+            seed=first,
+            batch_size=asked.at_once,
+            # Convolutions of many networks at once are grouped ones, for which GPUs have no fast kernels.
+            together=1 if data.train_inputs.shape[1] == 3 else None,
+            progress=told(f"{claim} {method} from {first}"),
+        )
+    result = getattr(tested.tested[0], claim)
+    test = Objective(Network.of(module), data.test_inputs, data.test_targets, batch_size=asked.at_once)
+    with Phase("errors", seconds):
+        errors = [[test(to(weights, device=asked.device)).error for weights in run] for run in some]
+    heights = {name: getattr(result, name) for name in ("heights", "naive", "random", "together")}
+    return {**heights, "errors": errors, "seconds": seconds}
 
 
 def _measured(data: Data, asked: argparse.Namespace) -> Data:

@@ -5,6 +5,7 @@ Reference: Sharma et al., "Simultaneous linear connectivity of neural networks m
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -188,7 +189,8 @@ def check_claims(
     found = []
     jobs = [(group, method) for group in networks for method in methods]
     for place, (group, method) in enumerate(jobs):
-        symmetry = discovery.discover(group.module, data.train_inputs[:2])
+        # On the CPU: an example's trace is many small calls, which a GPU is slow at.
+        symmetry = discovery.discover(copy.deepcopy(group.module).cpu(), data.train_inputs[:2].cpu())
         network = Network.of(group.module)
         objective = Objective(network, data.test_inputs, data.test_targets, batch_size=batch_size)
         # Replicas come back from training on the CPU, where threads match small ones best; a network runs where the
