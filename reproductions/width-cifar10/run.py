@@ -9,7 +9,9 @@ each other (the indirect barrier), and the loss on the simplex of three.
     PYTHONPATH=. python reproductions/width-cifar10/run.py --data FOLDER --output OUT --network resnet20
 
 FOLDER holds ``cifar10.npz`` (``x``, ``y``, ``x_test``, ``y_test``; pixels as bytes, examples × 3 × 32 × 32) or a folder
-``cifar10`` with the published files. Every part of every width is written as soon as it is done.
+``cifar10`` with the published files. Every part of every width is written as soon as it is done, every piece of a part
+too, and with ``--keep`` the trained weights: a second start does only what is missing. ``--parts`` with nothing behind
+it, and ``--also`` with the results of several such runs, makes one of them.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from reproductions.common import (
     Bench,
     Cells,
     Phase,
+    among,
     arguments,
     corrected,
+    curves,
     disjoint,
     loaded,
     markdown,
@@ -37,7 +42,7 @@ from reproductions.common import (
 )
 
 from isthmus.align import to_reference
-from isthmus.connect import PairBarriers, Simplex, barriers, simplex_barrier
+from isthmus.connect import Simplex, barriers, simplex_barrier
 from isthmus.core.randomness import child
 from isthmus.core.record import plain
 from isthmus.core.statistics import over_networks, over_pairs
@@ -51,10 +56,14 @@ VGG16 = {"channels": (64, 128, 256, 512, 512), "convolutions": (2, 2, 3, 3, 3)}
 LEAST = {"pairs": 2, "three": 3, "statistics": 2}  # networks that each part needs
 REFERENCE = 0  # the network that others are matched to
 
+# Makes a piece of a part, or reads it where it is there already.
+Kept = Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]]
+
 
 def main() -> None:
     """Run what is missing, then write the tables."""
     asked = _arguments()
+    torch.backends.cudnn.benchmark = True  # the same few shapes thousands of times
     networks = asked.networks * len(asked.widths) if len(asked.networks) == 1 else asked.networks
     cells = Cells(asked.output, _settings(asked))
 
@@ -78,33 +87,37 @@ def _cells(cells: Cells, bench: Callable[[], Bench], labels: Mapping[str, Any], 
     parts = {"pairs": _pairs, "three": _three, "statistics": _statistics}
     for part, measure in parts.items():
         if part in asked.parts:
-            cells(f"{name}-{part}", functools.partial(_part, bench, {**labels, "part": part}, measure, asked))
+            make = functools.partial(_part, bench, {**labels, "part": part}, measure, cells.within(name), asked)
+            cells(f"{name}-{part}", make)
 
 
 def _part(
     load: Callable[[], Bench],
     labels: Mapping[str, Any],
-    measure: Callable[[Bench, argparse.Namespace], Mapping[str, Any]],
+    measure: Callable[[Bench, Kept, argparse.Namespace], Mapping[str, Any]],
+    kept: Kept,
     asked: argparse.Namespace,
 ) -> dict[str, Any]:
     bench = load()
     if len(bench.solutions) < LEAST[labels["part"]]:
         failed = bench.networks - len(bench.solutions)
         return {**labels, "skipped": f"{failed} of {bench.networks} networks did not train"}
-    found = {**labels, **measure(bench, asked), "seconds": dict(bench.seconds)}
+    found = {**labels, **measure(bench, kept, asked), "seconds": dict(bench.seconds)}
     say(f"{labels['part']}: {bench.seconds}")
     return found
 
 
-def _pairs(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
+def _pairs(bench: Bench, kept: Kept, asked: argparse.Namespace) -> dict[str, Any]:
     """Barriers of all pairs on training and on test images, and what matching gains."""
-    found: dict[str, dict[str, PairBarriers]] = {"training": {}, "test": {}}
+    found: dict[str, dict[str, dict[str, Any]]] = {"test": {}, "training": {}}
     ends = [bench.objective("test")(weights) for weights in bench.solutions]
-    for method, part in itertools.product(METHODS, found):
-        found[part][method] = _measured(bench, method, part, asked)
+    for part, method in itertools.product(found, METHODS):
+        found[part][method] = _shown(_measured(bench, kept, method, part, asked))
     gained = {
         f"{part}_{height}": {
-            method: over_pairs(found[part]["naive"].heights[height] - found[part][method].heights[height])
+            method: over_pairs(
+                _heights(found[part]["naive"], height) - _heights(found[part][method], height), signed=True
+            )
             for method in METHODS[1:]
         }
         for part, height in itertools.product(found, ("loss_barrier", "error_barrier"))
@@ -117,51 +130,48 @@ def _pairs(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
         "log10_size": bench.symmetry.log10_size,
         "test_error": over_networks([end.error for end in ends]),
         "test_loss": over_networks([end.loss for end in ends]),
-        "training": {method: summary(one) for method, one in found["training"].items()},
-        "test": {method: summary(one) for method, one in found["test"].items()},
+        **found,
         "gain": gained,
     }
 
 
-def _statistics(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
+def _statistics(bench: Bench, kept: Kept, asked: argparse.Namespace) -> dict[str, Any]:
     """The same test barriers with the middle treated otherwise.
 
     Mixed statistics for BatchNorm, whose estimation anew is what REPAIR does there: a unit that BatchNorm reads has the
     mean and deviation that its gain and bias say, which are the mix of its parents'. REPAIR for all others.
     """
     policy = "interpolate" if bench.network.has_batch_statistics else "repair"
-    return {
-        "policy": policy,
-        "test": {method: summary(_measured(bench, method, "test", asked, normalisation=policy)) for method in METHODS},
-    }
+    found = {method: _measured(bench, kept, method, "test", asked, normalisation=policy) for method in METHODS}
+    return {"policy": policy, "test": {method: _shown(one) for method, one in found.items()}}
 
 
-def _three(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
+def _three(bench: Bench, kept: Kept, asked: argparse.Namespace) -> dict[str, Any]:
     """Two networks matched to a third and then compared with each other, and the loss on the simplex of three."""
-    test, others = bench.objective("test"), [n for n in range(len(bench.solutions)) if n != REFERENCE]
+    others = [n for n in range(len(bench.solutions)) if n != REFERENCE]
     result: dict[str, Any] = {}
     for method in METHODS[1:]:
-        framed = _framed(bench, method, REFERENCE)
-        with Phase("direct and indirect", bench.seconds):
-            known, settings = bench.matches(method), _line(bench, asked)
-            direct = barriers(
-                [bench.solutions[n] for n in others],
-                test,
-                moving=lambda i, j, known=known: known[others[i], others[j]].aligned(bench.solutions[others[j]]),
-                **settings,
-            )
-            indirect = barriers([framed[n] for n in others], test, **settings)
+        direct = among(_measured(bench, kept, method, "test", asked), others)
+        indirect = kept(f"{method}-indirect", functools.partial(_indirect, bench, method, others, asked))
         result[method] = {
-            "direct": summary(direct),
-            "indirect": summary(indirect),
+            "direct": direct,
+            "indirect": indirect,
             "difference": {
-                height: over_pairs(indirect.heights[height] - direct.heights[height], signed=True)
+                height: over_pairs(_heights(indirect, height) - _heights(direct, height), signed=True)
                 for height in ("loss_barrier", "error_barrier")
             },
         }
     for method in METHODS:
-        result.setdefault(method, {})["simplex"] = _simplexes(bench, method, asked)
+        simplexes = kept(f"{method}-simplex", functools.partial(_simplexes, bench, method, asked))
+        result.setdefault(method, {})["simplex"] = simplexes
     return result
+
+
+def _indirect(bench: Bench, method: str, others: Sequence[int], asked: argparse.Namespace) -> dict[str, Any]:
+    """The barriers of networks that were matched to the reference, not to each other."""
+    framed, test = _framed(bench, method, REFERENCE), bench.objective("test")
+    with Phase("indirect", bench.seconds):
+        return summary(barriers([framed[n] for n in others], test, **_line(bench, asked)))
 
 
 def _simplexes(bench: Bench, method: str, asked: argparse.Namespace) -> dict[str, Any]:
@@ -200,12 +210,30 @@ def _framed(bench: Bench, method: str, reference: int) -> list[dict[str, Any]]:
     return found.aligned(bench.solutions)
 
 
-def _measured(bench: Bench, method: str, part: str, asked: argparse.Namespace, **settings: Any) -> PairBarriers:
-    """The barriers of all pairs on one part of the data."""
-    objective, moving = bench.objective(part, asked.measured if part == "training" else None), bench.moved(method)
-    with Phase(f"barriers, {part}", bench.seconds):
-        progress = told(f"{bench.recipe.network}: {part}, {method}")
-        return barriers(bench.solutions, objective, moving=moving, progress=progress, **_line(bench, asked), **settings)
+def _measured(
+    bench: Bench, kept: Kept, method: str, part: str, asked: argparse.Namespace, **settings: Any
+) -> dict[str, Any]:
+    """The barriers of all pairs on one part of the data, with the curves of each."""
+
+    def measure() -> dict[str, Any]:
+        objective, moving = bench.objective(part, asked.measured if part == "training" else None), bench.moved(method)
+        with Phase(f"barriers, {part}", bench.seconds):
+            progress = told(f"{bench.recipe.network}: {part}, {method}")
+            found = barriers(
+                bench.solutions, objective, moving=moving, progress=progress, **_line(bench, asked), **settings
+            )
+        return {**summary(found), "curves": curves(found)}
+
+    return kept("-".join((part, method, *settings.values())), measure)
+
+
+def _shown(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the curve of every pair."""
+    return {name: value for name, value in measured.items() if name != "curves"}
+
+
+def _heights(measured: Mapping[str, Any], height: str) -> torch.Tensor:
+    return torch.tensor(measured[height]["pairs"], dtype=torch.float64)
 
 
 def _line(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
@@ -291,22 +319,21 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.Namespace) -> Bench:
-    plain_network = norm == "none"
     settings: dict[str, Any] = {"inputs": list(data.shape), "classes": data.classes, "norm": norm}
     if asked.network == "vgg":
         settings |= {**VGG16, "channels": [max(1, round(width * size)) for size in VGG16["channels"]]}
     else:
         settings["width"] = width
-    if not plain_network:  # without a norm, only He's start keeps the signal through so many layers
+    if norm != "none":  # without a norm, only He's start keeps the signal through so many layers
         settings["initialisation"] = "torch"
     steps = len(data.train_targets) // asked.batch
     recipe = Recipe(
         network=asked.network,
         settings=settings,
         data=data.name,
-        rate=asked.plain_rate if plain_network else asked.rate,
+        rate={"none": asked.plain_rate, "layer": asked.layer_rate}.get(norm, asked.rate),
         momentum=0.9,
-        weight_decay=asked.plain_decay if plain_network else asked.decay,
+        weight_decay={"none": asked.plain_decay, "layer": asked.layer_decay}.get(norm, asked.decay),
         schedule="cosine",
         warmup=min(steps * asked.warmup, steps * asked.epochs // 2),
         batch_size=asked.batch,
@@ -335,6 +362,8 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
         "batch",
         "rate",
         "decay",
+        "layer_rate",
+        "layer_decay",
         "plain_rate",
         "plain_decay",
         "warmup",
@@ -352,11 +381,13 @@ def _arguments() -> argparse.Namespace:
     words.add_argument("--norms", nargs="+", choices=tuple(NORMS), default=["layer", "batch"])
     words.add_argument("--widths", nargs="+", type=float, default=[1, 2, 4, 8], help="of the published network's")
     words.add_argument("--networks", nargs="+", type=int, default=[6], help="of each width, one number or one each")
-    words.add_argument("--parts", nargs="+", default=["pairs", "three", "statistics"])
+    words.add_argument("--parts", nargs="*", default=["pairs", "three", "statistics"])
     words.add_argument("--epochs", type=int, default=10)
     words.add_argument("--batch", type=int, default=128)
     words.add_argument("--rate", type=float, default=0.1)
     words.add_argument("--decay", type=float, default=2e-3, help="weight decay")
+    words.add_argument("--layer-rate", type=float, default=0.02, help="the rate of networks with LayerNorm")
+    words.add_argument("--layer-decay", type=float, default=5e-4)
     words.add_argument("--plain-rate", type=float, default=0.05, help="the rate of networks without a norm")
     words.add_argument("--plain-decay", type=float, default=5e-4)
     words.add_argument("--warmup", type=int, default=1, help="epochs")
