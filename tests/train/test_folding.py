@@ -68,6 +68,31 @@ def test_other_convolutions_are_left_as_they_are(how):
     torch.testing.assert_close(many(convolved, images, weight), right, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("size", [(3, 3), (2, 3)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_patches_that_do_not_overlap_are_a_product(size, bias):
+    images, weight = drawn(REPLICAS, 2, 4, 6, 9), drawn(REPLICAS, 5, 4, *size, seed=1)
+    shift = drawn(REPLICAS, 5, seed=2)
+
+    def embedded(one, kernels, offset):
+        return functional.conv2d(one, kernels, offset if bias else None, stride=size)
+
+    right = torch.stack([embedded(*parts) for parts in zip(images, weight, shift, strict=True)])
+    with torch.profiler.profile() as record, folding.Rewriting(convolutions=False):
+        ours = torch.func.vmap(embedded)(images, weight, shift)
+    torch.testing.assert_close(ours, right, rtol=1e-10, atol=1e-10)
+    seen = [event.key for event in record.key_averages()]
+    assert not [name for name in seen if "conv" in name]
+
+
+def test_a_patch_embedding_does_not_make_a_network_convolutional():
+    made = {}
+    for name in ("vit-8x1", "resnet20"):
+        recipe = Recipe(network=name, settings={"inputs": [3, 8, 8], "classes": 4})
+        made[name] = prepare([recipe], build, torch.zeros(2, 3, 8, 8), classes=4, device=torch.device("cpu"))[0]
+    assert [task.convolutional for task in made.values()] == [False, True]
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_normalisation_written_out_moves_the_same_statistics(training, affine):
