@@ -30,28 +30,21 @@ from reproductions.common import (
     Phase,
     among,
     arguments,
-    corrected,
     curves,
-    disjoint,
     loaded,
-    markdown,
     say,
-    shown,
     summary,
     told,
 )
+from tables import METHODS, NORMS, tables_of, trends_of
 
 from isthmus.align import to_reference
 from isthmus.connect import Simplex, barriers, simplex_barrier
 from isthmus.core.randomness import child
-from isthmus.core.record import plain
 from isthmus.core.statistics import over_networks, over_pairs
-from isthmus.studies.factors.trends import jonckheere
 from isthmus.train import Recipe
 from isthmus.zoo.data import Data
 
-METHODS = ("naive", "weights", "activations")
-NORMS = {"batch": "BatchNorm", "layer": "LayerNorm", "none": "none"}
 VGG16 = {"channels": (64, 128, 256, 512, 512), "convolutions": (2, 2, 3, 3, 3)}
 LEAST = {"pairs": 2, "three": 3, "statistics": 2}  # networks that each part needs
 REFERENCE = 0  # the network that others are matched to
@@ -78,8 +71,8 @@ def main() -> None:
             )
             _cells(cells, bench, {"network": asked.network, "norm": norm, "width": width, "networks": count}, asked)
     cells.also(asked.also)
-    trends = _trends(cells.found)
-    cells.write(__doc__, _tables(cells.found, trends), trends=trends)
+    trends = trends_of(cells.found)
+    cells.write(__doc__, tables_of(cells.found, trends), trends=trends)
 
 
 def _cells(cells: Cells, bench: Callable[[], Bench], labels: Mapping[str, Any], asked: argparse.Namespace) -> None:
@@ -239,83 +232,6 @@ def _heights(measured: Mapping[str, Any], height: str) -> torch.Tensor:
 def _line(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
     # One point at a time: convolutions of many networks at once are grouped ones, for which GPUs have no fast kernels.
     return {"points": asked.points, "data": bench.inputs, "together": 1}
-
-
-def _trends(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Do the barriers fall with the width? Pairs that share no network, all widths of one kind of network."""
-    trends = []
-    for norm in dict.fromkeys(cell["norm"] for cell in cells):
-        chosen = [cell for cell in cells if cell["norm"] == norm and "skipped" not in cell]
-        chosen.sort(key=lambda cell: cell["width"])
-        pairs, three = ([cell for cell in chosen if cell["part"] == part] for part in ("pairs", "three"))
-        rows = {
-            (height, method): [cell["test"][method][height]["pairs"] for cell in pairs]
-            for height, method in itertools.product(("loss_barrier", "error_barrier"), METHODS)
-        }
-        rows |= {
-            (f"indirect {height}", method): [cell[method]["indirect"][height]["pairs"] for cell in three]
-            for height, method in itertools.product(("loss_barrier", "error_barrier"), METHODS[1:])
-        }
-        for (what, method), matrices in rows.items():
-            if len(matrices) > 1:
-                found = plain(jonckheere([disjoint(matrix) for matrix in matrices]))
-                trends.append({"norm": norm, "what": what, "matching": method, **found})
-    return list(corrected(trends))
-
-
-def _tables(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any]]) -> str:
-    """The results for people, in Markdown."""
-
-    def part(name: str) -> list[Mapping[str, Any]]:
-        found = [cell for cell in cells if cell["part"] == name and "skipped" not in cell]
-        return sorted(found, key=lambda cell: (cell["norm"], cell["width"]))
-
-    def label(cell: Mapping[str, Any]) -> list[Any]:
-        return [NORMS[cell["norm"]], f"{cell['width']:g}", cell["networks"]]
-
-    head = ["norm", "width ×", "networks"]
-    texts = []
-    for of, height in itertools.product(("test", "training"), ("error_barrier", "loss_barrier")):
-        rows = [
-            [*label(cell), shown(cell["test_error"]), *(shown(cell[of][m][height]["mean"]) for m in METHODS)]
-            for cell in part("pairs")
-        ]
-        title = f"{of.capitalize()} {height.replace('_', ' ')}, all pairs; 95 % intervals over networks"
-        texts += [f"**{title}**\n", markdown([*head, "error of one network, test", *METHODS], rows)]
-    rows = [
-        [*label(cell), cell["policy"], *(shown(cell["test"][m]["error_barrier"]["mean"]) for m in METHODS)]
-        for cell in part("statistics")
-    ]
-    texts += ["**Test error barrier with the middle treated otherwise**\n", markdown([*head, "how", *METHODS], rows)]
-    rows = [
-        [
-            *label(cell),
-            method,
-            *(shown(cell[method][way]["error_barrier"]["mean"]) for way in ("direct", "indirect")),
-            shown(cell[method]["difference"]["error_barrier"]),
-            *(f"{_mean(cell[method]['simplex'][name]):.3g}" for name in ("height", "centre", "centre_error")),
-            f"{_mean(cell['naive']['simplex']['height']):.3g}",
-        ]
-        for cell in part("three")
-        for method in METHODS[1:]
-    ]
-    columns = ["matching", "direct", "indirect", "indirect − direct", "simplex, loss", "centre, loss", "centre, error"]
-    texts += [
-        "**Three networks: test error barriers among those that were matched to one reference; highest loss on the"
-        " simplex of three, and at its centre, above the mean of the corners**\n",
-        markdown([*head, *columns, "simplex, loss, not matched"], rows),
-        "Trend with width on test images, over disjoint pairs (Jonckheere–Terpstra, Holm over all lines):\n",
-        *(
-            f"- {NORMS[trend['norm']]}, {trend['what'].replace('_', ' ')}, {trend['matching']}: "
-            f"{trend['statistic']:+.2f}, p = {trend['p_corrected']:.2g}"
-            for trend in trends
-        ),
-    ]
-    return "\n".join(texts) + "\n"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.Namespace) -> Bench:
