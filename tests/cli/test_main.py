@@ -61,6 +61,17 @@ def test_what_goes_wrong_is_one_line(monkeypatch, capsys, problem, code, said):
     assert capsys.readouterr().err == said
 
 
+def test_an_interruption_within_a_command_is_said(monkeypatch, capsys):
+    """The shell library knows the exit code of an interruption but has no words for it."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.importlib, "import_module", interrupted)
+    assert invoke(["runs", "list"]) == 130
+    assert capsys.readouterr().err == "isthmus: interrupted\n"
+
+
 def test_a_bug_is_not_hidden(monkeypatch):
     def fail(**_):
         raise ZeroDivisionError("our own mistake")

@@ -270,12 +270,14 @@ def test_a_study_that_was_stopped_goes_on_to_the_same_table(shell, done, tmp_pat
     import sys
     import time
 
-    code = "from isthmus.cli.main import run; run()"
+    # A test in the background of a shell inherits that Ctrl-C is ignored.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from isthmus.cli.main import run; run()"
     long = (done / "tiny.toml").read_text().replace("[0.05, 0.5]", "[0.05, 0.1, 0.2, 0.3, 0.4, 0.5]")
-    long = long.replace("steps = 4", "steps = 1000")  # not over before the signal comes, on a busy machine either
+    long = long.replace("steps = 4", "steps = 300")  # not over before the signal comes, on a busy machine either
     (tmp_path / "tiny.toml").write_text(long)
     store = tmp_path / "store"
-    arguments = ["study", str(tmp_path / "tiny.toml"), "--workers", "1", "--device", "cpu", "--store"]
+    arguments = ["study", str(tmp_path / "tiny.toml"), "--workers", "1", "--threads", "1", "--device", "cpu", "--store"]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments, str(store)],
         stderr=subprocess.PIPE,

@@ -60,6 +60,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
 class _Lazy(TyperGroup):
     """Commands by name; the module behind a name is imported when it is used."""
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # the shell library would end with the same code and say nothing
+            raise typer.Exit(_say("interrupted", 130)) from None
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 

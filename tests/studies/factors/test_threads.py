@@ -31,7 +31,22 @@ def measured(monkeypatch):
 def test_more_threads_only_where_cores_are_left_and_they_pay(measured, available, workers, many, wanted):
     measured[0][available // workers] = min(many, 1.0) if available // workers == 1 else many
     assert threads_for(small.study(), None, workers=workers, available=available) == wanted
-    assert len(measured[1]) == (2 if available // workers > 1 else 0)
+    assert len(measured[1]) == (0 if available // workers < 2 else 4 if wanted > 1 else 2)
+
+
+def test_small_networks_compute_with_one_thread_however_the_probe_was_disturbed(measured):
+    told, asked = measured
+    together = len(small.study().plan.trainings[0].places)
+    told |= {1: 4e-3 / together, 2: 1e-9}
+    assert threads_for(small.study(), None, workers=1, available=2) == 1
+    assert asked == [1]
+
+
+def test_threads_must_win_every_round(measured, monkeypatch):
+    rounds = iter([1.0, 0.3, 1.0, 0.9])  # one, many, one, many
+    monkeypatch.setattr(threads_module, "probe_seconds", lambda study, *, most_steps, threads: next(rounds))
+    assert threads_for(small.study(), None, workers=1, available=2) == 1
+    assert next(rounds, None) is None
 
 
 def test_a_store_remembers_so_that_a_resumed_study_rounds_as_it_did(measured, tmp_path):
@@ -41,7 +56,7 @@ def test_a_store_remembers_so_that_a_resumed_study_rounds_as_it_did(measured, tm
     assert threads_for(small.study(), store, workers=2, available=8) == 4
     told[4] = 5.0
     assert threads_for(small.study(), store, workers=2, available=8) == 4
-    assert asked == [1, 4]
+    assert asked == [1, 4, 1, 4]
     assert threads_for(small.study(), store, workers=2, available=4) == 2  # a smaller machine
 
 

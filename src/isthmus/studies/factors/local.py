@@ -149,7 +149,10 @@ class Local:
         # The worker must find isthmus and the user's own modules where this process found them.
         environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL)
+            # A session of its own: Ctrl-C in the terminal is for this process, which decides what it means.
+            process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         except OSError as problem:
             raise IsthmusError(f"a worker process must start, but: {problem.strerror}") from problem
         theirs.close()

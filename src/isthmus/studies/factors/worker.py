@@ -21,10 +21,10 @@ _SECONDS_BETWEEN_SIGNS = 0.2
 
 def main(descriptor: int) -> None:
     """Work until the other side of the connection goes away, and end at once when it does."""
-    # Ctrl-C reaches the whole terminal; the process that started this one decides what it means.
+    # The process that started this one decides what an interruption means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(descriptor)
-    settings = connection.recv()
+    settings = _heard(connection)
     import torch
 
     torch.set_num_threads(settings["threads"])
@@ -38,11 +38,16 @@ def main(descriptor: int) -> None:
 def _listen(connection: Connection, jobs: queue.Queue[bytes]) -> None:
     """Take jobs as they come. When the owner dies, also by kill -9, the connection closes and so does this process."""
     while True:
-        try:
-            _, job = connection.recv()
-        except (EOFError, OSError):
-            os._exit(1)
+        _, job = _heard(connection)
         jobs.put(job)
+
+
+def _heard(connection: Connection) -> Any:
+    """What the owner says next; without an owner there is nobody to tell of the end."""
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)
 
 
 def _done(job: bytes, device: str, connection: Connection) -> tuple[str, Any]:
