@@ -16,7 +16,7 @@ class Where:
 
 
 def test_ctrl_c_is_for_the_process_that_owns_the_workers():
-    """A terminal sends it to everything in one process group; workers that import torch at that moment would complain."""
+    """A terminal sends it to a whole process group; workers that import torch at that moment would complain."""
     engine = Local(workers=1, devices=("cpu",))
     try:
         engine.submit("where", Where())
