@@ -88,8 +88,8 @@ def test_patches_that_do_not_overlap_are_a_product(size, bias):
 def test_a_patch_embedding_does_not_make_a_network_convolutional():
     made = {}
     for name in ("vit-8x1", "resnet20"):
-        recipe = Recipe(network=name, settings={"inputs": [3, 8, 8], "classes": 4})
-        made[name] = prepare([recipe], build, torch.zeros(2, 3, 8, 8), classes=4, device=torch.device("cpu"))[0]
+        recipe = Recipe(network=name, settings={"inputs": [3, 16, 16], "classes": 4})
+        made[name] = prepare([recipe], build, torch.zeros(2, 3, 16, 16), classes=4, device=torch.device("cpu"))[0]
     assert [task.convolutional for task in made.values()] == [False, True]
 
 
