@@ -9,7 +9,7 @@ import torch
 
 from isthmus.core.checkpoint import load, save
 from isthmus.core.history import beside, content_of
-from isthmus.merge import TIES, MagnitudeMax, Mean, OrthogonalProjection, ProtectSpecific
+from isthmus.merge import DARE, TIES, MagnitudeMax, Mean, ModelBreadcrumbs, OrthogonalProjection, ProtectSpecific
 from isthmus.zoo.networks import network
 
 MODEL = "mlp-8x1"
@@ -56,6 +56,23 @@ def test_options_say_what_a_configuration_says(shell, checkpoints):
     assert shell("merge", "--config", checkpoints / "m.yml", "-o", checkpoints / "two.safetensors")[0] == 0
     close(checkpoints / "one.safetensors", TIES(0.5)(ends(checkpoints), base=base))
     close(checkpoints / "two.safetensors", load(checkpoints / "one.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("method", "merger"),
+    [("ties", TIES()), ("dare_linear", DARE()), ("dare_ties", DARE(then="ties")), ("breadcrumbs", ModelBreadcrumbs())],
+)
+def test_a_method_without_settings_is_the_same_from_disk_in_memory_and_in_python(shell, checkpoints, method, merger):
+    """From disk to disk nothing was trimmed unless a density was given."""
+    base = with_base(checkpoints)
+    for name, weights in zip("ab", ends(checkpoints), strict=True):
+        torch.save(weights, checkpoints / f"{name}.pt")
+    expected = merger(ends(checkpoints), base=base)
+    for suffix in ("safetensors", "pt"):
+        paths = [checkpoints / f"{name}.{suffix}" for name in "ab"]
+        out = checkpoints / f"from-{suffix}.safetensors"
+        assert shell("merge", *paths, "-m", method, "--base", checkpoints / "base.safetensors", "-o", out)[0] == 0
+        close(out, expected)
 
 
 @pytest.mark.parametrize("method", ["magnitude_max", "knots", "uniform_soup", "orthogonal_projection", "protect"])
@@ -130,7 +147,10 @@ def test_aligning_first_brings_a_permuted_copy_back(shell, checkpoints):
         (("a", "b", "-o", "out", "--evaluate"), "give --model and --data"),
         (("a", "b", "-o", "out", "-m", "fisher"), "give --model and --data"),
         (("a", "b", "-o", "out", "-m", "magnitude_max"), "give --base"),
-        (("a", "b", "-o", "out", "-m", "ties"), "ties needs base_model"),
+        (("a", "b", "-o", "out", "-m", "ties"), "ties needs base_model (--base)"),
+        (("a", "b", "-o", "out", "--density", "0.5"), "linear takes no --density"),
+        (("a", "b", "-o", "out", "--scale", "0.5"), "linear takes no --scale"),
+        (("a", "b", "-o", "out", "-m", "slerp", "--weight", "1", "--weight", "2"), "slerp takes no --weight"),
         (("a", "b", "-o", "a"), "the output must not be an input"),
         (("a", "nowhere", "-o", "out"), "there is nothing at"),
         (("a", "b", "-o", "out", "--weight", "1"), "--weight must be given once for each of 2"),

@@ -19,7 +19,10 @@ def merge(
     ] = "linear",
     base: Annotated[str | None, typer.Option(help="The checkpoint that the models started from.")] = None,
     weight: Annotated[list[float] | None, typer.Option(help="One for each model, in order.")] = None,
-    density: Annotated[float | None, typer.Option(help="Share of each task vector that is kept.")] = None,
+    density: Annotated[
+        float | None,
+        typer.Option(help="Share of each task vector that is kept; by default ties .2, dare .5, breadcrumbs .85."),
+    ] = None,
     t: Annotated[float, typer.Option("--t", help="slerp: position between first (0) and second (1).")] = 0.5,
     scale: Annotated[float | None, typer.Option(help="Factor of the merged task vector (lambda).")] = None,
     dtype: Annotated[str | None, typer.Option(help="Precision of the output; the models' own by default.")] = None,

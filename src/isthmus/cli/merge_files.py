@@ -26,13 +26,16 @@ def streams(request: Request) -> bool:
 def configuration_of(request: Request) -> Configuration:
     """The options said as a configuration."""
     from isthmus.core.errors import SettingError
-    from isthmus.merge.configuration import METHODS, Configuration
+    from isthmus.merge.configuration import DENSITIES, METHODS, Configuration
 
     paths, base, given = request.paths, request.base, request.settings
     weights = given["weight"] or [1.0] * len(paths)
     if len(weights) != len(paths):
         raise SettingError(f"--weight must be given once for each of {len(paths)} models, got {len(weights)}")
     own, common, _ = METHODS[request.method]
+    for option, name in (("weight", "weight"), ("density", "density"), ("scale", "lambda")):
+        if given[option] is not None and name not in own | common:
+            raise SettingError(f"{request.method} takes no --{option}; leave it out, or choose another --method")
     if request.method == "slerp":
         if len(paths) + (base is not None) != 2:
             raise SettingError(f"slerp merges exactly two models, got {len(paths) + (base is not None)}")
@@ -41,7 +44,10 @@ def configuration_of(request: Request) -> Configuration:
         {"model": path, "parameters": {"weight": share} if "weight" in own else {}}
         for path, share in zip(paths, weights, strict=False)
     ]
-    parameters = {"density": given["density"], "t": given["t"], "lambda": given["scale"]}
+    density = DENSITIES.get(request.method) if given["density"] is None else given["density"]
+    parameters = {"density": density, "t": given["t"], "lambda": given["scale"]}
+    if request.method == "dare_ties":
+        parameters["normalize"] = 1.0
     shared = {name: value for name, value in parameters.items() if value is not None and name in own | common}
     content = {"merge_method": request.method, "models": listed, "parameters": shared, "out_dtype": given["dtype"]}
     return Configuration.of({**content, "base_model": base}, what="the options")

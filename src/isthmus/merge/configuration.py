@@ -31,6 +31,9 @@ METHODS: dict[str, tuple[frozenset[str], frozenset[str], bool]] = {
     "breadcrumbs": (frozenset({"weight", "density", "gamma"}), frozenset({"normalize", "lambda"}), False),
     "breadcrumbs_ties": (frozenset({"weight", "density", "gamma"}), frozenset({"normalize", "lambda"}), False),
 }
+# Where nothing is said a file means what mergekit means by it: keep everything, and dare_ties sums what agrees. Options
+# mean what the classes of `task_vectors.py` do: they trim, and what agrees is averaged, as in the papers.
+DENSITIES = {"ties": 0.2, "dare_linear": 0.5, "dare_ties": 0.5, "breadcrumbs": 0.85, "breadcrumbs_ties": 0.85}
 _THEIRS_ONLY = {
     "modules": "a model of several modules must be merged one module at a time",
     "tokenizer": "vocabularies are not rearranged; bring the models to one tokenizer first",
@@ -192,7 +195,7 @@ class Configuration(BaseModel):
             raise SettingError(f"{what}: exactly one of models and slices must be given")
         if self.needs_base and self.base_model is None:
             raise SettingError(
-                f"{what}: {self.merge_method} needs base_model, the checkpoint that the models started from"
+                f"{what}: {self.merge_method} needs base_model (--base), the checkpoint that the models started from"
             )
         least = 2 if self.merge_method == "linear" else 1
         if len(self.solutions) < least or (self.merge_method == "slerp" and len(self.solutions) != 1):
