@@ -107,3 +107,20 @@ def test_labels_for_each_token_of_a_file(tmp_path):
     data = load_data(str(tmp_path / "next.npz"))
     assert data.train_targets.shape == (16, 4)
     assert data.classes == int(tokens[:, 1:].max()) + 1
+
+
+def test_training_says_how_a_file_s_numbers_become_tokens(tmp_path):
+    import numpy as np
+
+    from isthmus.core.errors import SettingError
+    from isthmus.core.network import Network
+    from isthmus.zoo import build, suited
+
+    tokens = np.random.default_rng(0).integers(0, 9, (30, 5))
+    np.savez(tmp_path / "next.npz", x=tokens[:, :-1], y=tokens[:, 1:])
+    data = load_data(str(tmp_path / "next.npz"))
+    recipe = Recipe(network="gpt-8x1", settings={"inputs": [4], "classes": 9}, epochs=1)
+    with pytest.raises(SettingError, match=r"does not take inputs of shape \(4,\).*isthmus.zoo.suited"):
+        train(recipe, data=data, module=build)
+    known = suited(data, Network.of(build(recipe)))
+    assert train(recipe, data=known, module=build)[0].test.examples == known.test_targets.numel()

@@ -216,7 +216,10 @@ class Group:
         except Exception as problem:
             reason = first_line(problem)
             shape = tuple(self.batches.inputs.shape[1:])
-            raise SettingError(f"{self.recipe.network} does not take inputs of shape {shape}: {reason}") from problem
+            hint = "; isthmus.zoo.suited makes whole numbers tokens" if _tokens(self.batches.inputs[:2]) else ""
+            raise SettingError(
+                f"{self.recipe.network} does not take inputs of shape {shape}: {reason}{hint}"
+            ) from problem
         if self.recipe.sparsity:
             state.masks = prune.random_masks(self.recipes, state.parameters)
             state.parameters = [p * m for p, m in zip(state.parameters, state.masks, strict=True)]
@@ -228,3 +231,8 @@ class Group:
                 raise SettingError(f"{name} must lie within the {self.total} steps of the training, got {last}")
         if beyond := [step for step in self.recipe.checkpoints if step > self.total]:
             raise SettingError(f"checkpoints must lie within the {self.total} steps of the training, got {beyond[0]}")
+
+
+def _tokens(inputs: Tensor) -> bool:
+    """Whether real numbers may be meant as numbers of tokens."""
+    return inputs.is_floating_point() and bool((inputs == inputs.round()).all() & (inputs >= 0).all())

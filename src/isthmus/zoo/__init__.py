@@ -10,7 +10,7 @@ from isthmus.zoo.networks import network
 from isthmus.zoo.ortho_polynomial import OrthoPolynomial, with_polynomials
 from isthmus.zoo.remedies import anchored, free_parameters, masked, ordered, sorted_units
 from isthmus.zoo.streams import Stream, from_avalanche, stream
-from isthmus.zoo.text import characters
+from isthmus.zoo.text import characters, suited
 
 __all__ = [
     "Cue",
@@ -34,5 +34,6 @@ __all__ = [
     "resolve",
     "sorted_units",
     "stream",
+    "suited",
     "with_polynomials",
 ]

@@ -127,6 +127,8 @@ def load(spec: str, folder: str | Path | None = None) -> Data:
             examples of 64 (:func:`isthmus.zoo.text.characters`); or ``module:function`` (also
             ``path/to/file.py:function``) that returns a :class:`Data`, a torch ``Dataset``, or a pair of them
             (training, test). Without a test set a fifth of the examples, drawn with a fixed seed, is held out.
+            Whole numbers in an ``.npz`` file may be pixels or tokens and are read as real numbers;
+            :func:`isthmus.zoo.suited` makes them what a network takes, as every command does.
         folder: where the published files are, for the three large sets. Without it they are looked for in pooch's cache
             and fetched there, with their checksums, when a network is there.
 

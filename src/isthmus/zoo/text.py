@@ -69,6 +69,14 @@ def suited(data: Data, network: Network) -> Data:
 
     Cost:
         One or two calls of the network on two examples.
+
+    Example:
+        >>> import torch
+        >>> from isthmus.core.network import Network
+        >>> tokens, labels = torch.tensor([[0.0, 2.0], [1.0, 0.0]]), torch.tensor([0, 1])
+        >>> reader = torch.nn.Sequential(torch.nn.Embedding(3, 4), torch.nn.Flatten(), torch.nn.Linear(8, 2))
+        >>> suited(Data(tokens, labels, tokens, labels, 2), Network.of(reader)).train_inputs.dtype
+        torch.int64
     """
     inputs = as_taken(data.train_inputs, network)
     if inputs is data.train_inputs:
