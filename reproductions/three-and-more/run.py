@@ -17,40 +17,25 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reproductions.common import (
-    Bench,
-    Cells,
-    Phase,
-    arguments,
-    corrected,
-    disjoint,
-    loaded,
-    markdown,
-    say,
-    shown,
-    summary,
-    told,
-)
+import torch
+from reproductions.common import Bench, Cells, Phase, arguments, loaded, say, summary, told
+from tables import FRAMES, HEIGHTS, PAIRWISE, REFERENCE, tables_of, trends_of
 
 from isthmus.align import CycleConsistent, claims, to_mean, to_reference
 from isthmus.connect import Line, PairBarriers, Simplex, barrier, barriers, reestimate, simplex_barrier
+from isthmus.core.checkpoint import load, save
 from isthmus.core.randomness import child
-from isthmus.core.record import plain
 from isthmus.core.statistics import over_networks, over_pairs
-from isthmus.core.weights import Weights, mean, to
+from isthmus.core.weights import Weights, mean, pick, stack, to
 from isthmus.studies.factors.trends import jonckheere
 from isthmus.train import Recipe
 from isthmus.zoo.data import Data
 
-PAIRWISE = ("weights", "activations")
-FRAMES = ("naive", "random", "reference, weights", "reference, activations", "mean", "cycle-consistent")
-REFERENCE = 0
-HEIGHTS = ("loss_barrier", "error_barrier")
+Piece = Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]]
 
 
 def main() -> None:
@@ -63,37 +48,43 @@ def main() -> None:
         )
         for width in asked.widths[name]:
             count = asked.networks[name]
-            cells(f"{name}-{width:g}-n{count}", functools.partial(_cell, data, name, width, count, asked))
+            label = f"{name}-{width:g}-n{count}"
+            cells(label, functools.partial(_cell, data, name, width, count, asked, cells.within(label)))
     cells.also(asked.also)
-    trends = _trends(cells.found)
-    cells.write(__doc__, _tables(cells.found, trends), trends=trends)
+    trends = trends_of(cells.found)
+    cells.write(__doc__, tables_of(cells.found, trends), trends=trends)
 
 
 def _cell(
-    load: Callable[[], Data], name: str, width: float, networks: int, asked: argparse.Namespace
+    loading: Callable[[], Data], name: str, width: float, networks: int, asked: argparse.Namespace, piece: Piece
 ) -> dict[str, Any]:
-    data = load()
+    data = loading()
     recipe = _recipe(data, name, width, asked)
     say(f"{name}, {recipe.network}, width {width:g}: {networks} networks")
-    bench = Bench(recipe, networks, data, engine=asked.engine, keep=asked.keep, examples=asked.matched, at_once=3000)
+    keep = asked.keep or asked.output / "weights"
+    bench = Bench(recipe, networks, data, engine=asked.engine, keep=keep, examples=asked.matched, at_once=3000)
     test, solutions = bench.objective("test"), bench.solutions
     labels = {"data": name, "width": width, "networks": networks}
     if len(solutions) < 3:
         return {**labels, "skipped": "fewer than three networks trained"}
-    frames, seconds = _frames(bench), bench.seconds
+    frames = _frames(bench, asked.output / "frames" / recipe.key()[:16])
     settings = _line(bench, asked)
-    with Phase("barriers", seconds):
-        direct = {m: barriers(solutions, test, moving=bench.moved(m), **settings) for m in PAIRWISE}
-        found = {
-            frame: barriers(placed, test, progress=told(f"{name} {width:g}: {frame}"), **settings)
-            for frame, placed in frames.items()
-        }
-    with Phase("simplex", seconds):
-        simplexes = {frame: _simplex(bench, placed, asked) for frame, placed in frames.items()}
-    with Phase("merging", seconds):
-        merged = {frame: _merged(bench, placed) for frame, placed in frames.items()}
-    with Phase("cycles", seconds):
-        cycles = {method: _cycles(bench, method, asked) for method in PAIRWISE}
+
+    def of(what: str, way: str, make: Callable[[], Any]) -> Any:
+        """One way's part of the cell, kept as soon as it is there."""
+        found = piece(f"{what}-{way.replace(', ', '-')}", lambda: {"found": make()})
+        seconds[what] = round(seconds.get(what, 0) + found["wall_seconds"], 1)
+        return found["found"]
+
+    seconds: dict[str, float] = {}
+    direct = {
+        m: of("direct", m, lambda m=m: _short(barriers(solutions, test, moving=bench.moved(m), **settings)))
+        for m in PAIRWISE
+    }
+    found = {
+        frame: of("barriers", frame, lambda placed=placed: _short(barriers(placed, test, **settings)))
+        for frame, placed in frames.items()
+    }
     return {
         **labels,
         "recipe": recipe.to_dict(),
@@ -104,44 +95,67 @@ def _cell(
             "loss": over_networks([test(weights).loss for weights in solutions]),
             "error": over_networks([test(weights).error for weights in solutions]),
         },
-        "direct": {method: _short(one) for method, one in direct.items()},
-        "frames": {frame: _short(one) for frame, one in found.items()},
+        "direct": direct,
+        "frames": found,
         "compared": _compared(direct, found),
-        "simplex": simplexes,
-        "merged": merged,
-        "cycles": cycles,
-        "seconds": dict(seconds),
+        "simplex": {
+            f: of("simplex", f, lambda placed=placed: _simplex(bench, placed, asked)) for f, placed in frames.items()
+        },
+        "merged": {f: of("merging", f, lambda placed=placed: _merged(bench, placed)) for f, placed in frames.items()},
+        "cycles": {m: of("cycles", m, lambda m=m: _cycles(bench, m, asked)) for m in PAIRWISE},
+        "seconds": {**bench.seconds, **seconds},
     }
 
 
-def _frames(bench: Bench) -> dict[str, list[Weights]]:
-    """The solutions as each way puts them into one order."""
+def _frames(bench: Bench, folder: Path) -> dict[str, list[Weights]]:
+    """The solutions as each way puts them into one order, kept as files."""
     symmetry, solutions = bench.symmetry, bench.solutions
     draw = child(0, "random")
-    frames: dict[str, list[Weights]] = {
-        "naive": list(solutions),
-        "random": [symmetry.random(draw).apply(weights) for weights in solutions],
+    made: dict[str, Callable[[], Sequence[Weights]]] = {
+        "naive": lambda: solutions,
+        "random": lambda: [symmetry.random(draw).apply(weights) for weights in solutions],
+        **{f"reference, {method}": functools.partial(_to_reference, bench, method) for method in PAIRWISE},
+        "mean": lambda: _to_mean(bench),
+        "cycle-consistent": lambda: _all_at_once(bench),
     }
-    for method in PAIRWISE:
-        generator = child(0, "reference", method)
-        found = to_reference(symmetry, solutions, bench.matcher(method), reference=REFERENCE, generator=generator)
-        frames[f"reference, {method}"] = list(found.aligned(solutions))
-    with Phase("matching to the mean", bench.seconds):
-        # On the CPU: it is small products and assignments one after the other, which keep a GPU waiting.
-        there = [to(weights, device="cpu") for weights in solutions]
-        frames["mean"] = list(to_mean(symmetry, there, generator=child(0, "mean")).aligned(solutions))
-    with Phase("matching all at once", bench.seconds):
-        found = CycleConsistent()(symmetry, solutions, generator=child(0, "universe"), progress=told("all at once"))
-        frames["cycle-consistent"] = list(found.aligned(solutions))
+    frames = {}
+    for frame in FRAMES:
+        file = folder / f"{frame.replace(', ', '-')}.safetensors"
+        if not file.exists():
+            save(stack(list(made[frame]())), file)
+        together = load(file, device=bench.device)
+        frames[frame] = [pick(together, place) for place in range(len(solutions))]
     return frames
 
 
-def _compared(direct: Mapping[str, PairBarriers], found: Mapping[str, PairBarriers]) -> dict[str, Any]:
+def _to_reference(bench: Bench, method: str) -> Sequence[Weights]:
+    generator = child(0, "reference", method)
+    solutions = bench.solutions
+    found = to_reference(bench.symmetry, solutions, bench.matcher(method), reference=REFERENCE, generator=generator)
+    return found.aligned(solutions)
+
+
+def _to_mean(bench: Bench) -> Sequence[Weights]:
+    with Phase("matching to the mean", bench.seconds):
+        # On the CPU: it is small products and assignments one after the other, which keep a GPU waiting.
+        there = [to(weights, device="cpu") for weights in bench.solutions]
+        return to_mean(bench.symmetry, there, generator=child(0, "mean")).aligned(there)
+
+
+def _all_at_once(bench: Bench) -> Sequence[Weights]:
+    with Phase("matching all at once", bench.seconds):
+        matching, generator = CycleConsistent(), child(0, "universe")
+        found = matching(bench.symmetry, bench.solutions, generator=generator, progress=told("all at once"))
+        return found.aligned(bench.solutions)
+
+
+def _compared(direct: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Differences of barriers pair by pair; pairs with the reference are left out where one side has one."""
 
-    def difference(left: PairBarriers, right: PairBarriers, height: str, *, apart: bool) -> Any:
+    def difference(left: Mapping[str, Any], right: Mapping[str, Any], height: str, *, apart: bool) -> Any:
         kept = slice(REFERENCE + 1, None) if apart else slice(None)
-        return over_pairs((left.heights[height] - right.heights[height])[kept, kept], signed=True)
+        first, second = (torch.tensor(side[height]["pairs"], dtype=torch.float64) for side in (left, right))
+        return over_pairs((first - second)[kept, kept], signed=True)
 
     compared: dict[str, Any] = {}
     for height in HEIGHTS:
@@ -219,100 +233,6 @@ def _cycles(bench: Bench, method: str, asked: argparse.Namespace) -> dict[str, A
         "random": [over_networks(row) for row in found.random],
         "growth": jonckheere(found.heights.tolist()),
     }
-
-
-def _trends(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Do direct and indirect barriers fall with the width? Pairs that share no network."""
-    trends = []
-    for name in dict.fromkeys(cell["data"] for cell in cells):
-        chosen = [cell for cell in cells if cell["data"] == name and "skipped" not in cell]
-        chosen.sort(key=lambda cell: cell["width"])
-        ways = [("direct", method) for method in PAIRWISE] + [
-            ("frames", frame) for frame in FRAMES if frame != "random"
-        ]
-        for (kind, way), height in itertools.product(ways if len(chosen) > 1 else [], HEIGHTS):
-            # The reference is network 1 of the common order: its pairs are direct, so pairs start behind it.
-            first = REFERENCE + 1 if way.startswith("reference") else 0
-            matrices = [cell[kind][way][height]["pairs"] for cell in chosen]
-            rows = [disjoint([row[first:] for row in matrix[first:]]) for matrix in matrices]
-            trends.append({"data": name, "what": height, "matching": f"{kind}: {way}", **plain(jonckheere(rows))})
-    return list(corrected(trends))
-
-
-def _tables(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, Any]]) -> str:
-    """The results for people, in Markdown."""
-    done = [cell for cell in cells if "skipped" not in cell]
-
-    def label(cell: Mapping[str, Any]) -> list[Any]:
-        return [cell["data"], f"{cell['width']:g}", cell["networks"]]
-
-    head = ["data", "width", "networks"]
-    texts = []
-    for height in HEIGHTS:
-        rows = [
-            [
-                *label(cell),
-                *(shown(cell["direct"][method][height]["mean"]) for method in PAIRWISE),
-                *(shown(cell["frames"][frame][height]["mean"]) for frame in FRAMES),
-            ]
-            for cell in done
-        ]
-        columns = [*head, *(f"direct, {method}" for method in PAIRWISE), *FRAMES]
-        title = f"Test {height.replace('_', ' ')}, all pairs; 95 % intervals over networks"
-        texts += [f"**{title}**\n", markdown(columns, rows)]
-    names = list(done[0]["compared"]["error_barrier"]) if done else []
-    rows = [[*label(cell), *(shown(cell["compared"]["error_barrier"][name]) for name in names)] for cell in done]
-    texts += ["**Differences of test error barriers, pair by pair**\n", markdown([*head, *names], rows)]
-    rows = [[*label(cell), *(f"{cell['simplex'][frame]['height']:.3g}" for frame in FRAMES)] for cell in done]
-    texts += ["**Highest test loss on the simplex of all, above its corners'**\n", markdown([*head, *FRAMES], rows)]
-    rows = [
-        [
-            *label(cell),
-            frame,
-            *(f"{_ratio(cell, frame, count, what):.3g}" for what in ("loss", "error") for count in (2, -1)),
-        ]
-        for cell in done
-        for frame in FRAMES
-        if frame != "random"
-    ]
-    columns = [*head, "order", "loss of 2", "loss of all", "error of 2", "error of all"]
-    texts += ["**The mean of networks: test loss and error over those of one**\n", markdown(columns, rows)]
-    rows = [
-        [
-            *label(cell),
-            method,
-            *(
-                " / ".join(f"{i['estimate']:.3g}" for i in cell["cycles"][method][part])
-                for part in ("height", "random")
-            ),
-            " / ".join(f"{share:.2f}" for share in cell["cycles"][method]["fixed_share"]),
-            f"{cell['cycles'][method]['growth']['statistic']:+.2f}, {cell['cycles'][method]['growth']['p']:.2g}",
-        ]
-        for cell in done
-        for method in PAIRWISE
-    ]
-    columns = [
-        *head,
-        "matching",
-        "error barrier after 1 / 2 / … steps",
-        "random",
-        "fixed share of the cycle",
-        "growth, p",
-    ]
-    texts += ["**Permutations composed along paths**\n", markdown(columns, rows)]
-    texts += ["Trend with width over disjoint pairs (Jonckheere–Terpstra, Holm over all lines):\n"]
-    texts += [
-        f"- {trend['data']}, {trend['what'].replace('_', ' ')}, {trend['matching']}: {trend['statistic']:+.2f}, "
-        f"p = {trend['p_corrected']:.2g}"
-        for trend in trends
-    ]
-    return "\n".join(texts) + "\n"
-
-
-def _ratio(cell: Mapping[str, Any], frame: str, count: int, what: str) -> float:
-    """Of the mean of the first networks (−1: of all), over the mean of single ones."""
-    values = cell["merged"][frame][what]
-    return values[count - 1 if count > 0 else -1] / cell["single"][what]["estimate"]
 
 
 def _recipe(data: Data, name: str, width: float, asked: argparse.Namespace) -> Recipe:
