@@ -33,10 +33,13 @@ class Ledger:
         splits: axes whose positions must be units of their own in each slice of another axis; known before a run.
         wanted: splits that this run found to be needed.
         routed: starts of families whose units an input chose.
+        still: labels of entries that belong to no unit (zeros beside units).
         around: for a family of positions in each slice, by its start: the labels of the slices.
+        lenient: follow choices of units that this example is too short to show.
     """
 
-    def __init__(self, splits: frozenset[Split] = frozenset()) -> None:
+    def __init__(self, splits: frozenset[Split] = frozenset(), *, lenient: bool = False) -> None:
+        self.lenient = lenient
         self.families: list[Family] = []
         self.count = 0
         self.ties: list[np.ndarray] = []
@@ -47,6 +50,7 @@ class Ledger:
         self.wanted: set[Split] = set()
         self.routed: set[int] = set()
         self.around: dict[int, Tensor] = {}
+        self.still: list[int] = []
         self.relation = 0
         self.operation = ""
         self.where = ""

@@ -71,6 +71,33 @@ def _correspond(ledger: Ledger, one: Layer, other: Layer) -> tuple[bool, bool]:
         ledger.tie(one.ids, other.ids)
         return True, False
     left, right, ones, others = _pairs(one, other)
+    if not ledger.still:
+        return _correspond_in_pairs(ledger, left, right, ones, others)
+    stood = torch.tensor(ledger.still)
+    here, there = torch.isin(ones[left], stood), torch.isin(others[right], stood)
+    if not bool((here | there).any()):
+        return _correspond_in_pairs(ledger, left, right, ones, others)
+    # A filler is no unit: whoever meets it is told from those that do not, and demands nothing else of them.
+    for names, mine, beside in ((ones, left, there), (others, right, here)):
+        ledger.mark(names, _kinds_of_partners(mine, beside, len(names)))
+    met = ~(here | there)
+    if not bool(met.any()):
+        return True, True
+    first, left = torch.unique(left[met], return_inverse=True)
+    second, right = torch.unique(right[met], return_inverse=True)
+    keep, keep_other = _correspond_in_pairs(ledger, left, right, ones[first], others[second])
+    return keep or bool((there & ~here).any()), keep_other or bool((here & ~there).any())
+
+
+def _kinds_of_partners(mine: Tensor, beside: Tensor, number: int) -> Tensor:
+    """For each label whether it meets units (1), fillers (2) or both (3)."""
+    units = torch.zeros(number, dtype=torch.int64).index_fill_(0, mine[~beside], 1)
+    return units + torch.zeros(number, dtype=torch.int64).index_fill_(0, mine[beside], 2)
+
+
+def _correspond_in_pairs(
+    ledger: Ledger, left: Tensor, right: Tensor, ones: Tensor, others: Tensor
+) -> tuple[bool, bool]:
     pairs, n, m = len(left), len(ones), len(others)
     if pairs == n * m:
         return True, True

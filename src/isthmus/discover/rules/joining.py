@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isthmus.discover import splitting
 from isthmus.discover.labels import Labels, Layer, reshaped, squeezed
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.movement import literal, narrowed, still
@@ -23,6 +24,7 @@ def cat(ledger: Ledger, values: Sequence[Labels], dim: int = 0) -> Labels:
     dim %= values[0].rank
     shape = list(values[0].shape)
     shape[dim] = sum(value.shape[dim] for value in values)
+    splitting.ask_as(ledger, values)
     layers = [*_joined_movable(ledger, values, dim), *_joined_pinned(values, dim, shape)]
     return Labels(tuple(shape), ledger.settle(layers, shape))
 
@@ -48,16 +50,14 @@ def _joined_movable(ledger: Ledger, values: Sequence[Labels], dim: int) -> list[
 
 
 def _rows(values: Sequence[Labels], dim: int) -> Iterator[list[Layer | None]]:
-    """Layers of all values that belong together; a value that lies in one unit as a whole says so on its own."""
-    for whole in (False, True):
-        orders = [
-            sorted(
-                (layer for layer in value.movable if (not layer.axes) == whole),
-                key=lambda layer: sorted(layer.axes - {dim}),
-            )
-            for value in values
-        ]
-        for number in range(max((len(order) for order in orders), default=0)):
+    """Layers of all values that belong together: those along the same axes, apart from the joined one.
+
+    A value that lies in one unit as a whole says so on its own.
+    """
+    keyed = [[(not layer.axes, tuple(sorted(layer.axes - {dim})), layer) for layer in v.movable] for v in values]
+    for key in sorted({one[:2] for row in keyed for one in row}):
+        orders = [[layer for *own, layer in row if tuple(own) == key] for row in keyed]
+        for number in range(max(len(order) for order in orders)):
             yield [order[number] if number < len(order) else None for order in orders]
 
 

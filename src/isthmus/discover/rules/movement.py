@@ -274,4 +274,5 @@ def still(ledger: Ledger) -> Tensor:
     """One new label that nothing may exchange: the unit of entries that belong to no unit."""
     label = ledger.blocks(1)
     ledger.mark(label, label)
+    ledger.still.append(int(label))
     return label
