@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,16 @@ def descent_of(recipe: Mapping[str, Any], made: Mapping[str, Any], moment: str) 
         created=str(made.get("created", "")),
         versions=made["versions"] if isinstance(made.get("versions"), Mapping) else {},
     )
+
+
+def descent_of_group(members: Sequence[Trained], moment: str) -> Descent:
+    """Where a stacked file comes from: one recipe, with a list for what differs, in the order of the slices."""
+    recipes = [member.recipe for member in members]
+    together = {name: [one.get(name) for one in recipes] for name in recipes[0]}
+    shared = {
+        name: values[0] if all(one == values[0] for one in values) else values for name, values in together.items()
+    }
+    return descent_of(shared, members[0].provenance, moment)
 
 
 def read_json(path: Path) -> Any:

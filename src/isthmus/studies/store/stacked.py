@@ -45,8 +45,8 @@ def same_shapes(members: Sequence[Mapping[str, Weights]]) -> bool:
     return all(form == forms[0] for form in forms)
 
 
-def write_weights(members: Sequence[Weights], path: Path) -> None:
-    """Stack the members into one file. Not atomic by itself: the folder around it is.
+def write_weights(members: Sequence[Weights], path: Path, *, metadata: Mapping[str, str]) -> None:
+    """Stack the members into one file, with ``metadata`` in its header. Not atomic by itself: the folder around it is.
 
     Raises:
         IsthmusError: the disk is full or cannot be written.
@@ -56,7 +56,7 @@ def write_weights(members: Sequence[Weights], path: Path) -> None:
 
     stacked = {name: tensor.detach().cpu().contiguous() for name, tensor in stack(members).items()}
     try:
-        save_file(stacked, path)
+        save_file(stacked, path, dict(metadata))
     except SafetensorError as problem:
         # The Rust side reports a full disk as its own error.
         reason = first_line(problem)
