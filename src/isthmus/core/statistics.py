@@ -1,7 +1,7 @@
 """Intervals whose unit is the network, not the pair.
 
 Pairwise numbers of n networks are n(n−1)/2, but only n of them are independent: a bootstrap over pairs that claims 95 %
-covers about half. The intervals here resample or leave out whole networks.
+covers about half. The intervals here leave out whole networks.
 """
 
 from __future__ import annotations
@@ -140,32 +140,105 @@ def over_networks(values: Sequence[float] | Tensor, *, level: float = 0.95) -> I
     return Interval(estimate, estimate - reach, estimate + reach, level, n, "Student's t over networks")
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], float],
-    networks: int,
-    *,
-    generator: torch.Generator,
-    level: float = 0.95,
-    draws: int = 1000,
+def jackknife(
+    statistic: Callable[[np.ndarray], float], networks: int, *, level: float = 0.95, correlation: bool = False
 ) -> Interval:
-    """Percentile bootstrap over networks for a statistic of any form.
+    """Delete-one jackknife with Student's t for a statistic of any form.
+
+    True coverage of a nominal 95 %, by simulation over 4, 6, 9 and 12 settings of three networks each
+    (``tests/statistics``): rank correlations, plain and partial, .94 to .98; within settings, where few values are
+    possible, .93 to 1.00. A percentile bootstrap covers .87 to .98 there.
 
     Args:
-        statistic: takes the indices of the drawn networks (repeats included) and returns a number. A statistic over
-            pairs must leave out pairs of a network with itself.
-        networks: how many there are.
-        generator: draws the resamples.
-        level: nominal coverage; for few networks the true coverage is lower (.83 at 6, .94 at 20 for mean barriers).
-        draws: resamples.
+        statistic: takes the indices of the networks, all of them or all but one, and returns a number.
+        networks: how many there are; or how many sets of them, where those of a set are not independent.
+        level: nominal coverage.
+        correlation: the statistic is one, so the interval is made on Fisher's z and stays inside [−1, 1].
+
+    Reference: Miller, "The jackknife: a review", Biometrika 61 (1974); section 5 for the transformation.
     """
-    estimate = float(statistic(np.arange(networks)))
-    drawn = torch.randint(networks, (draws, networks), generator=generator).numpy()
-    values = np.array([statistic(row) for row in drawn], dtype=float)
-    values = values[np.isfinite(values)]
-    if networks < 3 or len(values) < draws // 2:
-        return Interval(estimate, math.nan, math.nan, level, networks, "none: too few networks to resample")
-    low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(estimate, float(low), float(high), level, networks, "percentile bootstrap over networks")
+    everyone = np.arange(networks)
+    estimate = float(statistic(everyone))
+
+    def none(why: str) -> Interval:
+        return Interval(estimate, math.nan, math.nan, level, networks, f"none: an interval needs {why}")
+
+    if networks < 4:
+        return none("at least 4 networks")
+    left_out = torch.tensor(
+        [float(statistic(np.delete(everyone, place))) for place in range(networks)], dtype=torch.float64
+    )
+    if not (math.isfinite(estimate) and bool(left_out.isfinite().all())):
+        return none("a finite number without any one network")
+    if not correlation:
+        reach = student_quantile(0.5 + level / 2, networks - 1) * _jackknife_error(left_out)
+        how = "jackknife over networks, Student's t"
+        return Interval(estimate, estimate - reach, estimate + reach, level, networks, how)
+    error = _jackknife_error(left_out.clamp(-_LARGEST, _LARGEST).atanh())
+    if error < 1e-9:  # nothing but rounding
+        if abs(estimate) >= _LARGEST:
+            return _perfect(estimate, level, networks)
+        return none("a correlation that some network changes")
+    reach = student_quantile(0.5 + level / 2, networks - 1) * error
+    centre = math.atanh(max(-_LARGEST, min(_LARGEST, estimate)))
+    low, high = min(estimate, math.tanh(centre - reach)), max(estimate, math.tanh(centre + reach))
+    return Interval(estimate, low, high, level, networks, "jackknife over networks of Fisher's z, Student's t")
+
+
+def _perfect(estimate: float, level: float, networks: int) -> Interval:
+    """Where no network disturbs a correlation of ±1: as many could agree by chance if a share of all others did not.
+
+    That all of n agree has a probability of at least (1 − level) / 2 as long as a share p = ((1 − level) / 2)^(1/n) of
+    all does; at worst the others say the opposite, p − (1 − p).
+    """
+    worst = 2 * (0.5 - level / 2) ** (1 / networks) - 1
+    low, high = (worst, 1.0) if estimate > 0 else (-1.0, -worst)
+    return Interval(estimate, low, high, level, networks, f"exact bound over networks: all {networks} agree")
+
+
+# Of a correlation: beyond, Fisher's z grows without bound, and one network would rule the interval.
+_LARGEST = 1 - 1e-5
+
+
+def ratio_of_shares(
+    first: Float[Tensor, " examples"], second: Float[Tensor, " examples"], *, level: float = 0.95
+) -> Interval:
+    """The ratio of two shares of the same examples, such as what two models get right of them.
+
+    True coverage of a nominal 95 %, by simulation with 10 to 1,000 examples: .92 to 1.00, above .99 where the two
+    almost never differ (``tests/statistics``). The delta method covers .10 to .97 there, and has no width where they
+    never differ.
+
+    Args:
+        first: 1 for each example that counts for the numerator, else 0.
+        second: the same for the denominator, of the same examples; not all zero.
+        level: nominal coverage.
+
+    Raises:
+        SettingError: the denominator is zero.
+
+    Reference: Bonett and Price, "Confidence intervals for a ratio of binomial proportions based on paired data",
+        Statistics in Medicine 25 (2006), the hybrid of two Wilson intervals.
+    """
+    above, below = float(first.sum()), float(second.sum())
+    if not below > 0:
+        raise SettingError("a ratio of shares needs a denominator above zero, got none that counts")
+    both = float((first * second).sum())
+    seen = above + below - both  # examples that count for at least one
+    apart = math.sqrt((above + below - 2 * both + 2) / ((above + 1) * (below + 1)))
+    errors = [math.sqrt((1 - (count + 1) / (seen + 2)) / (count + 1)) for count in (above, below)]
+    reach = student_quantile(0.5 + level / 2, math.inf) * apart / sum(errors)
+    (low, high), (least, most) = (_wilson(count, seen, reach) for count in (above, below))
+    how = f"two Wilson intervals over {len(first)} examples, paired"
+    return Interval(above / below, low / most, high / least, level, 1, how)
+
+
+def _wilson(count: float, examples: float, quantile: float) -> tuple[float, float]:
+    """Wilson's interval of a share."""
+    square = quantile**2
+    spread = quantile * math.sqrt(square + 4 * count * (1 - count / examples))
+    middle, whole = 2 * count + square, 2 * (examples + square)
+    return (middle - spread) / whole, (middle + spread) / whole
 
 
 def student_quantile(probability: float, degrees: float) -> float:

@@ -205,7 +205,7 @@ def continual(
     if curriculum.predict:
         inputs = _unlabelled(tasks, curriculum)
         observed = _observed(found, ends.networks, bench, inputs, within(progress, 0.9, 1, share=0.1))
-        found = dataclasses.replace(found, forecast=validated(observed, seed=curriculum.seed))
+        found = dataclasses.replace(found, forecast=validated(observed))
     if archive is not None:
         _archived(archive, ends, bench, found, {"base": data, "first": tasks[0], "second": tasks[1]})
     progress(1.0, 1.0, "measured")

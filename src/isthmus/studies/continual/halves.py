@@ -16,14 +16,13 @@ from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval
+from isthmus.core.statistics import Interval, ratio_of_shares
 from isthmus.core.weights import Weights
 from isthmus.merge.front import Aim
 from isthmus.zoo.examples import Examples
 
 # Fewer say nothing about a floor: with ten in a half, one example is a tenth of the accuracy.
 LEAST = 20
-_QUANTILE = 1.96  # of the normal distribution, for 95 %
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,15 +159,10 @@ def capabilities(
 
 
 def _half(right: Float[Tensor, " examples"], known: Float[Tensor, " examples"], floor: float) -> Half:
-    """The ratio of two accuracies on the same examples; its interval by the delta method for paired means."""
-    merged, expert, count = float(right.mean()), float(known.mean()), len(right)
-    ratio = merged / expert
-    # The residuals of a ratio estimate; their mean is zero.
-    spread = float((right - ratio * known).square().sum()) / max(1, count - 1)
-    reach = _QUANTILE * math.sqrt(spread / count) / expert
-    how = f"delta method over {count} examples, the models fixed"
-    interval = Interval(ratio, max(0.0, ratio - reach), ratio + reach, 0.95, 1, how)
-    return Half(count, expert, merged, interval, ratio >= floor - 1e-12)
+    """The ratio of two accuracies on the same examples, the models fixed."""
+    found = ratio_of_shares(right, known)
+    met = found.estimate >= floor - 1e-12
+    return Half(len(right), float(known.mean()), float(right.mean()), found, met)
 
 
 def _right(objective: Objective, weights: Weights) -> Float[Tensor, " examples"]:

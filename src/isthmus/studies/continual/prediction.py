@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from isthmus.core.randomness import child
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval, bootstrap, spearman
+from isthmus.core.statistics import Interval, jackknife, spearman
 from isthmus.merge.prediction import NAIVE, SCORES
 
 
@@ -41,8 +40,8 @@ class Ranking(Record):
 
     Attributes:
         score: by name.
-        correlation: over all merges; the interval resamples seeds, not merges.
-        over_naive: its lead over the distance of the ends, on the same resampled seeds.
+        correlation: over all merges; the interval leaves out seeds, not merges.
+        over_naive: its lead over the distance of the ends, on the same seeds.
     """
 
     score: str
@@ -64,7 +63,7 @@ class Forecast(Record):
         return self.rankings[0].score
 
 
-def validated(observed: Sequence[Observed], *, seed: int = 0) -> Forecast:
+def validated(observed: Sequence[Observed]) -> Forecast:
     """Rank the scores by their rank correlation with what was lost."""
     replicas = sorted({entry.replica for entry in observed})
     of = {replica: [entry for entry in observed if entry.replica == replica] for replica in replicas}
@@ -75,10 +74,8 @@ def validated(observed: Sequence[Observed], *, seed: int = 0) -> Forecast:
 
     rankings = []
     for name in (score for score in SCORES if all(score in entry.scores for entry in observed)):
-        settings = {"networks": len(replicas), "generator": child(seed, "forecast"), "draws": 500}
-        found = bootstrap(lambda drawn, n=name: correlation(n, drawn), **settings)
-        settings["generator"] = child(seed, "forecast")
-        lead = bootstrap(lambda drawn, n=name: correlation(n, drawn) - correlation(NAIVE, drawn), **settings)
+        found = jackknife(lambda kept, n=name: correlation(n, kept), len(replicas), correlation=True)
+        lead = jackknife(lambda kept, n=name: correlation(n, kept) - correlation(NAIVE, kept), len(replicas))
         rankings.append(Ranking(name, found, lead))
     known = [ranking for ranking in rankings if math.isfinite(ranking.correlation.estimate)]
     unknown = [ranking for ranking in rankings if not math.isfinite(ranking.correlation.estimate)]

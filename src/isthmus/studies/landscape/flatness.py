@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.record import Record
-from isthmus.core.statistics import Interval, bootstrap, ranks
+from isthmus.core.statistics import Interval, jackknife, ranks
 from isthmus.studies.factors.trends import holm
 
 Statistic = Callable[[np.ndarray], float]
@@ -88,13 +88,13 @@ def flatness(
         sharpness: for each measure (larger is sharper) one number for each network.
         gap: test minus training loss or error, one for each network.
         training_loss: one for each network.
-        generator: for the bootstrap over networks and the permutations.
+        generator: for the permutations.
         settings: the recipe of each network without its seed, such as (rate, batch size); networks of one setting are
-            drawn together, because they are not independent of each other where the setting moves both numbers.
+            left out together, because they are not independent of each other where the setting moves both numbers.
         controls: further numbers to control for, by name.
         matched: use only networks whose training loss lies in this range.
         level: nominal coverage.
-        draws: bootstrap samples and permutations.
+        draws: permutations.
 
     Raises:
         DataError: numbers that are not one for each network, or measures that never change.
@@ -161,7 +161,7 @@ def _correlation(
             raise DataError(f"{what} must differ between networks, got {values[0]:.6g} for all")
 
     def interval(statistic: Statistic) -> Interval:
-        return _over_settings(statistic, len(gap), groups, generator=generator, level=level, draws=draws)
+        return _over_settings(statistic, len(gap), groups, level=level)
 
     plain = interval(lambda i: _pearson(ranks(sharp[i]), ranks(gap[i])))
     partial = interval(lambda i: _pearson(*_left(sharp[i], gap[i], held[i])))
@@ -169,7 +169,6 @@ def _correlation(
         within = Interval(math.nan, math.nan, math.nan, level, len(gap), "none: no settings were given")
     else:
         one, other = (_ranked_within(values, groups) for values in (sharp, gap))
-        # Ranks are those of the whole settings: in a setting that is drawn twice they must not count eightfold.
         within = interval(lambda i: _pearson(one[i], other[i]))
     first, second = _left(sharp, gap, held)
     chance = np.array([_pearson(first, other) for other in _dealt(second, groups, draws, generator)])
@@ -177,24 +176,16 @@ def _correlation(
     return FlatnessCorrelation(name, plain, partial, within, (1 + extreme) / (1 + draws), math.nan)
 
 
-def _over_settings(
-    statistic: Statistic,
-    networks: int,
-    groups: np.ndarray | None,
-    *,
-    generator: torch.Generator,
-    level: float,
-    draws: int,
-) -> Interval:
-    """Bootstrap over networks, or over whole settings where there are several networks to a setting."""
+def _over_settings(statistic: Statistic, networks: int, groups: np.ndarray | None, *, level: float) -> Interval:
+    """A correlation's interval over networks, or over whole settings where there are several networks to a setting."""
     if groups is None or len(set(groups.tolist())) == networks:
-        return bootstrap(statistic, networks, generator=generator, level=level, draws=draws)
+        return jackknife(statistic, networks, level=level, correlation=True)
     members = [np.flatnonzero(groups == group) for group in sorted(set(groups.tolist()))]
 
-    def drawn(chosen: np.ndarray) -> float:
+    def kept(chosen: np.ndarray) -> float:
         return statistic(np.concatenate([members[index] for index in chosen]))
 
-    made = bootstrap(drawn, len(members), generator=generator, level=level, draws=draws)
+    made = jackknife(kept, len(members), level=level, correlation=True)
     method = made.method.replace("over networks", f"over {len(members)} settings of {networks} networks")
     return dataclasses.replace(made, method=method)
 

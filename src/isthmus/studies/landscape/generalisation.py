@@ -134,7 +134,7 @@ def generalisation(
         gap: of the ``loss`` or of the ``error``.
         products: for the trace of each Hessian.
         device: where to train and measure.
-        seed: of directions, probes and the bootstrap.
+        seed: of directions, probes and the permutations.
         progress: told along the way.
 
     Raises:

@@ -18,7 +18,7 @@ TEXTS = {
     "continual.retention.note": "(accuracy − floor) / (accuracy of the end that learned it − floor), on exchanged images with the cue kept. The floor is the base network's accuracy there, at least chance. Kept: the interval lies above .9.",
     "continual.controls": "Networks that are not on a path",
     "continual.forecast": "Scores before merging: rank correlation with what was lost",
-    "continual.forecast.note": "Spearman's correlation over all arms, cues, seeds and three merges each (near α = .25, .5 and .75); intervals resample seeds. The naive baseline is the distance of the ends.",
+    "continual.forecast.note": "Spearman's correlation over all arms, cues, seeds and three merges each (near α = .25, .5 and .75); intervals leave out seeds. The naive baseline is the distance of the ends.",
     "continual.column.contrast": "Contrast",
     "continual.column.capability": "Capability",
     "continual.column.probe": "Probe",

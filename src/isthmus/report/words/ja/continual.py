@@ -18,7 +18,7 @@ TEXTS = {
     "continual.retention.note": "（正解率 − 下限）/（学んだ端の正解率 − 下限）。画像を入れ替え手がかりを残した場合。下限はそこでの基底の正解率で、少なくとも偶然の水準。保持：区間が .9 より上。",
     "continual.controls": "経路上にないネットワーク",
     "continual.forecast": "マージ前のスコア：失われた量との順位相関",
-    "continual.forecast.note": "全条件・手がかり・シードと各 3 つのマージ（α = .25、.5、.75 付近）でのスピアマン相関。区間はシードの再標本化。素朴な基準は両端の距離です。",
+    "continual.forecast.note": "全条件・手がかり・シードと各 3 つのマージ（α = .25、.5、.75 付近）でのスピアマン相関。区間はシードを 1 つずつ除いて求めます。素朴な基準は両端の距離です。",
     "continual.column.contrast": "対比",
     "continual.column.capability": "能力",
     "continual.column.probe": "調べ方",
