@@ -319,13 +319,13 @@ CASES: dict[str, Case] = {
     "one expert for each token": routed(one_expert_each),
     # Whole experts lie in different tensors here: what can be exchanged are the channels inside each.
     "listed experts": Case(
-        lambda: Calls(listed_experts, router=lin(5, 3), list=expert_list(), o=lin(4, 2)), ((6, 5),), (4, 6, 6, 6)
+        lambda: Calls(listed_experts, router=lin(5, 3), list=expert_list(), o=lin(4, 2)), ((6, 5),), (3, 4, 6, 6, 6)
     ),
     "dispatched experts": Case(
-        lambda: Calls(dispatched_experts, router=lin(5, 3), list=expert_list(), o=lin(4, 2)), ((6, 5),), (4, 6, 6, 6)
+        lambda: Calls(dispatched_experts, router=lin(5, 3), list=expert_list(), o=lin(4, 2)), ((6, 5),), (3, 4, 6, 6, 6)
     ),
     "experts that choose": Case(
-        lambda: Calls(choosing_experts, router=lin(5, 3), a=normal(3, 5, 4), b=normal(3, 4, 2)), ((6, 5),), (4, 4, 4)
+        lambda: Calls(choosing_experts, router=lin(5, 3), a=normal(3, 5, 4), b=normal(3, 4, 2)), ((6, 5),), (3, 4, 4, 4)
     ),
     # Two key-value heads; in each: two query heads, three channels that they share with the key, five value channels.
     "grouped queries": Case(

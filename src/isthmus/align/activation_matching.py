@@ -113,7 +113,7 @@ class ActivationMatching:
         if blind:
             ascent = Ascent.at(Landscape.of(symmetry, moving, fixed), permutation, generator=generator)
             ascent.settle_only([group.name for group in blind])
-            permutation = ascent.permutation
+            permutation = ascent.answer
         notes = (f"nothing shows these groups, they were matched by weights: {listed(g.name for g in blind)}",)
         return Match(
             permutation=permutation,
@@ -153,6 +153,7 @@ class ActivationMatching:
             seen = [_run(watch, weights, batch) for weights in (fixed, moving)]
             drop_doubles(views, seen[0])
             for tree_views in views.values():
+                tree_views[:] = [view for view in tree_views if view.same_samples(seen[0], seen[1])]
                 for view in tree_views:
                     for left, right in zip(seen[0][view.port], seen[1][view.port], strict=True):
                         view.add(left, right)

@@ -62,12 +62,18 @@ class Ascent:
 
     @classmethod
     def at(cls, landscape: Landscape, start: Permutation, *, generator: torch.Generator) -> Ascent:
-        """A climb that begins at a permutation."""
+        """A climb that begins at a permutation, of the solutions or of the landscape's stacked weights."""
+        start = landscape.stacking.permutation(start)
         current = moved(landscape.moving, start)
         names = {tree.name for tree in landscape.trees}
         return cls(
             landscape, generator, start, current, names, dict.fromkeys(sorted(names), 0.0), [], Costs(landscape), {}
         )
+
+    @property
+    def answer(self) -> Permutation:
+        """Where the climb stands, as a permutation of the solutions."""
+        return self.landscape.stacking.back(self.permutation)
 
     @property
     def status(self) -> Status:

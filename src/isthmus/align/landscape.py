@@ -14,6 +14,7 @@ from torch import Tensor
 from isthmus.align.held import Made, fits, working
 from isthmus.align.layout import counted, rows, touching
 from isthmus.align.trees import Similarity, Tree, trees_of, uncovered
+from isthmus.core.siblings import Stacked, stacked
 from isthmus.core.symmetry import Permutation, Site, Symmetry, UnitGroup
 from isthmus.core.weights import Weights
 
@@ -26,17 +27,21 @@ _PART = 1 << 17
 class Landscape:
     """f(π) = Σ ⟨π(moving), fixed⟩ over the counted tensors, by trees of groups.
 
+    Units that are modules of their own are looked at as slices of stacks, so that nothing here knows of siblings.
+
     Attributes:
-        symmetry: whose permutations are searched.
+        symmetry: whose permutations are searched; of stacked weights.
         names: the tensors that count.
         moving: their values in the moving solution, in working precision.
         fixed: and in the fixed one.
+        stacking: between the solutions' own tensors and these.
     """
 
     symmetry: Symmetry
     names: tuple[str, ...]
     moving: Mapping[str, Tensor]
     fixed: Mapping[str, Tensor]
+    stacking: Stacked
 
     @classmethod
     def of(
@@ -54,13 +59,17 @@ class Landscape:
         """
         symmetry.check(moving)
         symmetry.check(fixed)
+        stacking = stacked(symmetry)
+        symmetry, moving, fixed = stacking.symmetry, stacking.weights(moving), stacking.weights(fixed)
         names = counted(symmetry, fixed, biases=biases)
+        if not biases:
+            names = tuple(name for name in names if name not in stacking.stacks or len(symmetry.tensors[name]) > 2)
         device = fixed[names[0]].device if names else torch.device("cpu")
         keep = fits(symmetry, names)
-        prepared = [working(weights, names, device=device, keep=keep) for weights in (moving, fixed)]
+        own, other = (working(weights, names, device=device, keep=keep) for weights in (moving, fixed))
         if kernel == "cosine":
-            prepared = [_unit_length(symmetry, weights) for weights in prepared]
-        return cls(symmetry, names, *prepared)
+            own, other = _unit_length(symmetry, own), _unit_length(symmetry, other)
+        return cls(symmetry, names, own, other, stacking)
 
     @functools.cached_property
     def trees(self) -> tuple[Tree, ...]:

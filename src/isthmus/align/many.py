@@ -172,7 +172,8 @@ def polish(
             if step.is_identity:
                 continue
             landscape = Landscape.of(symmetry, current[place], mean, biases=biases)
-            if landscape.gain(landscape.moving, step, landscape.names) > 1e-9 * landscape.scale:
+            own = landscape.stacking.permutation(step)
+            if landscape.gain(landscape.moving, own, landscape.names) > 1e-9 * landscape.scale:
                 current[place] = step.apply(current[place])
                 permutations[place] = step.after(permutations[place])
                 gained = True

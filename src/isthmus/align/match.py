@@ -104,7 +104,7 @@ def finished(
     identity = landscape.objective(landscape.moving)
     kept = best.history[-1] >= identity
     return Match(
-        permutation=best.permutation if kept else landscape.symmetry.identity(),
+        permutation=best.answer if kept else landscape.stacking.original.identity(),
         objective=max(best.history[-1], identity),
         identity_objective=identity,
         upper_bound=bound,

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
@@ -30,6 +31,8 @@ class Port:
         axis: where the features lie.
         normalises: the layer is a normalisation.
         offset: position of the site's first feature on the axis (grouped convolutions read slices).
+        beside: further layers whose features follow, where units are modules of their own. They are seen together as
+            long as all of them see the same samples.
     """
 
     module: str
@@ -37,6 +40,7 @@ class Port:
     axis: int
     normalises: bool = False
     offset: int = 0
+    beside: tuple[str, ...] = ()
 
 
 def port_of(modules: Mapping[str, nn.Module], site: Site) -> Port | None:
@@ -63,6 +67,11 @@ class Watch:
     """A network whose ports are watched. Private to one call of a matcher: not for several threads."""
 
     def __init__(self, network: Network, ports: Sequence[Port]) -> None:
+        self._parts = {
+            port: [dataclasses.replace(port, module=name, beside=()) for name in (port.module, *port.beside)]
+            for port in ports
+        }
+        ports = list(dict.fromkeys(part for parts in self._parts.values() for part in parts))
         self._seen: dict[Port, list[Tensor]] = {port: [] for port in ports}
         before: dict[str, Callable[..., None]] = {}
         after: dict[str, Callable[..., None]] = {}
@@ -79,7 +88,7 @@ class Watch:
         for tensors in self._seen.values():
             tensors.clear()
         self._network(weights, *inputs, **keywords)
-        return {port: list(tensors) for port, tensors in self._seen.items()}
+        return {port: _together([self._seen[part] for part in parts]) for port, parts in self._parts.items()}
 
     def _reader(self, ports: Sequence[Port]) -> Callable[..., None]:
         seen = self._seen
@@ -104,6 +113,15 @@ class Watch:
                     seen[port].append(_features(value, port.axis))
 
         return note
+
+
+def _together(parts: Sequence[list[Tensor]]) -> list[Tensor]:
+    """What layers beside each other saw, as features of the same samples; nothing where each saw samples of its own."""
+    if len(parts) == 1:
+        return list(parts[0])
+    calls = list(zip(*parts, strict=False))
+    samples = {tuple(len(tensor) for tensor in part) for part in parts}
+    return [torch.cat(call, dim=1) for call in calls] if len(samples) == 1 else []
 
 
 def _projected(layer: nn.MultiheadAttention, source: Tensor) -> Tensor | None:

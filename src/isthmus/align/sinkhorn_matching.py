@@ -137,7 +137,7 @@ class SinkhornMatching:
             scale = max(landscape.scale / max(sum(m.shape[0] for m in softs.values()), 1), 1e-12)
             return torch.stack(parts).sum() / scale
         names = self.objective.network.parameter_names
-        mixed = soft.apply(landscape.symmetry, softs, {n: moving[n] for n in names})
+        mixed = soft.apply(landscape.stacking.original, softs, {n: moving[n] for n in names})
         place = 0.5 if self.loss == "midpoint" else float(torch.rand((), generator=generator))
         between = {**fixed, **{n: torch.lerp(fixed[n], mixed[n].to(fixed[n].dtype), place) for n in names}}
         inputs, targets = draw(self.objective, self.batch_size, generator)
@@ -146,7 +146,8 @@ class SinkhornMatching:
     def _judge(self, landscape: Landscape, moving: Weights, fixed: Weights):
         """How good a hard permutation is."""
         if self.loss == "l2" or self.objective is None:
-            return lambda p: landscape.objective({n: p.moved(n, landscape.moving[n]) for n in landscape.names})
+            own = landscape.stacking.permutation
+            return lambda p: landscape.objective({n: own(p).moved(n, landscape.moving[n]) for n in landscape.names})
         best = Best(self.objective, (fixed, moving))
-        still = landscape.symmetry.identity()
+        still = landscape.stacking.original.identity()
         return lambda p: -best.offer((still, p))

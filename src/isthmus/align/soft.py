@@ -43,6 +43,11 @@ def apply(symmetry: Symmetry, soft: Soft, weights: Weights) -> dict[str, Tensor]
             for site in group.sites:
                 if site.tensor in result and result[site.tensor].is_floating_point():
                     result[site.tensor] = _mixed(result[site.tensor], site, soft[group.name])
+            for row in group.siblings:
+                if all(name in result and result[name].is_floating_point() for name in row.tensors):
+                    units = torch.stack([result[name] for name in row.tensors])
+                    mixed = torch.tensordot(soft[group.name].to(units.dtype), units, dims=1)
+                    result |= dict(zip(row.tensors, mixed.unbind(0), strict=True))
     return result
 
 

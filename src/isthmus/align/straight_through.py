@@ -145,7 +145,7 @@ def _project(
     target = {**solution, **{name: tensor.detach() for name, tensor in latent.items()}}
     ascent = Ascent.at(Landscape.of(symmetry, solution, target), last, generator=generator)
     ascent.climb(sweeps=20)
-    return ascent.permutation
+    return ascent.answer
 
 
 def _shares(count: int, generator: torch.Generator) -> list[float]:

@@ -9,7 +9,7 @@ import torch
 from isthmus.align.match import Match, Matcher
 from isthmus.core.errors import WeightsError
 from isthmus.core.progress import Progress, silent
-from isthmus.core.symmetry import Permutation, Site, Symmetry
+from isthmus.core.symmetry import Permutation, Siblings, Site, Symmetry
 from isthmus.core.weights import Weights, count
 
 
@@ -60,5 +60,12 @@ def stacked_symmetry(symmetry: Symmetry, times: int, *, biases: bool = True) -> 
             role="carry" if vector and not biases else site.role,
         )
 
-    groups = tuple(dataclasses.replace(g, sites=tuple(moved(site) for site in g.sites)) for g in symmetry.groups)
+    def kept(row: Siblings) -> Siblings:
+        vector = len(symmetry.tensors[row.tensors[0]]) == 1
+        return dataclasses.replace(row, role="carry" if vector and not biases else row.role)
+
+    groups = tuple(
+        dataclasses.replace(g, sites=tuple(map(moved, g.sites)), siblings=tuple(map(kept, g.siblings)))
+        for g in symmetry.groups
+    )
     return Symmetry(groups, {name: (times, *shape) for name, shape in symmetry.tensors.items()})

@@ -95,14 +95,14 @@ class CycleConsistent:
     ) -> list[Permutation]:
         """Frank–Wolfe from the middle between the start and the barycentre, rounded."""
         landscapes = [Landscape.of(symmetry, s, solutions[0], biases=self.biases) for s in solutions]
-        names = landscapes[0].names
+        names, stacked = landscapes[0].names, landscapes[0].symmetry
         if not names:
             return list(begin)
         own = [{n: landscape.moving[n] for n in names} for landscape in landscapes]
         like = own[0][names[0]]
 
         def value(softs: Softs) -> torch.Tensor:
-            mixed = [soft.apply(symmetry, matrices, weights) for matrices, weights in zip(softs, own, strict=True)]
+            mixed = [soft.apply(stacked, matrices, weights) for matrices, weights in zip(softs, own, strict=True)]
             total = torch.zeros((), dtype=like.dtype, device=like.device)
             for name in names:
                 parts = torch.stack([weights[name] for weights in mixed])

@@ -12,7 +12,7 @@ from isthmus.align.moments import Moments
 from isthmus.align.observe import Port, port_of
 from isthmus.align.trees import Tree, uncovered
 from isthmus.core.network import Network
-from isthmus.core.symmetry import Permutation, Symmetry, UnitGroup
+from isthmus.core.symmetry import Permutation, Site, Symmetry, UnitGroup
 
 
 @dataclasses.dataclass(eq=False)
@@ -24,6 +24,10 @@ class View:
     folded: bool
     indices: dict[str, list[Tensor]]
     moments: Moments
+
+    def same_samples(self, fixed: Mapping[Port, list[Tensor]], moving: Mapping[Port, list[Tensor]]) -> bool:
+        """Whether both networks showed as many samples here: a router may send one expert other tokens in each."""
+        return [len(part) for part in fixed[self.port]] == [len(part) for part in moving[self.port]]
 
     def add(self, fixed: Tensor, moving: Tensor) -> None:
         """Take what passed the port in both networks, as (samples, features)."""
@@ -39,11 +43,14 @@ class View:
 def views_of(symmetry: Symmetry, tree: Tree, network: Network, when: str) -> list[View]:
     """Every distinct way to watch a tree, on the preferred side of the nonlinearity where there is one."""
     modules = network.modules()
+    beside = _beside(tree)
     found: dict[tuple[Port, tuple[int, ...]], View] = {}
     shown: dict[Port, dict[str, list[Tensor]]] = {}
     for group in tree.members:
         for site in group.sites:
             port = port_of(modules, site)
+            if port is not None and port.module in beside:
+                port = _joined(port, beside[port.module], symmetry, site)
             if port is None:
                 continue
             index = uncovered(symmetry, group, site) if symmetry.children(group.name) else site.index
@@ -62,6 +69,27 @@ def views_of(symmetry: Symmetry, tree: Tree, network: Network, when: str) -> lis
         own = {name: [torch.searchsorted(positions, i) for i in entries] for name, entries in indices.items()}
         found[port, ()] = View(port, positions, False, own, Moments())
     return list(found.values())
+
+
+def _beside(tree: Tree) -> dict[str, tuple[tuple[str, ...], int]]:
+    """For each layer that belongs to one unit: the corresponding layers of all units, and which of them it is."""
+    found: dict[str, tuple[tuple[str, ...], int]] = {}
+    for group in tree.members:
+        for row in group.siblings:
+            layers = tuple(name.rpartition(".")[0] for name in row.tensors)
+            # Units inside units: the innermost list, which comes last, is extended by those around it.
+            every = tuple(dict.fromkeys(other for layer in layers for other in found.get(layer, ((layer,), 0))[0]))
+            found |= {layer: (every, every.index(layer)) for layer in every}
+    return found
+
+
+def _joined(port: Port, layers: tuple[tuple[str, ...], int], symmetry: Symmetry, site: Site) -> Port | None:
+    """A port of one unit's own layer, together with those of the other units."""
+    every, place = layers
+    if port.offset or site.within:
+        return None
+    offset = place * symmetry.tensors[site.tensor][site.dim]
+    return dataclasses.replace(port, module=every[0], beside=every[1:], offset=offset)
 
 
 def _chosen(shown: Mapping[Port, dict[str, list[Tensor]]], when: str) -> dict[Port, dict[str, list[Tensor]]]:

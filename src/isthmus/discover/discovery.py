@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from isthmus.core.errors import SettingError, SymmetryError
 from isthmus.core.randomness import child
-from isthmus.core.symmetry import Kind, Proof, Role, Symmetry, UnitGroup
+from isthmus.core.symmetry import Kind, Role, Symmetry, UnitGroup
+from isthmus.discover.exchange import approved_by, exchanged, proposals, unproved
 from isthmus.discover.exporting import accepting, exported
 from isthmus.discover.forest import grow
 from isthmus.discover.grouping import groups_of
@@ -43,7 +44,8 @@ def discover(
 
     The module is exported in evaluation mode and its graph interpreted with labels instead of numbers; then random
     permutations of random weights must leave its outputs as they are. What an operation without a rule touches is
-    pinned and named in the result's ``obstacles``.
+    pinned and named in the result's ``obstacles``. Modules that do the same beside each other (a list of experts, heads
+    that are modules, branches that are summed) are units if computing says that their exchange changes nothing.
 
     Args:
         module: any module that ``torch.export`` accepts; it is left as it was.
@@ -91,14 +93,26 @@ def discover(
         symmetry = dataclasses.replace(symmetry, groups=(*kept, *made))
     elif "permutation" not in kinds:
         raise SettingError("kinds must name at least one of permutation, scale and sign, got none")
-    if not verify:
-        return symmetry
+    proposed = _proposed(ledger, module, program, rules) if "permutation" in kinds else []
     if any(tensor.device.type == "meta" for tensor in module.state_dict().values()):
-        proof = _proof_by_narrow(module, narrow, symmetry, inputs, named, rules, generator, tolerance)
-    else:
-        with accepting(module, inputs, named):
-            proof = proof_of(symmetry, module, program, inputs, named, generator=generator, tolerance=tolerance)
+        if not verify:
+            return unproved(symmetry, proposed)
+        return _proved_by_narrow(module, narrow, symmetry, proposed, inputs, named, rules, generator, tolerance)
+    with accepting(module, inputs, named):
+        given = (inputs, named)
+        symmetry = exchanged(symmetry, proposed, module, program, given, generator=generator, tolerance=tolerance)
+        if not verify:
+            return symmetry
+        proof = proof_of(symmetry, module, program, inputs, named, generator=generator, tolerance=tolerance)
     return dataclasses.replace(symmetry, proof=proof)
+
+
+def _proposed(
+    ledger: Ledger, module: nn.Module, program: ExportedProgram, rules: Mapping[str, Rule] | None
+) -> list[UnitGroup]:
+    """Whole modules that may be units, as far as the graph says."""
+    state = module.state_dict(keep_vars=True)
+    return proposals(program, ledger, rules=rules or {}, roles=_roles(module, state), aliases=aliases_of(state))
 
 
 def _factors(  # noqa: PLR0917
@@ -134,17 +148,18 @@ def _factors(  # noqa: PLR0917
     return factor_groups(symmetry, others, probe, kinds, generator)
 
 
-def _proof_by_narrow(  # noqa: PLR0917
+def _proved_by_narrow(  # noqa: PLR0917
     module: nn.Module,
     narrow: nn.Module | None,
     wide: Symmetry,
+    proposed: Sequence[UnitGroup],
     example: tuple[Any, ...],
     keywords: Mapping[str, Any],
     rules: Mapping[str, Rule] | None,
     generator: torch.Generator,
     tolerance: float,
-) -> Proof:
-    """The proof of a stand-in for a module that has no numbers to compute with."""
+) -> Symmetry:
+    """A symmetry with the proof of a stand-in for a module that has no numbers to compute with."""
     said = ""
     if narrow is None:
         made = narrow_copy(module)
@@ -156,11 +171,16 @@ def _proof_by_narrow(  # noqa: PLR0917
         narrow, said = made
     inputs, named = pytree.tree_map(_on_cpu, (example, dict(keywords)))
     program = interpretable(exported(narrow, inputs, named))
-    symmetry = from_program(program, narrow, rules=rules)
+    ledger = interpret(program, rules or {})
+    own = _proposed(ledger, narrow, program, rules)
+    given = (inputs, named)
+    symmetry = exchanged(solved(ledger, narrow), own, narrow, program, given, generator=generator, tolerance=tolerance)
+    wide = approved_by(symmetry, wide, proposed)
     check_alike(wide, symmetry)
     proof = proof_of(symmetry, narrow, program, inputs, named, generator=generator, tolerance=tolerance)
     note = f"proved on a narrow copy of the same architecture ({said or type(narrow).__name__})"
-    return dataclasses.replace(proof, note="; ".join(filter(None, [note, proof.note])))
+    proof = dataclasses.replace(proof, note="; ".join(filter(None, [note, proof.note])))
+    return dataclasses.replace(wide, proof=proof)
 
 
 def _on_cpu(value: Any) -> Any:
@@ -168,11 +188,6 @@ def _on_cpu(value: Any) -> Any:
     if isinstance(value, Tensor) and value.device.type == "meta":
         return torch.ones(value.shape, dtype=value.dtype)
     return value
-
-
-def from_program(program: ExportedProgram, module: nn.Module, *, rules: Mapping[str, Rule] | None = None) -> Symmetry:
-    """The symmetry of an exported module, not yet proved."""
-    return solved(interpret(program, rules or {}), module)
 
 
 def solved(ledger: Ledger, module: nn.Module) -> Symmetry:

@@ -49,13 +49,18 @@ def interpretable(program: ExportedProgram) -> ExportedProgram:
 def interpret(program: ExportedProgram, rules: Mapping[str, Rule]) -> Ledger:
     """The ledger of everything that a graph demands of its units."""
     splits = frozenset(_grouped_kernels(program))
-    known = {node: _constants(value) for node, value in settled(program).items()}
+    known = constants_of(program)
     while True:
         ledger = Ledger(splits)
         Interpreter(program, ledger, {**RULES, **rules}, known).run()
         if ledger.wanted <= splits:
             return ledger
         splits |= ledger.wanted
+
+
+def constants_of(program: ExportedProgram) -> dict[fx.Node, Any]:
+    """The values of nodes that no input and no weight reaches, where they are written in place."""
+    return {node: _constants(value) for node, value in settled(program).items()}
 
 
 def _grouped_kernels(program: ExportedProgram) -> Iterator[Split]:

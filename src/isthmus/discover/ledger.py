@@ -109,7 +109,7 @@ class Ledger:
         for dim, size in enumerate(shape):
             if size < 2:
                 continue
-            split = next((s for s in self.splits if s.tensor == tensor and s.dim == dim), None)
+            split = splitting.chosen(self.splits, tensor, dim)
             layout = [1] * len(shape)
             layout[dim] = size
             if split is None:

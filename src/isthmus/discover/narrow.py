@@ -76,9 +76,13 @@ def check_alike(wide: Symmetry, narrow: Symmetry) -> None:
 
 
 def _shapes(symmetry: Symmetry, tensors: set[str]) -> set[frozenset[tuple[str, int, str]]]:
-    """For each outermost group the axes on which its units lie, within the tensors that both networks have."""
+    """For each outermost group the axes on which its units lie, within the tensors that both networks have.
+
+    Of tensors that are one unit's own only the first counts: the narrow network may have fewer units.
+    """
     shapes = {
         frozenset((site.tensor, site.dim, site.role) for site in group.sites if site.tensor in tensors)
+        | frozenset((row.tensors[0], -1, row.role) for row in group.siblings if row.tensors[0] in tensors)
         for group in symmetry.permutable
         if group.parent is None
     }

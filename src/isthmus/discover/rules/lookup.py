@@ -37,14 +37,15 @@ def embedding_bag(ledger: Ledger, table: Labels, index: Labels, *_: Any, **__: A
 
 def _rows(ledger: Ledger, table: Labels, dim: int, index: Labels) -> Labels:
     """``table`` read along ``dim`` at ``index`` (any shape), whose axes take the place of ``dim``."""
-    ledger.pin(index, "chooses which rows are read")
     table = ledger.order(table, dim, _ROWS)
     rest = ledger.reduce(table, [dim], keepdim=True)
     shape = (*table.shape[:dim], *index.shape, *table.shape[dim + 1 :])
     layers = [_opened(layer, dim, index.rank) for layer in rest.layers]
-    axes = [dim + axis for axis in range(index.rank) if index.shape[axis] > 1]
-    if axes:
-        layers.append(positional(shape, axes))
+    # Rows stand still, so which one is read differs as the index does; units that say it (experts that choose tokens)
+    # are taken along. Of units that an input chose the index shows one choice only.
+    told = fixed(index.shape).layers if index.refers is not None else index.layers
+    opened = (1,) * dim, (1,) * (table.rank - dim - 1)
+    layers += [dataclasses.replace(part, ids=part.ids.reshape(*opened[0], *part.ids.shape, *opened[1])) for part in told]
     # What else told rows apart (a pinned pattern over rows and columns) may differ between rows.
     for layer in table.layers:
         if layer.pinned and layer.ids.shape[dim] > 1 and len(layer.axes) > 1:
@@ -91,6 +92,9 @@ def index(ledger: Ledger, value: Labels, indices: Sequence[Labels | None]) -> La
     for i in given:
         if i.refers is not None:
             ledger.stop(i, _ROWS)
+    # What an input chose stands for any choice: how many rows a mask of it takes is not known.
+    indices = [fixed(i.shape) if i and i.refers is not None else i for i in indices]
+    given = [i for i in indices if i is not None]
     if all(i.constant is not None for i in given) and not (len(given) == 1 and _uneven(given[0])):
         real = tuple(slice(None) if i is None else i.constant for i in indices)
         return literal(ledger, value, lambda ids: ids[real])

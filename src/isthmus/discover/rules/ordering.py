@@ -41,7 +41,8 @@ def sorting(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> 
         dim = integers[start] if len(integers) > start else -1
     choice = None
     if ledger.used(1):
-        choice = choice_of(value, dim, ledger.shape) if ledger.operation.startswith("aten.topk") else None
+        told = ledger.operation.startswith("aten.topk")
+        choice = choice_of(value, dim, ledger.shape, lenient=ledger.lenient) if told else None
     if ledger.used(1) and choice is None:
         value = ledger.order(value, dim, "tells positions along the axis on which these units lie")
     reduced = ledger.reduce(value, [dim], keepdim=True)
@@ -51,7 +52,7 @@ def sorting(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> 
     return places, places if choice is None else choice
 
 
-def choice_of(value: Labels, dim: int, shape: Sequence[int]) -> Labels | None:
+def choice_of(value: Labels, dim: int, shape: Sequence[int], *, lenient: bool = False) -> Labels | None:
     """The numbers of units that an input chooses along an axis, if these could be any: one choice stands for all.
 
     Units are chosen in turn, so that neighbours are different and all are chosen; a shorter example than there are
@@ -62,7 +63,7 @@ def choice_of(value: Labels, dim: int, shape: Sequence[int]) -> Labels | None:
     if len(along) != 1 or along[0].pinned or len(along[0].axes) != 1:
         return None
     units = along[0].ids.reshape(-1)
-    if len(units.unique()) != len(units) or math.prod(shape) < len(units):
+    if len(units.unique()) != len(units) or (math.prod(shape) < len(units) and not lenient):
         return None
     last = [size for axis, size in enumerate(shape) if axis != dim] if len(shape) == value.rank else list(shape)
     count = shape[dim] if len(shape) == value.rank else 1

@@ -62,9 +62,8 @@ def extreme(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = Fals
         return ledger.meet(value, dim)
     if dim is None:
         return ledger.reduce(value, range(value.rank))
-    choice = (
-        choice_of(value, dim, ledger.shapes[1]) if ledger.used(1) and ledger.operation.startswith("aten.max") else None
-    )
+    told = ledger.used(1) and ledger.operation.startswith("aten.max")
+    choice = choice_of(value, dim, ledger.shapes[1], lenient=ledger.lenient) if told else None
     if ledger.used(1) and choice is None:
         value = ledger.order(value, dim, _TOLD)
     result = ledger.reduce(value, [dim], keepdim=bool(keepdim))
@@ -74,7 +73,7 @@ def extreme(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = Fals
 @rule("argmax", "argmin")
 def position(ledger: Ledger, value: Labels, dim: int | None = None, keepdim: bool = False) -> Labels:
     """Positions are told: order matters."""
-    if dim is not None and (choice := choice_of(value, dim, ledger.shape)) is not None:
+    if dim is not None and (choice := choice_of(value, dim, ledger.shape, lenient=ledger.lenient)) is not None:
         return choice
     axes = range(value.rank) if dim is None else [dim]
     for axis in axes:
