@@ -30,6 +30,7 @@ from isthmus.connect import Line, PairBarriers, Simplex, barrier, barriers, rees
 from isthmus.core.checkpoint import load, save
 from isthmus.core.randomness import child
 from isthmus.core.statistics import over_networks, over_pairs
+from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights, mean, pick, stack, to
 from isthmus.studies.factors.trends import jonckheere
 from isthmus.train import Recipe
@@ -118,14 +119,18 @@ def _frames(bench: Bench, folder: Path) -> dict[str, list[Weights]]:
         "mean": lambda: _to_mean(bench),
         "cycle-consistent": lambda: _all_at_once(bench),
     }
-    frames = {}
-    for frame in FRAMES:
-        file = folder / f"{frame.replace(', ', '-')}.safetensors"
-        if not file.exists():
-            save(stack(list(made[frame]())), file)
-        together = load(file, device=bench.device)
-        frames[frame] = [pick(together, place) for place in range(len(solutions))]
-    return frames
+    files = {frame: folder / f"{frame.replace(', ', '-')}.safetensors" for frame in FRAMES}
+
+    def make(frame: str) -> None:
+        if not files[frame].exists():
+            save(stack(list(made[frame]())), files[frame])
+
+    for frame in FRAMES[:-2]:
+        make(frame)
+    # Two that do not need each other; one core each: on small matrices teams of threads wait for themselves.
+    in_threads(make, FRAMES[-2:], threads=2)
+    together = {frame: load(file, device=bench.device) for frame, file in files.items()}
+    return {frame: [pick(found, place) for place in range(len(solutions))] for frame, found in together.items()}
 
 
 def _to_reference(bench: Bench, method: str) -> Sequence[Weights]:

@@ -35,6 +35,7 @@ from isthmus.zoo import build
 from isthmus.zoo.data import Data
 
 METHODS = ("weights", "activations")
+THREADS = 8  # matches at once, on one core each: fewer than there are in a piece
 AT_ONCE = 4  # networks whose pairs are measured in one piece: what a run that is stopped can lose
 
 
@@ -79,6 +80,7 @@ def main() -> None:
     """Run what is missing, then write the tables."""
     asked = _arguments()
     case = CASES[asked.case]
+    torch.set_num_threads(min(torch.get_num_threads(), THREADS))
     cells = Cells(asked.output, _settings(asked))
     data = functools.cache(lambda: loaded(case.data, asked.data, device=asked.device, examples=asked.examples))
     runs = functools.cache(lambda claim: _kept(cells, asked, claim, lambda: _MADE[claim](data(), case, asked)))
