@@ -16,6 +16,7 @@ from json import loads
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from isthmus.align import ActivationMatching, Match, Matcher, WeightMatching
@@ -36,15 +37,15 @@ from isthmus.discover import discover
 from isthmus.studies.factors.trends import holm
 from isthmus.train import Recipe, train
 from isthmus.zoo import build, load_data
-from isthmus.zoo.data import Data, arrays_of, images
+from isthmus.zoo.data import Data, images
 
 
 def loaded(name: str, folder: Path, *, device: str, examples: int | None = None) -> Data:
     """Images on the device: from ``NAME.npz`` (x, y, x_test, y_test; pixels as bytes) or from a folder ``NAME``."""
     file = folder / f"{name}.npz"
     if file.exists():
-        arrays = arrays_of(file)
-        parts = (arrays[key] for key in ("x", "y", "x_test", "y_test"))
+        with np.load(file) as arrays:
+            parts = [arrays[key] for key in ("x", "y", "x_test", "y_test")]
         data = images(*parts, classes=10, name=name)
     else:
         data = load_data(name, folder / name)
