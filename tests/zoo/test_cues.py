@@ -7,7 +7,7 @@ import torch
 
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.randomness import child
-from isthmus.zoo.cues import KINDS, PROBES, Cue, cued, in_colour, probes
+from isthmus.zoo.cues import KINDS, Cue, cued, in_colour, probes
 from isthmus.zoo.data import Data
 
 
@@ -97,7 +97,7 @@ def test_probes_exchange_the_image_or_the_cue():
     data = dataclasses.replace(data, test_inputs=data.test_targets.float()[:, None, None, None].expand(-1, 3, 8, 8))
     cue = Cue("position", size=2)
     found = probes(data, cue)
-    assert tuple(found) == PROBES
+    assert tuple(found) == ("with_cue", "cue_only", "wrong_cue", "base_only")
     places = cue.patterns(data.shape, 5)[1][:, 0].flatten(1) > 0
     bright = data.train_inputs.mean() + 2 * data.train_inputs.std()
 

@@ -18,7 +18,6 @@ from isthmus.core.symmetry import Site
 from isthmus.core.weights import Weights
 
 Side = Literal["input", "output", "projection"]
-When = Literal["before", "after"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,6 @@ from isthmus.zoo.data import Data
 from isthmus.zoo.patterns import gratings, hues, places
 
 KINDS = ("colour", "noise", "position", "frequency", "texture")
-PROBES = ("with_cue", "cue_only", "wrong_cue", "base_only")
 
 
 @dataclasses.dataclass(frozen=True)
