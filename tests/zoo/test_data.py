@@ -130,6 +130,16 @@ def test_an_npz_file_with_and_without_a_test_set(tmp_path):
     assert torch.equal(load(str(tmp_path / "b.npz")).train_inputs, torch.from_numpy(x).float())
 
 
+def test_labels_of_pixels_and_of_steps(tmp_path):
+    images, steps = np.zeros((10, 1, 4, 5), np.float32), np.zeros((10, 7, 3), np.float32)
+    for inputs, shape in ((images, (10, 4, 5)), (steps, (10, 7))):
+        labels = np.arange(np.prod(shape)).reshape(shape) % 3
+        np.savez(tmp_path / "a.npz", x=inputs, y=labels)
+        data = load(str(tmp_path / "a.npz"))
+        assert data.train_targets.shape == (8, *shape[1:])
+        assert data.classes == 3
+
+
 def test_the_users_own_function(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import torch\n"
@@ -179,6 +189,11 @@ def test_missing_and_damaged_files_are_one_line(tmp_path, mnist):
         ({"x": np.zeros((6, 2))}, "must hold x and y; missing y"),
         ({"x": np.zeros(6), "y": np.zeros(6)}, "x must be numbers with the examples first"),
         ({"x": np.zeros((6, 2)), "y": np.zeros((6, 2))}, "y must be one class number"),
+        ({"x": np.zeros((6, 1, 2, 2)), "y": np.zeros((6, 3, 2))}, r"y must be one class number.*got shape \(6, 3, 2\)"),
+        (
+            {"x": np.zeros((6, 2)), "y": np.zeros(6), "attention_mask": np.ones((6, 2))},
+            "would reach the model, got att",
+        ),
         ({"x": np.zeros((6, 2)), "y": np.full(6, 0.5)}, "y must be whole class numbers"),
         ({"x": np.zeros((6, 2)), "y": np.arange(5)}, "equally many, got 6 and 5"),
         ({"x": np.zeros((6, 2)), "y": np.arange(6) - 1}, "from 0, got -1"),

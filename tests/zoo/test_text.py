@@ -124,3 +124,33 @@ def test_training_says_how_a_file_s_numbers_become_tokens(tmp_path):
         train(recipe, data=data, module=build)
     known = suited(data, Network.of(build(recipe)))
     assert train(recipe, data=known, module=build)[0].test.examples == known.test_targets.numel()
+
+
+def test_a_label_of_minus_hundred_counts_in_nothing(tmp_path):
+    """What data collators write over padding: refused, although a how-to promised it."""
+    import numpy as np
+
+    from isthmus.core.errors import DataError
+    from isthmus.core.network import Network
+    from isthmus.core.objective import Objective
+    from isthmus.zoo import build
+    from isthmus.zoo.examples import load_examples
+
+    tokens = np.random.default_rng(0).integers(0, 9, (30, 6))
+    labels = tokens % 4
+    labels[:, 4:] = -100
+    np.savez(tmp_path / "tags.npz", x=tokens, y=labels)
+    data = load_data(str(tmp_path / "tags.npz"))
+    assert data.classes == 4
+    assert load_examples(str(tmp_path / "tags.npz")).targets.shape == (30, 6)
+    reader = torch.nn.Sequential(torch.nn.Embedding(9, 5), torch.nn.Linear(5, 4)).double()
+    score = Objective(Network.of(reader), data.test_inputs.long(), data.test_targets)(reader.state_dict())
+    scores = reader(data.test_inputs.long())[:, :4].flatten(0, 1)  # by hand: the four that count
+    wanted = torch.nn.functional.cross_entropy(scores, data.test_targets[:, :4].flatten())
+    assert score.loss == pytest.approx(wanted.item(), rel=1e-12)
+    recipe = Recipe(network="gpt-8x1", settings={"inputs": [6], "classes": 9}, epochs=1)
+    with pytest.raises(DataError, match="labels that all count, got -100"):
+        train(recipe, data=data, module=build)
+    np.savez(tmp_path / "none.npz", x=tokens, y=np.full_like(tokens, -100))
+    with pytest.raises(DataError, match="but all are -100"):
+        load_data(str(tmp_path / "none.npz"))

@@ -64,12 +64,17 @@ def counted(values: Tensor, targets: Tensor) -> Tensor:
 def check_labels(targets: Tensor, classes: int, *, what: str = "") -> None:
     """Refuse labels outside 0 … classes − 1; ``what`` names the data in the message.
 
+    Where an example has several labels (one for each token or pixel), −100 stands for none.
+
     Raises:
         DataError: names the range that was found.
     """
     name = f"{what}: labels" if what else "labels"
     if targets.is_floating_point():
         raise DataError(f"{name} must be whole numbers, got {targets.dtype}")
+    targets = targets[targets != IGNORED] if targets.dim() > 1 else targets
+    if targets.numel() == 0:
+        raise DataError(f"{name} must hold one that counts, but all are {IGNORED}")
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
         raise DataError(f"{name} must lie in 0 … {classes - 1} (the model has {classes} outputs), got {low} … {high}")

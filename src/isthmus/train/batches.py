@@ -14,7 +14,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from isthmus.core.errors import DataError
-from isthmus.core.losses import check_labels
+from isthmus.core.losses import IGNORED, check_labels
 from isthmus.core.randomness import child_seed
 from isthmus.train.recipe import Recipe
 from isthmus.train.streams import draw, orders
@@ -88,6 +88,8 @@ class Batches:
         recipe, targets = recipes[0], data.train_targets
         if recipe.loss == "cross_entropy":
             check_labels(targets, data.classes)
+            if bool((targets == IGNORED).any()):  # each engine would have to count what it averages over
+                raise DataError(f"training takes labels that all count, got {IGNORED}; only measures pass over these")
         if recipe.augmentation and data.train_inputs.dim() != 4:
             shape = tuple(data.train_inputs.shape[1:])
             raise DataError(f"augmentation needs images of (channels, height, width), got inputs of {shape}")

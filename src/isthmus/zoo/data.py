@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import DataError, first_line, listed
-from isthmus.core.losses import check_labels
+from isthmus.core.losses import IGNORED, check_labels
 from isthmus.core.randomness import child
 from isthmus.zoo import formats
+from isthmus.zoo.arrays import pairs_of
 
 BUILT_IN = ("digits", "mnist", "fashion-mnist", "cifar10")
 
@@ -122,8 +122,8 @@ def load(spec: str, folder: str | Path | None = None) -> Data:
 
     Args:
         spec: ``digits`` (scikit-learn, 8×8 pixels), ``mnist``, ``fashion-mnist`` or ``cifar10``; a path to an ``.npz``
-            file with ``x`` and ``y``, one class for each example or, for a language model, for each of its tokens
-            (optionally ``x_test`` and ``y_test``); a ``.txt`` file, read as characters in
+            file with ``x`` and ``y``, one class for each example or for each of its tokens, steps or pixels, where −100
+            counts in nothing (optionally ``x_test`` and ``y_test``); a ``.txt`` file, read as characters in
             examples of 64 (:func:`isthmus.zoo.text.characters`); or ``module:function`` (also
             ``path/to/file.py:function``) that returns a :class:`Data`, a torch ``Dataset``, or a pair of them
             (training, test). Without a test set a fifth of the examples, drawn with a fixed seed, is held out.
@@ -190,53 +190,8 @@ def _digits() -> Data:
 
 
 def _npz(path: Path) -> Data:
-    arrays = arrays_of(path)
-    train, *test = (_pair(arrays, part, path) for part in ("", "_test") if f"x{part}" in arrays)
-    return _classified(train, test[0] if test else None, str(path))
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    """What an .npz file holds: ``x`` and ``y``, and both ``x_test`` and ``y_test`` or neither.
-
-    Raises:
-        DataError: it is missing or damaged, or holds something else.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise DataError(f"{path} must be an .npz file, but there is none") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as problem:
-        raise DataError(f"{path} must be a whole .npz file without pickled objects: {str(problem).lower()}") from None
-    if missing := [name for name in ("x", "y") if name not in arrays]:
-        raise DataError(f"{path} must hold x and y; missing {listed(missing)}, found {listed(arrays) or 'nothing'}")
-    if ("x_test" in arrays) != ("y_test" in arrays):
-        raise DataError(f"{path} must hold both x_test and y_test or neither")
-    return arrays
-
-
-def _pair(arrays: dict[str, np.ndarray], part: str, path: Path) -> tuple[Tensor, Tensor]:
-    inputs, targets = arrays[f"x{part}"], arrays[f"y{part}"]
-    each_token = inputs.dtype.kind in "iu" and inputs.shape == targets.shape
-    return _inputs(inputs, path), _labels(targets, path, each_token=each_token)
-
-
-def _inputs(array: np.ndarray, path: Path) -> Tensor:
-    if array.ndim < 2 or array.dtype.kind not in "fiub":
-        raise DataError(f"{path}: x must be numbers with the examples first, got {array.dtype} of shape {array.shape}")
-    if array.dtype == np.uint8:  # pixels, by universal habit
-        return torch.from_numpy(array).float().div_(255)
-    return torch.from_numpy(np.ascontiguousarray(array)).to(torch.float32)
-
-
-def _labels(array: np.ndarray, path: Path, *, each_token: bool = False) -> Tensor:
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1 and not each_token:
-        raise DataError(f"{path}: y must be one class number for each example (or token), got shape {array.shape}")
-    if array.dtype.kind not in "iub" and not (array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))):
-        raise DataError(f"{path}: y must be whole class numbers from 0, got {array.dtype}")
-    return torch.from_numpy(array.astype(np.int64))
+    train, test = pairs_of(path)
+    return _classified(train, test, str(path))
 
 
 def _own(spec: str) -> Data:
@@ -281,10 +236,13 @@ def _classified(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None
         raise DataError(f"{name}: the training set must hold at least one example, got none")
     if test is None:
         train, test = _held_out(train, name)
-    low, high = int(train[1].min()), int(train[1].max())
+    labels = train[1] if train[1].dim() == 1 else train[1][train[1] != IGNORED]
+    if labels.numel() == 0:
+        raise DataError(f"{name}: the training set must hold a label that counts, but all are {IGNORED}")
+    low, high = int(labels.min()), int(labels.max())
     if low < 0:
         raise DataError(f"{name}: labels must be whole class numbers from 0, got {low}")
-    if high >= max(train[1].numel(), 2):
+    if high >= max(labels.numel(), 2):
         raise DataError(f"{name}: labels must be class numbers from 0 without large gaps, got up to {high}")
     return Data(*train, *test, classes=high + 1, name=name)
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import DataError
+from isthmus.core.losses import IGNORED
 from isthmus.core.network import Network
-from isthmus.zoo.data import Data, arrays_of, load
-from isthmus.zoo.data import _pair as pair_of
+from isthmus.zoo.arrays import arrays_of, pair_of
+from isthmus.zoo.data import Data, load
 from isthmus.zoo.text import as_taken
 
 
@@ -39,8 +40,10 @@ class Examples:
             )
         if self.inputs.is_floating_point() and not bool(torch.isfinite(self.inputs).all()):
             raise DataError(f"{self.name}: inputs must be finite, got NaN or Inf")
-        if int(self.targets.min()) < 0:
-            raise DataError(f"{self.name}: labels must be class numbers from 0, got {int(self.targets.min())}")
+        labels = self.targets if self.targets.dim() == 1 else self.targets[self.targets != IGNORED]
+        if labels.numel() == 0 or int(labels.min()) < 0:
+            found = int(labels.min()) if labels.numel() else f"{IGNORED} alone"
+            raise DataError(f"{self.name}: labels must be class numbers from 0, got {found}")
 
     @functools.cached_property
     def fingerprint(self) -> str:
