@@ -11,6 +11,8 @@ from isthmus.core.errors import SettingError
 from isthmus.core.files import unwritable
 from isthmus.core.history import Descent, Parent, content_of, save_with_descent
 from isthmus.core.weights import Weights
+from isthmus.studies.continual.arms import Bench, Ends
+from isthmus.studies.continual.retention import ARMS
 
 
 class Archive:
@@ -70,3 +72,39 @@ class Archive:
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name)
+
+
+# network → what it was trained on from; and on which data.
+_FROM = {"after": "first", "replay": "first"}
+_ON = {"base": "base", "first": "first", "again": "first"}
+
+
+def archived(
+    archive: Archive, ends: Ends, bench: Bench, *, recipes: Mapping[str, Any], data: Mapping[str, str]
+) -> None:
+    """Write every trained network and every arm's merge at the middle, each with what it can do.
+
+    Args:
+        archive: where.
+        ends: the networks.
+        bench: measures them.
+        recipes: of the ``base`` and of a ``task``.
+        data: fingerprints of what ``base``, ``first`` and ``second`` were trained on.
+    """
+
+    def known(networks: Sequence[Weights]) -> dict[str, list[float]]:
+        return {f"{of}, {probe}": values[:, 0].tolist() for (of, probe), values in bench.at(networks).items()}
+
+    for name, networks in ends.networks.items():
+        archive(
+            name, networks, parents=() if name == "base" else (_FROM.get(name, "base"),),
+            recipe=recipes["base" if name == "base" else "task"],
+            data=data[_ON.get(name, "second")] if name not in ("joint", "replay") else None,
+            capabilities=known(networks),
+        )  # fmt: skip
+    for arm in ARMS:
+        middle = [bench.mixed(a, b) for a, b in zip(ends.start(arm), ends.end(arm), strict=True)]
+        archive(
+            f"merged {arm}", middle, parents=bench.ends_of(arm), base="base", recipe={"method": "linear", "t": 0.5},
+            capabilities=known(middle),
+        )  # fmt: skip

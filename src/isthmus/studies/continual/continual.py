@@ -21,7 +21,7 @@ from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
 from isthmus.merge.prediction import loss_scores
-from isthmus.studies.continual.archive import Archive
+from isthmus.studies.continual.archive import Archive, archived
 from isthmus.studies.continual.arms import Bench, Ends, Trainings
 from isthmus.studies.continual.contrasts import Contrast
 from isthmus.studies.continual.prediction import Forecast, Observed, validated
@@ -197,45 +197,25 @@ def continual(
         notes=tuple(notes),
         provenance=provenance(),
     )
-    kinds = [cue.kind for cue in curriculum.cues]
-    retention = tuple(retentions(found.curve, kinds, classes=data.classes, margin=curriculum.margin))
-    found = dataclasses.replace(found, retention=retention)
-    compared = contrasts(found.curve, found.kept, kinds, middle=len(bench.positions) // 2)
-    found = dataclasses.replace(found, contrasts=tuple(compared))
+    found = _judged(found, curriculum, data.classes)
     if curriculum.predict:
         inputs = _unlabelled(tasks, curriculum)
         observed = _observed(found, ends.networks, bench, inputs, within(progress, 0.9, 1, share=0.1))
         found = dataclasses.replace(found, forecast=validated(observed))
     if archive is not None:
-        _archived(archive, ends, bench, found, {"base": data, "first": tasks[0], "second": tasks[1]})
+        fingerprints = {"base": data.fingerprint, "first": tasks[0].fingerprint, "second": tasks[1].fingerprint}
+        archived(archive, ends, bench, recipes=found.recipes, data=fingerprints)
     progress(1.0, 1.0, "measured")
     return found
 
 
-# network → what it was trained on from; and on which data.
-_FROM = {"after": "first", "replay": "first"}
-_ON = {"base": "base", "first": "first", "again": "first"}
-
-
-def _archived(archive: Archive, ends: Ends, bench: Bench, found: Continual, data: Mapping[str, Data]) -> None:
-    """Every trained network and every arm's merge at the middle, each with what it can do."""
-
-    def known(networks: Sequence[Weights]) -> dict[str, list[float]]:
-        return {f"{of}, {probe}": values[:, 0].tolist() for (of, probe), values in bench.at(networks).items()}
-
-    for name, networks in ends.networks.items():
-        archive(
-            name, networks, parents=() if name == "base" else (_FROM.get(name, "base"),),
-            recipe=found.recipes["base" if name == "base" else "task"],
-            data=data[_ON.get(name, "second")].fingerprint if name not in ("joint", "replay") else None,
-            capabilities=known(networks),
-        )  # fmt: skip
-    for arm in ARMS:
-        middle = [bench.mixed(a, b) for a, b in zip(ends.start(arm), ends.end(arm), strict=True)]
-        archive(
-            f"merged {arm}", middle, parents=bench.ends_of(arm), base="base", recipe={"method": "linear", "t": 0.5},
-            capabilities=known(middle),
-        )  # fmt: skip
+def _judged(found: Continual, curriculum: Curriculum, classes: int) -> Continual:
+    """The same with what survived, and how the arms compare."""
+    kinds = [cue.kind for cue in curriculum.cues]
+    retention = tuple(retentions(found.curve, kinds, classes=classes, margin=curriculum.margin))
+    found = dataclasses.replace(found, retention=retention)
+    compared = contrasts(found.curve, found.kept, kinds, middle=len(found.positions) // 2)
+    return dataclasses.replace(found, contrasts=tuple(compared))
 
 
 def _objectives(network: Network, data: Data, curriculum: Curriculum) -> dict[tuple[str, str], Objective]:

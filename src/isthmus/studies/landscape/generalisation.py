@@ -117,6 +117,7 @@ def generalisation(
     gap: str = "loss",
     products: int = 40,
     device: str = "cpu",
+    engine: str = "auto",
     seed: int = 0,
     progress: Progress = silent,
 ) -> Generalisation:
@@ -134,6 +135,7 @@ def generalisation(
         gap: of the ``loss`` or of the ``error``.
         products: for the trace of each Hessian.
         device: where to train and measure.
+        engine: how the networks of one setting are trained together, see :func:`isthmus.train.train`.
         seed: of directions, probes and the permutations.
         progress: told along the way.
 
@@ -147,7 +149,7 @@ def generalisation(
         raise SettingError(f"gap must be loss or error, got {gap}")
     if recipe.checkpoints or recipe.spawn or recipe.pruning_levels:
         raise SettingError("the shared recipe must have no checkpoints, spawn or pruning of its own")
-    bench = _Bench(recipe, data, module, grid, gap, torch.device(device))
+    bench = _Bench(recipe, data, module, grid, gap, torch.device(device), engine)
     settings = [(rate, size) for rate in grid.rates for size in grid.batch_sizes]
     subjects: list[Subject] = []
     solutions: list[Weights] = []
@@ -198,6 +200,7 @@ class _Bench:
     grid: Grid
     gap: str
     device: torch.device
+    engine: str
 
     @functools.cached_property
     def made(self) -> nn.Module:
@@ -225,8 +228,9 @@ class _Bench:
             for number in range(first, first + self.grid.networks)
         ]
         replicas = train(
-            recipes, data=self.data, module=self.module, device=self.device, scores="never", progress=progress
-        )
+            recipes, data=self.data, module=self.module, device=self.device, engine=self.engine, scores="never",
+            progress=progress,
+        )  # fmt: skip
         found = []
         for index, replica in enumerate(replicas):
             nearest = self._nearest({**replica.checkpoints, total: replica.weights})

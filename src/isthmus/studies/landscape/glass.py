@@ -120,20 +120,14 @@ def glass(
         others: sets of the same kind of solutions at other sizes, each with its symmetry: the control for finite size,
             aligned pair by pair if these solutions are.
         points: on each linear pass.
-        seed: of alignment, bootstrap and surrogates.
+        seed: of alignment, resampling and surrogates.
         progress: told along the way.
         **settings: further arguments of :func:`isthmus.connect.barrier` (``data``, ``normalisation``).
 
     Raises:
         SettingError: fewer than three solutions, or an alignment without a symmetry.
     """
-    if len(solutions) < 3:
-        raise SettingError(f"an arrangement needs at least 3 solutions (triples are compared), got {len(solutions)}")
-    if unknown := [name for name in alignments if name not in ALIGNMENTS]:
-        raise SettingError(f"alignments must be some of {', '.join(ALIGNMENTS)}, got {unknown[0]}")
-    permutable = symmetry is not None and bool(symmetry.permutable)
-    if not permutable and set(alignments) != {"raw"}:
-        raise SettingError("aligning must have a symmetry with permutations; give a model, or ask for raw alone")
+    _check(solutions, alignments, symmetry)
     scaled = symmetry is not None and any(group.kind == "scale" for group in symmetry.groups)
     normalise = functools.partial(unit_scale, symmetry) if scaled and symmetry is not None else None
     phases = len(alignments) + (objective is not None)
@@ -149,18 +143,17 @@ def glass(
             progress=within(progress, place, phases, label=alignment),
         )
         found.append(_arranged(compared, alignment, families, seed))
+    known = found[0].overlaps
     if objective is not None:
         computed = function_overlaps(_outputs(solutions, objective), labels=names)
         found.append(_arranged(computed, "function", families, seed))
     sizes = None
     if others:
         how = "pairwise" if "pairwise" in alignments else "raw"
-        here = next((each.overlaps for each in found if each.label == how), found[0].overlaps)
+        here = next((each.overlaps for each in found if each.label == how), known)
         sizes = finite_size([here, *(_sized(*each, how=how, seed=seed) for each in others)])
     if planted:
-        tree = planted_tree(_branches(len(solutions)), generator=child(seed, "planted"))
-        family = {str(leaf): str(branch) for leaf, branch in enumerate(tree.families[0])}
-        found.append(_arranged(overlaps(tree.solutions), "planted", family, seed))
+        found.append(_planted(len(solutions), seed))
     if spawned is not None:
         family = {str(place): trunk for place, trunk in enumerate(spawned[1])}
         found.append(_arranged(overlaps(spawned[0], names=parameters, normalise=normalise), "spawned", family, seed))
@@ -168,13 +161,30 @@ def glass(
     if objective is not None:
         # A diverged solution has no height: the trees are of those that the overlaps kept.
         labels = names if names is not None else [str(place) for place in range(len(solutions))]
-        stay = {label: each for label, each in zip(labels, solutions, strict=True) if label in found[0].overlaps.labels}
+        stay = {label: each for label, each in zip(labels, solutions, strict=True) if label in known.labels}
         told = within(progress, phases - 1, phases, label="passes")
         graph = _passes(
             barriers(list(stay.values()), objective, names=list(stay), points=points, progress=told, **settings)
         )
         lowest = disconnectivity(graph.loss, graph.heights, source="minimax", labels=graph.labels)
     return Glass(tuple(found), graph, lowest, sizes, scaled)
+
+
+def _check(solutions: Sequence[Weights], alignments: Sequence[str], symmetry: Symmetry | None) -> None:
+    if len(solutions) < 3:
+        raise SettingError(f"an arrangement needs at least 3 solutions (triples are compared), got {len(solutions)}")
+    if unknown := [name for name in alignments if name not in ALIGNMENTS]:
+        raise SettingError(f"alignments must be some of {', '.join(ALIGNMENTS)}, got {unknown[0]}")
+    permutable = symmetry is not None and bool(symmetry.permutable)
+    if not permutable and set(alignments) != {"raw"}:
+        raise SettingError("aligning must have a symmetry with permutations; give a model, or ask for raw alone")
+
+
+def _planted(leaves: int, seed: int) -> Arrangement:
+    """A family tree of as many leaves, which must come out hierarchical."""
+    tree = planted_tree(_branches(leaves), generator=child(seed, "planted"))
+    family = {str(leaf): str(branch) for leaf, branch in enumerate(tree.families[0])}
+    return _arranged(overlaps(tree.solutions), "planted", family, seed)
 
 
 def symmetry_with_scale(module: torch.nn.Module, example: torch.Tensor) -> Symmetry:
