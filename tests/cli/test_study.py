@@ -184,6 +184,13 @@ def test_mlflow_takes_each_run_once(runs, done, tmp_path):
     assert logged[0].data.params["rate"] == str(run.recipe["rate"])
 
 
+def test_a_place_that_mlflow_does_not_know_is_one_line(runs):
+    pytest.importorskip("mlflow")
+    code, _, error = runs("export", "--mlflow", "tiny", "--tracking-uri", "nowhere://at.all")
+    assert code == 2
+    assert "MLflow must take the runs, but: " in error
+
+
 @pytest.mark.parametrize("library", ["pandas", "pyarrow", "mlflow"])
 def test_a_missing_library_is_named_with_the_way_to_get_it(runs, tmp_path, monkeypatch, library):
     import sys

@@ -58,6 +58,8 @@ def test_what_cannot_be_compared_is_refused(data):
         generalisation(dataclasses.replace(RECIPE, epochs=1), data=data, module=build, grid=far)
     with pytest.raises(SettingError, match="gap must be"):
         generalisation(RECIPE, data=data, module=build, gap="accuracy")
+    with pytest.raises(SettingError, match="engine must be one of"):
+        generalisation(RECIPE, data=data, module=build, engine="fast")
     with pytest.raises(SettingError, match="of its own"):
         generalisation(dataclasses.replace(RECIPE, checkpoints=(3,)), data=data, module=build)
     with pytest.raises(SettingError, match="at least 2 settings"):

@@ -98,9 +98,9 @@ def export_mlflow(
         IsthmusError: MLflow is not installed or cannot be reached.
     """
     mlflow = _required("mlflow", "this export")
-    client = mlflow.MlflowClient(tracking_uri=tracking_uri)
     chosen = list(keys) if keys is not None else list(store.keys)
     try:
+        client = mlflow.MlflowClient(tracking_uri=tracking_uri)
         found = client.get_experiment_by_name(experiment)
         identity = found.experiment_id if found else client.create_experiment(experiment)
         new = [key for key in chosen if not client.search_runs([identity], f"tags.`isthmus.key` = '{key}'")]
