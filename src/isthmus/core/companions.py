@@ -130,6 +130,9 @@ def optimiser_tensors(state: Mapping[str, Any], names: Sequence[str]) -> dict[st
         state: as ``optimizer.state_dict()`` gives it.
         names: the parameters' names in the order in which the optimiser got them, as ``[name for name, _ in
             module.named_parameters()]``. State that is kept under names needs none.
+
+    Raises:
+        SymmetryError: the optimiser has more parameters than there are names.
     """
     return {
         f"{kind}.{_named(key, names)}": value
@@ -140,7 +143,16 @@ def optimiser_tensors(state: Mapping[str, Any], names: Sequence[str]) -> dict[st
 
 
 def with_optimiser_tensors(state: Mapping[str, Any], names: Sequence[str], tensors: Weights) -> dict[str, Any]:
-    """``optimizer.state_dict()`` with other tensors, named as :func:`optimiser_tensors` names them; to be loaded."""
+    """``optimizer.state_dict()`` with other tensors, named as :func:`optimiser_tensors` names them; to be loaded.
+
+    Args:
+        state: as ``optimizer.state_dict()`` gives it; what ``tensors`` does not name stays.
+        names: as for :func:`optimiser_tensors`.
+        tensors: the new ones, such as a permutation of an accompanied symmetry gives; others are passed over.
+
+    Raises:
+        SymmetryError: the optimiser has more parameters than there are names.
+    """
     made = {
         key: {kind: tensors.get(f"{kind}.{_named(key, names)}", value) for kind, value in values.items()}
         for key, values in state["state"].items()

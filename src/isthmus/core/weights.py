@@ -115,12 +115,20 @@ def combine(solutions: Sequence[Weights], coefficients: Sequence[float]) -> dict
 
 
 def mean(solutions: Sequence[Weights]) -> dict[str, Tensor]:
-    """The plain average of solutions."""
+    """The plain average of solutions.
+
+    Raises:
+        WeightsError: no solutions, or they do not fit together.
+    """
     return combine(solutions, [1 / len(solutions)] * len(solutions) if solutions else [])
 
 
 def dot(first: Weights, second: Weights, *, names: Collection[str] | None = None) -> float:
-    """Inner product over the floating tensors (or over ``names``), accumulated in float64."""
+    """Inner product over the floating tensors (or over ``names``), accumulated in float64.
+
+    Raises:
+        WeightsError: the two do not fit together, or a name is none of theirs.
+    """
     check_alike(first, second)
     total = 0.0
     for name in _floating(first, names):
@@ -138,7 +146,11 @@ def norm(weights: Weights, *, names: Collection[str] | None = None) -> float:
 
 
 def distance(first: Weights, second: Weights, *, names: Collection[str] | None = None) -> float:
-    """Euclidean distance over the floating tensors (or over ``names``)."""
+    """Euclidean distance over the floating tensors (or over ``names``).
+
+    Raises:
+        WeightsError: the two do not fit together, or a name is none of theirs.
+    """
     check_alike(first, second)
     square = 0.0
     for name in _floating(first, names):

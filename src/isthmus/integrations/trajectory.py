@@ -82,7 +82,12 @@ class Trajectory:
         return load(self.folder / self.files[step], device=device)
 
     def stacked(self, steps: Sequence[int] | None = None, *, device: str | torch.device = "cpu") -> dict[str, Tensor]:
-        """The weights of several steps (all by default) with a leading axis of times, as ``super_alignment`` takes."""
+        """The weights of several steps (all by default) with a leading axis of times, as ``super_alignment`` takes.
+
+        Raises:
+            SettingError: a step was not recorded.
+            CheckpointError: a file is damaged.
+        """
         return stack([self.weights(step, device=device) for step in steps or self.steps])
 
 

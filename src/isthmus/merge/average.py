@@ -90,7 +90,12 @@ class GreedySoup:
         return Weighted()([solutions[place] for place in self.choose(solutions)])
 
     def choose(self, solutions: Sequence[Weights]) -> tuple[int, ...]:
-        """Which solutions the soup holds, in the order in which they were taken."""
+        """Which solutions the soup holds, in the order in which they were taken.
+
+        Raises:
+            WeightsError: no solutions, or they do not fit together.
+            SettingError: ``by`` is no measure of the objective.
+        """
         check_solutions(solutions)
         alone = [self._score(weights) for weights in solutions]
         order = sorted(range(len(solutions)), key=lambda place: alone[place])

@@ -127,6 +127,9 @@ class Configuration(BaseModel):
             tensor: its name.
             layers: how many layers the network has.
             seed: of random masks.
+
+        Raises:
+            SettingError: a parameter is missing, or weights are not finite or sum to zero where they are normalised.
         """
         chosen, position = self._place(tensor, layers)
         shared = [cut.parameters for cut in [chosen] if cut is not None] + [self.parameters]

@@ -71,6 +71,10 @@ def layerwise(
         base: what they were trained from.
         most: parts into which the layers are divided, in their order, about equally many entries in each.
 
+    Raises:
+        SettingError: fewer than one part.
+        WeightsError: fewer than two solutions, or they do not fit together.
+
     Reference: Yang et al., "AdaMerging" (2310.02575), for layer-wise coefficients; here they are searched for.
     """
     check_solutions(solutions, base=base, least=2)

@@ -73,6 +73,9 @@ def under_resampling(
         generator: draws the samples.
         draws: how many, at least 2.
 
+    Raises:
+        SettingError: fewer than two draws.
+
     Cost: one pass over the data.
 
     Example:
@@ -107,6 +110,9 @@ def under_label_noise(
         generator: draws which and what.
         draws: how many, at least 2.
 
+    Raises:
+        SettingError: fewer than two draws or classes, or a share outside [0, 1].
+
     Cost: one forward pass, then ``draws`` evaluations of the loss on stored outputs.
     """
     check_draws(draws)
@@ -136,6 +142,9 @@ def under_augmentation(
         generator: draws the views.
         draws: how many, at least 2.
 
+    Raises:
+        SettingError: fewer than two draws.
+
     Cost: ``draws`` + 1 passes over the data.
     """
     check_draws(draws)
@@ -159,6 +168,7 @@ def metric_choice(
 
     Raises:
         DataError: fewer than two solutions.
+        SettingError: fewer than two draws.
     """
     check_draws(draws)
     if len(solutions) < 2:

@@ -90,7 +90,11 @@ def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
 
 
 def build(recipe: Buildable) -> nn.Module:
-    """The module that a recipe asks for, at its initialisation; what ``train`` takes as ``module``."""
+    """The module that a recipe asks for, at its initialisation; what ``train`` takes as ``module``.
+
+    Raises:
+        SettingError: no such network, or settings that it does not take.
+    """
     return resolve(recipe.network, seed=recipe.initialisation_seed, **recipe.settings)
 
 
