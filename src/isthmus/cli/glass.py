@@ -61,7 +61,7 @@ def glass(
             from isthmus.core.checkpoint import load
 
             if passes:
-                raise SettingError("passes must have a model and data")
+                raise SettingError("--passes measures networks on data: give --model and --data")
             wanted = ["raw"]
             files = inputs.expanded(checkpoints)
             weights = [load(path, unsafe_pickle=unsafe_pickle) for path in files]
