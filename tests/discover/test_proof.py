@@ -174,3 +174,12 @@ def test_nested_permutations_compose_and_invert(name: str) -> None:
     assert all(torch.equal(one[name], both[name]) for name in weights)
     back = first.inverse().apply(first.apply(weights))
     assert all(torch.equal(back[name], weights[name]) for name in weights)
+
+
+def test_a_layer_in_two_places_is_left_as_it_was() -> None:
+    layer = nn.Linear(6, 6)
+    module = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(6, 2))
+    held, numbers = layer.weight, layer.weight.detach().clone()
+    isthmus.discover(module, torch.zeros(2, 5))
+    assert layer.weight is held
+    assert torch.equal(layer.weight, numbers)

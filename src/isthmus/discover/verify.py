@@ -177,17 +177,33 @@ def check_tied(weights: Weights, tied: Mapping[str, str]) -> None:
         raise SymmetryError(f"tied tensors must be permuted alike, but these come apart: {listed(parted)}")
 
 
+def _doubled(module: nn.Module) -> set[str]:
+    """Further names of places that have one already: a layer in two places of a module, whose tensors it holds once.
+
+    Put in under both names, they would be put back in the wrong order, and the module would keep the stand-ins.
+    """
+    places: set[tuple[int, str]] = set()
+    names = set()
+    for path, part in module.named_modules(remove_duplicate=False):
+        for name in (*part._parameters, *part._buffers):
+            if (id(part), name) in places:
+                names.add(f"{path}.{name}" if path else name)
+            places.add((id(part), name))
+    return names
+
+
 def module_call(module: nn.Module, *, gradients: bool = False) -> Call:
     """Outputs of the module itself, in evaluation mode."""
     state = module.state_dict(keep_vars=True)
     first: dict[int, str] = {}
     tied = {name: first[id(tensor)] for name, tensor in state.items() if first.setdefault(id(tensor), name) != name}
+    doubled = _doubled(module)
 
     def call(weights: Weights, example: tuple[Any, ...], keywords: Mapping[str, Any]) -> list[Tensor]:
         check_tied(weights, tied)
-        weights = {name: tensor for name, tensor in weights.items() if name not in tied}
+        weights = {name: tensor for name, tensor in weights.items() if name not in doubled}
         with torch.set_grad_enabled(gradients), evaluating(module), repeatable():
-            output = torch.func.functional_call(module, dict(weights), example, dict(keywords), tie_weights=True)
+            output = torch.func.functional_call(module, weights, example, dict(keywords), tie_weights=False)
         return [part for part in pytree.tree_leaves(output) if isinstance(part, Tensor)]
 
     return call
