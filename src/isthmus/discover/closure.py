@@ -38,6 +38,9 @@ def close(number: int, ties: np.ndarray, nests: np.ndarray, marks: np.ndarray) -
         if loops is not None:
             state.pairs.append(_representatives(node, loops))
             continue
+        if (alone := _alone(lifted)).shape[1]:
+            state.pairs.append(_representatives(node, alone))
+            continue
         lifted = _first_of(lifted)
         if not _resolve(state, lifted, _marks_of(node, marks, state.marks)):
             state.edges = lifted
@@ -207,6 +210,16 @@ def _loops(nodes: int, edges: np.ndarray) -> np.ndarray | None:
     first[part[::-1]] = np.arange(nodes)[::-1]
     joined = np.stack([np.arange(nodes), first[part]])
     return joined[:, joined[0] != joined[1]]
+
+
+def _alone(edges: np.ndarray) -> np.ndarray:
+    """Pairs of a child and the parent in which it lies alone, as far as one relation goes: they move as one."""
+    edges = np.unique(edges, axis=1)
+    order = np.lexsort((edges[2], edges[1]))
+    kind = edges[1:, order]
+    new = np.r_[True, (kind[:, 1:] != kind[:, :-1]).any(axis=0), True] if edges.shape[1] else np.zeros(1, dtype=bool)
+    starts = np.flatnonzero(new)
+    return edges[:2, order[starts[:-1][np.diff(starts) == 1]]]
 
 
 def first_label(node: np.ndarray) -> np.ndarray:

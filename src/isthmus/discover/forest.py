@@ -14,6 +14,7 @@ import numpy as np
 
 from isthmus.discover.closure import close, components, first_label
 from isthmus.discover.hashing import hashed, summed
+from isthmus.discover.implied import simplified
 from isthmus.discover.ledger import Ledger
 
 
@@ -47,7 +48,7 @@ def grow(ledger: Ledger) -> Forest:
     """Solve the ledger's demands."""
     ties = _joined(ledger.ties, 3)
     nests = _joined(ledger.nests, 3)
-    marks = _joined(ledger.marks, 2)
+    nests, marks = simplified(nests, _joined(ledger.marks, 2), ledger.count)
     closed = close(ledger.count, ties, nests, marks)
     if closed.number > ledger.count:
         ledger.blocks(closed.number - ledger.count)

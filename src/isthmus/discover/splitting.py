@@ -34,6 +34,13 @@ def ask(ledger: Ledger, values: Sequence[Labels], kept: int) -> None:
                     _want_split(ledger, value, layer, axis, inner_only=not (own or routed))
 
 
+def chosen(splits: frozenset[Split], tensor: str, dim: int) -> Split | None:
+    """The split of an axis: of several that were asked for, the one by which further axes of the tensor are split."""
+    asked = [split for split in splits if split.tensor == tensor and split.dim == dim]
+    others = [split.axis for split in splits if split.tensor == tensor and split.dim != dim]
+    return min(asked, key=lambda split: (-others.count(split.axis), split.axis, split.parts), default=None)
+
+
 def _shared(ledger: Ledger, others: Sequence[Labels], axis: int, summed: frozenset[int]) -> bool:
     """Whether what lies along summed axes is one and the same for every slice along an axis: a stream, not tables."""
     met = [(other, layer) for other in others for layer in other.layers if layer.axes & summed]

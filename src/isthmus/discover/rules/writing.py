@@ -27,9 +27,15 @@ def added_at(ledger: Ledger, value: Labels, dim: int, index: Labels, source: Lab
 
     Where the places come from what an input chose (rows sorted by expert), each row still goes back to its own place.
     """
-    ledger.pin(index, "says where entries are written")
     dim %= value.rank
-    parts = [ledger.reduce(ledger.order(part, dim, _WRITTEN), [dim], keepdim=True) for part in (value, source)]
+    if ledger.operation.startswith("aten.index_add"):  # a sum: the order in which entries come does not matter
+        layout = (*(1,) * dim, *index.shape, *(1,) * (source.rank - dim - 1))
+        source = ledger.meet(source, reshaped(index, layout)) if source.rank else source
+        value = ledger.order(value, dim, _WRITTEN)
+    else:
+        ledger.pin(index, "says where entries are written")
+        value, source = (ledger.order(part, dim, _WRITTEN) for part in (value, source))
+    parts = [ledger.reduce(part, [dim], keepdim=True) for part in (value, source)]
     shape = tuple(ledger.shape)
     rest = ledger.meet(*[Labels((*shape[:dim], 1, *shape[dim + 1 :]), part.layers) for part in parts])
     return ledger.meet(Labels(shape, rest.layers), Labels(shape, (positional(shape, [dim]),)))
