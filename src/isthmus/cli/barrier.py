@@ -62,7 +62,8 @@ def barrier(
 
 
 def _show(values: dict[str, Any]) -> None:
-    from isthmus.report.connectivity import CONVENTIONS, interval_text
+    from isthmus.report.connectivity import CONVENTIONS
+    from isthmus.report.numbers import interval_text
     from isthmus.report.words import words_for
 
     words = words_for("en")

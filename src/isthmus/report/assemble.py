@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,12 +41,22 @@ def page_of_results(results: Sequence[tuple[str, Mapping[str, Any]]], *, languag
             sections.append(section(values, language=language))
         except (KeyError, TypeError, IndexError) as problem:
             raise _incomplete(name, problem) from problem
-    names = ", ".join(Path(name).name for name, _ in results)
     first: Mapping[str, Any] = next((v["provenance"] for _, v in results if v.get("provenance")), {})
+    names = _title(results, first)
     verdict = sections[0].headline if len(sections) == 1 else ""
+    if verdict and sections[0].text and sections[0].text[0] == verdict:  # said already, in larger letters
+        sections = [dataclasses.replace(sections[0], text=sections[0].text[1:])]
     return Page(
         title=names, verdict=verdict or words("page.collected", n=len(results)), sections=sections, provenance=first
     )
+
+
+def _title(results: Sequence[tuple[str, Mapping[str, Any]]], made: Mapping[str, Any]) -> str:
+    """The files' names; of a command's own result, which has none yet, the command."""
+    kinds = [values["kind"] for _, values in results]
+    if [name for name, _ in results] == kinds and made.get("command"):
+        return " ".join(str(made["command"]).split()[:2])
+    return ", ".join(Path(name).name for name, _ in results)
 
 
 def _incomplete(name: str, problem: Exception) -> SettingError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.report import figures
-from isthmus.report.connectivity import CONVENTIONS, curve_figures, definitions
+from isthmus.report.connectivity import CONVENTIONS, curve_figures, definitions, policy_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
@@ -42,7 +42,7 @@ def paths_section(values: Mapping[str, Any], words: Words) -> Section:
         drawn += _curvature_figures(values["curvature"], words)
         tables.append(_curvature_table(values["curvature"], words))
     line = values["curves"]["line"]
-    text = [words("barrier.text", policy=line["normalisation"], examples=line["examples"])]
+    text = [words("barrier.text", examples=line["examples"]), policy_text(line, words)]
     if values["learned"]:
         text.append(words("path.learned", **values["learned"]))
     return Section(
@@ -80,7 +80,7 @@ def surface_section(values: Mapping[str, Any], words: Words) -> Section:
         drawn.append(_curvature_map(values["curvature"], marks, words))
     return Section(
         words("plane.title"),
-        text=[words("plane.text", policy=values["normalisation"])],
+        text=[words("plane.text"), words(f"policy.{values['normalisation']}")],
         figures=drawn,
         tables=[Table(words("plane.solutions"), columns, table)],
         headline=said,

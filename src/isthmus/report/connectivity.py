@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.report import figures
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
 CONVENTIONS = ("loss_barrier", "loss_barrier_over_mean", "error_barrier", "error_barrier_over_mean", "midpoint")
+CONNECTED = 0.02  # of the error, as in Frankle et al. 2020 and Sharma et al. 2024
 
 
 def definitions(words: Words) -> list[tuple[str, str]]:
@@ -54,11 +56,19 @@ def matrix_figure(
     return Figure(title, spec, description=f"{title}. {said}")
 
 
-def interval_text(interval: Mapping[str, Any]) -> str:
-    """An estimate with its interval, as text."""
-    if interval.get("low") is None:
-        return f"{interval['estimate']:.3g}"
-    return f"{interval['estimate']:.3g} [{interval['low']:.3g}, {interval['high']:.3g}]"
+def policy_text(curve: Mapping[str, Any], words: Words) -> str:
+    """What was done to running statistics between the solutions; of the ends, what that changes."""
+    policy = curve["normalisation"]
+    if policy == "reestimate" and not curve["treated"]:
+        return words("policy.none")
+    said = words(f"policy.{policy}")
+    if curve.get("treated_ends"):
+        own, treated = ((curve["loss"][0], curve["loss"][-1]), [end["loss"] for end in curve["treated_ends"]])
+        places = {"own": own, "treated": treated}
+        said += " " + words(
+            "policy.ends", **{f"{n}_{i}": f"{v:.3g}" for n, both in places.items() for i, v in enumerate(both)}
+        )
+    return said
 
 
 def barrier_section(values: Mapping[str, Any], words: Words) -> Section:
@@ -68,7 +78,7 @@ def barrier_section(values: Mapping[str, Any], words: Words) -> Section:
     rows = [[t, *(_values(values, m)[i] for m in ("loss", "error"))] for i, t in enumerate(values["positions"])]
     return Section(
         words("barrier.title"),
-        text=[words("barrier.text", policy=values["normalisation"], examples=values["examples"])],
+        text=[words("barrier.text", examples=values["examples"]), policy_text(values, words)],
         figures=curve_figures({name: values}, words),
         tables=[
             Table(words("barrier.heights"), [words("table.convention"), words("table.value")], heights),
@@ -85,7 +95,7 @@ def pair_barriers_section(values: Mapping[str, Any], words: Words) -> Section:
     rows = [[words(f"convention.{kind}"), interval_text(values["intervals"][kind])] for kind in CONVENTIONS]
     return Section(
         words("pairs.title"),
-        text=[words("pairs.text", n=len(names), policy=values["normalisation"])],
+        text=[words("pairs.text", n=len(names)), *_policies(values, words)],
         figures=[matrix_figure(words("pairs.matrix"), matrix, names, words, high=high)],
         tables=[
             Table(words("pairs.means"), [words("table.convention"), words("table.interval")], rows),
@@ -112,10 +122,9 @@ def comparison_section(values: Mapping[str, Any], words: Words) -> Section:
         for kind in CONVENTIONS
     ]
     columns = [words("table.convention"), *(words(f"method.{name}") for name in found)]
-    policy = next(iter(found.values()))["normalisation"]
     return Section(
         words("pairs.title"),
-        text=[words("pairs.text", n=len(names), policy=policy)],
+        text=[words("pairs.text", n=len(names)), *_policies(found["naive"], words)],
         figures=drawn,
         tables=[Table(words("table.interval"), columns, rows)],
         definitions=definitions(words),
@@ -123,15 +132,40 @@ def comparison_section(values: Mapping[str, Any], words: Words) -> Section:
     )
 
 
+def _policies(pairs: Mapping[str, Any], words: Words) -> list[str]:
+    """Of many pairs what holds for all; of one pair also what its ends would score."""
+    curves = list(pairs["curves"].values())
+    one = curves[0] if len(curves) == 1 else {**curves[0], "treated_ends": None} if curves else None
+    return [] if one is None else [policy_text(one, words)]
+
+
 def _headline(found: Mapping[str, Mapping[str, Any]], words: Words) -> str:
-    """The mean loss barrier as the solutions are, and the lowest after an alignment."""
-    naive = interval_text(found["naive"]["intervals"]["loss_barrier"])
-    aligned = [name for name in found if name != "naive"]
-    if not aligned:
-        return words("pairs.headline", naive=naive)
-    best = min(aligned, key=lambda name: found[name]["intervals"]["loss_barrier"]["estimate"])
-    after = interval_text(found[best]["intervals"]["loss_barrier"])
-    return words("pairs.headline.aligned", naive=naive, aligned=after, method=words(f"method.{best}"))
+    """Whether the solutions are connected: as they are, after the best alignment, or not."""
+    kind = "loss_barrier" if _mean(found["naive"], "error_barrier") is None else "error_barrier"
+    best = min(([n for n in found if n != "naive"] or ["naive"]), key=lambda name: _mean(found[name], kind))
+    naive, aligned = found["naive"]["intervals"], found[best]["intervals"]
+    said = {
+        "naive_loss": interval_text(naive["loss_barrier"]),
+        "aligned_loss": interval_text(aligned["loss_barrier"]),
+        "method": words(f"method.{best}"),
+    }
+    if kind == "loss_barrier":  # a regression: nothing says how high is too high
+        return words("pairs.headline" if len(found) == 1 else "pairs.headline.aligned", **said)
+    said |= {
+        "quantity": words("pairs.one" if len(found["naive"]["names"]) == 2 else "pairs.mean"),
+        "threshold": f"{CONNECTED:.0%}",
+        "naive": interval_text(naive["error_barrier"], ".1%"),
+        "aligned": interval_text(aligned["error_barrier"], ".1%"),
+    }
+    if _mean(found["naive"], "error_barrier") <= CONNECTED:
+        return words("pairs.connected", **said)
+    if len(found) == 1:
+        return words("pairs.apart.naive", **said)
+    return words("pairs.permuted" if _mean(found[best], "error_barrier") <= CONNECTED else "pairs.apart", **said)
+
+
+def _mean(pairs: Mapping[str, Any], kind: str) -> Any:
+    return pairs["intervals"].get(kind, {}).get("estimate")
 
 
 def _values(curve: Mapping[str, Any], measure: str) -> list[float | None]:

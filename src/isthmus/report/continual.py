@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.report import figures
-from isthmus.report.connectivity import interval_text
 from isthmus.report.figures import altair, colour, finished
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.report import figures
+from isthmus.report.numbers import power_of_ten
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
@@ -17,6 +18,7 @@ def counting_section(values: Mapping[str, Any], words: Words) -> Section:
         text=counting_text(values, words),
         figures=_figures(values, words),
         tables=counting_tables(values, words),
+        headline=words("counting.headline", copies=power_of_ten(values["total"]["log10_copies"])),
     )
 
 
@@ -25,7 +27,7 @@ def counting_text(values: Mapping[str, Any], words: Words) -> list[str]:
     total = values["total"]
     said = [
         words(
-            "counting.text", log10=f"{total['log10_copies']:.1f}", floored=total["log10_floored"],
+            "counting.text", copies=power_of_ten(total["log10_copies"]), floored=total["log10_floored"],
             scales=total["scale_dimensions"], parameters=values["parameters"],
         )
     ]  # fmt: skip

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.report import figures
-from isthmus.report.connectivity import curve_figures, definitions, interval_text, matrix_figure
+from isthmus.report.connectivity import curve_figures, definitions, matrix_figure
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Mood, Page, Section, Table
 from isthmus.report.words import Words, words_for
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.report import figures
-from isthmus.report.connectivity import interval_text
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
@@ -130,10 +130,22 @@ def _sizes(found: Mapping[str, Any], words: Words) -> Figure:
     return Figure(words("glass.sizes"), spec, caption=f"{said} {words('glass.sizes.caption')}", description=said)
 
 
+_CONTROLS = ("planted", "spawned")
+
+
 def _headline(values: Mapping[str, Any], words: Words) -> str:
-    parts = []
+    """What holds for the solutions; then the controls, which must be recognised."""
+    parts, controls = [], []
     for each in values["arrangements"]:
         if each["verdict"]:
-            answer = "glass.is" if each["verdict"]["hierarchical"] else "glass.is_not"
-            parts.append(words(answer, name=words(f"glass.{each['label']}"), p=f"{each['verdict']['p']:.3g}"))
-    return words("glass.headline", parts="; ".join(parts)) if parts else ""
+            control, found = each["label"] in _CONTROLS, each["verdict"]["hierarchical"]
+            answer = ("glass.control" if found else "glass.control.missed") if control else None
+            said = words(
+                answer or ("glass.is" if found else "glass.is_not"),
+                name=words(f"glass.{each['label']}"), p=f"{each['verdict']['p']:.3g}",
+            )  # fmt: skip
+            (controls if control else parts).append(said)
+    if not parts:
+        parts.append(words("glass.too_few", n=len(values["arrangements"][0]["overlaps"]["labels"])))
+    parts += controls
+    return words("glass.headline", parts="; ".join(parts))

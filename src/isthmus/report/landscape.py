@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.report import figures
-from isthmus.report.connectivity import interval_text
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
@@ -24,14 +24,26 @@ def flatness_section(values: Mapping[str, Any], words: Words) -> Section:
     order = [words(f"flatness.{kind}") for kind in ("random", "worst", "adaptive")]
     spec = figures.bars(drawn, x="rise", y="name", x_title=words("flatness.rise"), series="measure", order=order)
     said = "; ".join(f"{row['name']}, {row['measure']}: {row['rise']:.3g}" for row in drawn)
-    first = min(zip(values["random"], values["names"], strict=True), key=lambda pair: pair[0]["rise"])[1]
     return Section(
         words("flatness.title"),
         text=[words("flatness.scale" if values["scale_removed"] else "flatness.text")],
         figures=[Figure(words("flatness.rise"), spec, description=said)],
         tables=[Table(words("flatness.title"), columns, rows)],
-        headline=words("flatness.headline", name=first) if len(values["names"]) > 1 else "",
+        headline=_flattest(values, words) if len(values["names"]) > 1 else "",
     )
+
+
+def _flattest(values: Mapping[str, Any], words: Words) -> str:
+    """The solution that every perturbation calls the flattest, or that they disagree."""
+    kinds = ("random", "worst", "adaptive")
+    first = {
+        kind: min(zip(values[kind], values["names"], strict=True), key=lambda pair: pair[0]["rise"])[1]
+        for kind in kinds
+    }
+    if len(set(first.values())) == 1:
+        return words("flatness.headline", name=first["random"])
+    parts = "; ".join(f"{words(f'flatness.{kind}')}: {name}" for kind, name in first.items())
+    return words("flatness.headline.disagree", parts=parts)
 
 
 def flatness_rows(values: Mapping[str, Any], words: Words) -> Rows:

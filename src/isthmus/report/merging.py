@@ -24,9 +24,10 @@ def appraisal_section(values: Mapping[str, Any], words: Words) -> Section:
         points = [
             {"solution": name, "value": _value(score, metric), "series": metric} for name, score in scores.items()
         ]
-        spec = figures.bars(points, x="value", y="solution", x_title=metric, series="series")
+        title = words(f"curve.{metric}") if f"curve.{metric}" in words else metric
+        spec = figures.bars(points, x="value", y="solution", x_title=title, series="series")
         said = "; ".join(f"{point['solution']}: {point['value']:.4g}" for point in points)
-        drawn.append(Figure(metric, spec, caption=words("merging.smaller"), description=said))
+        drawn.append(Figure(title, spec, caption=words("merging.smaller"), description=said))
     return Section(
         words("merging.title"),
         text=[words("merging.text", examples=values["merged"]["examples"])],

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus.report.connectivity import interval_text
 from isthmus.report.figures.fronts import front
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 

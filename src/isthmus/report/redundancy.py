@@ -9,6 +9,7 @@ from typing import Any
 from isthmus.core.record import plain
 from isthmus.core.symmetry import Symmetry
 from isthmus.report import figures
+from isthmus.report.numbers import power_of_ten, scientific
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 
@@ -24,7 +25,7 @@ def summary(symmetry: Symmetry, layers: Any = None) -> dict[str, Any]:
             "units": group.size,
             "type": group.kind,
             "inside": f"{group.parent.group}, unit {group.parent.unit}" if group.parent else None,
-            "tensors": list(dict.fromkeys(site.tensor for site in group.sites)),
+            "tensors": list(group.tensors),
         }
         for group in symmetry.groups
     ]
@@ -52,10 +53,12 @@ def symmetry_section(values: Mapping[str, Any], words: Words) -> Section:
         pinned = [[o["operation"], o["reason"], ", ".join(o["tensors"]), o["where"]] for o in values["obstacles"]]
         columns = [words(f"symmetry.obstacle.{name}") for name in ("operation", "reason", "tensors", "where")]
         tables.append(Table(words("symmetry.obstacles"), columns, pinned))
-    text = [words("symmetry.text", groups=len(values["groups"]), log10=f"{values['log10_size']:.1f}")]
+    text = [words("symmetry.text", groups=len(values["groups"]), copies=power_of_ten(values["log10_size"]))]
     if values.get("proof"):
         proof = values["proof"]
-        text.append(words("symmetry.proof", draws=proof["draws"], error=f"{proof['error']:.1e}", dtype=proof["dtype"]))
+        text.append(
+            words("symmetry.proof", draws=proof["draws"], error=scientific(proof["error"]), dtype=proof["dtype"])
+        )
     drawn = [sharing_figure(values["map"], words)] if values.get("map") and values["map"]["cells"] else []
     return Section(words("symmetry.title"), text=text, figures=drawn, tables=tables, headline=text[0])
 

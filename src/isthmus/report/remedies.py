@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.report import figures
-from isthmus.report.connectivity import interval_text
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isthmus.report import figures
-from isthmus.report.connectivity import interval_text
+from isthmus.report.numbers import interval_text
 from isthmus.report.page import Figure, Section, Table
 from isthmus.report.words import Words
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.report.figures.style import WIDTH, Row, altair, colour, distinct, finished
+from isthmus.report.figures.style import TICKS, WIDTH, Row, altair, colour, distinct, finished
 
 
 def bars(
@@ -13,14 +13,15 @@ def bars(
 ) -> dict[str, Any]:
     """Horizontal bars, grouped by ``y`` and coloured by ``series``."""
     alt = altair()
+    names, present = list(dict.fromkeys(str(entry[y]) for entry in rows)), list(order or distinct(rows, series))
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_bar()
         .encode(
-            x=alt.X(f"{x}:Q", title=x_title),
-            y=alt.Y(f"{y}:N", title=None, sort=list(dict.fromkeys(str(entry[y]) for entry in rows))),
+            x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(tickCount=6)),
+            y=alt.Y(f"{y}:N", title=None, sort=names),
             yOffset=alt.YOffset(f"{series}:N", sort=list(order) or None),
-            color=colour(series, order or distinct(rows, series)),
+            color=colour(series, present, legend=len(present) > 1),
             tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
         )
         .properties(width=WIDTH)
@@ -62,7 +63,7 @@ def scatter(
         alt.Chart(alt.Data(values=[row for row in rows if row[panel] == title]))
         .mark_point(filled=True, size=45, opacity=0.85)
         .encode(
-            x=alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, format="~g")),
+            x=alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, labelExpr=TICKS)),
             y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=False)),
             color=colour(series, distinct(rows, series)),
             tooltip=[

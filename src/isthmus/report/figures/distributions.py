@@ -21,8 +21,11 @@ def histogram(rows: Sequence[Row], *, x_title: str, y_title: str, null: str) -> 
         y2=alt.datum(0), tooltip=tooltip,
     )  # fmt: skip
     reach = base.mark_rule(color=PALETTE[1], strokeWidth=1.5).encode(x="q:Q", y="low:Q", y2="high:Q")
-    line = base.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x="q:Q", y="null:Q", color=colour("series", [null]))
-    return finished((bars + reach + line).properties(width=280, height=200))
+    layers: Any = bars + reach
+    if any(row["null"] is not None for row in rows):
+        shown = colour("series", [null], symbol="stroke")
+        layers += base.mark_line(strokeWidth=2, strokeDash=[5, 3]).encode(x="q:Q", y="null:Q", color=shown)
+    return finished(layers.properties(width=280, height=200))
 
 
 def steps(rows: Sequence[Row], named: Sequence[Row], *, x_title: str, y_title: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.report.figures.style import HEIGHT, WIDTH, Row, altair, colour, distinct, finished, zoom
+from isthmus.report.figures.style import HEIGHT, TICKS, WIDTH, Row, altair, colour, distinct, finished, zoom
 
 
 def curves(
@@ -25,7 +25,7 @@ def curves(
         alt.Chart(alt.Data(values=list(rows)))
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(
-            x=alt.X(f"{x}:Q", title=x_title),
+            x=alt.X(f"{x}:Q", title=x_title, axis=_whole(rows, x)),
             y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True)),
             color=colour(series, order or distinct(rows, series), legend=legend),
             tooltip=[
@@ -38,6 +38,13 @@ def curves(
         .add_params(zoom())
     )
     return finished(chart)
+
+
+def _whole(rows: Sequence[Row], field: str) -> Any:
+    """An axis of few counts has its ticks at these, and none between them."""
+    values = sorted({row[field] for row in rows})
+    few = len(values) <= 12 and all(float(value).is_integer() for value in values) and max(values, default=0) > 1
+    return altair().Axis(values=values, format="d") if few else altair().Axis()
 
 
 def fan(
@@ -55,7 +62,7 @@ def fan(
         names: what the thin lines and the bold line are called.
     """
     alt = altair()
-    drawn = colour("what", [names[1], names[0]])
+    drawn = colour("what", [names[1], names[0]], symbol="stroke")
     many = alt.Chart(alt.Data(values=[{**row, "what": names[0]} for row in rows])).mark_line(
         strokeWidth=1, opacity=0.45
     )
@@ -91,7 +98,12 @@ def trend(
     rows = [{**row, **{f"drawn_{n}": row[n] if floor is None else max(row[n], floor) for n in names}} for row in rows]
     scale = alt.Scale(zero=True) if floor is None else alt.Scale(type="log", domainMin=floor)
     ticks = alt.Axis() if floor is None else alt.Axis(tickCount=4, format="~g")
-    axis = alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(values=values), scale=alt.Scale(type="log", base=2, padding=16))
+    axis = alt.X(
+        f"{x}:Q",
+        title=x_title,
+        axis=alt.Axis(values=values, labelExpr=TICKS),
+        scale=alt.Scale(type="log", base=2, padding=16),
+    )
     base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=colour(series, order or distinct(rows, series)))
     line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"drawn_{y}:Q", title=y_title, scale=scale, axis=ticks))
     points = base.mark_point(filled=True, size=55).encode(y=f"drawn_{y}:Q", tooltip=tooltip)

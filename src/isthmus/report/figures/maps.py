@@ -118,7 +118,7 @@ def plane(rows: Sequence[Row], marks: Sequence[Row], *, x_title: str, y_title: s
     low, high = min(row["loss"] for row in rows), max(row["loss"] for row in rows)
     # Landscapes rise steeply off the basin: a logarithm shows both, where the values allow it.
     kind = {"type": "log"} if low > 0 and high > 20 * low else {}
-    scale = alt.Scale(scheme="viridis", reverse=True, **kind)
+    scale = alt.Scale(scheme="viridis", **kind)  # dark is low, as in every map
     base = alt.Chart(alt.Data(values=cells)).mark_rect().encode(
         x=alt.X("x1:Q", title=x_title, scale=alt.Scale(nice=False, zero=False)), x2="x2:Q",
         y=alt.Y("y1:Q", title=y_title, scale=alt.Scale(nice=False, zero=False)), y2="y2:Q",
@@ -127,8 +127,10 @@ def plane(rows: Sequence[Row], marks: Sequence[Row], *, x_title: str, y_title: s
     )  # fmt: skip
     points = alt.Chart(alt.Data(values=list(marks))).encode(x="x:Q", y="y:Q", tooltip=["name:N"])
     dots = points.mark_point(filled=True, size=90, color="#D55E00", stroke="white", strokeWidth=1.5, opacity=1)
-    names = points.mark_text(dy=-12, color="#D55E00", fontWeight="bold").encode(text="name:N")
-    return finished((base + dots + names).properties(width=WIDTH, height=WIDTH))
+    # Letters must be read on every colour: white ones, each with a dark rim under it.
+    rim = points.mark_text(dy=-13, color="#10151b", stroke="#10151b", strokeWidth=3, strokeJoin="round")
+    rim, names = (mark.encode(text="name:N") for mark in (rim, points.mark_text(dy=-13, color="white")))
+    return finished((base + dots + rim + names).properties(width=WIDTH, height=WIDTH))
 
 
 def _step(values: Sequence[float]) -> float:

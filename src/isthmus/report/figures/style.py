@@ -10,6 +10,9 @@ from typing import Any
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A400")
 WIDTH, HEIGHT = 350, 250  # two side by side on a page
 
+# Ticks of any size: no zeros that say nothing, and no powers where plain digits are as short.
+TICKS = "abs(datum.value) < 10000 ? format(datum.value, '.4~r') : format(datum.value, '~g')"
+
 Row = Mapping[str, Any]
 
 
@@ -30,11 +33,18 @@ def altair() -> Any:
     return importlib.import_module("altair")
 
 
-def colour(series: str, order: Sequence[str], *, legend: bool = True, shown: Sequence[str] | None = None) -> Any:
+def colour(
+    series: str,
+    order: Sequence[str],
+    *,
+    legend: bool = True,
+    shown: Sequence[str] | None = None,
+    symbol: str | None = None,
+) -> Any:
     """The colour of each series, in the palette's order, with a legend that fits under a chart.
 
     Charts that stand together give one ``order`` and each its own series as ``shown``: then colours mean the same in
-    all, and each legend names what its chart holds.
+    all, and each legend names what its chart holds. ``symbol`` is ``stroke`` for lines without points.
     """
     alt = altair()
     colours = [PALETTE[place % len(PALETTE)] for place in range(len(order))]
@@ -46,7 +56,11 @@ def colour(series: str, order: Sequence[str], *, legend: bool = True, shown: Seq
         title=None,
         sort=list(order),
         scale=alt.Scale(domain=list(order), range=colours),
-        legend=alt.Legend(columns=columns, **({"values": list(shown)} if shown is not None else {}))
+        legend=alt.Legend(
+            columns=columns,
+            **({"values": list(shown)} if shown is not None else {}),
+            **({"symbolType": symbol} if symbol else {}),
+        )
         if legend
         else None,
     )
@@ -71,6 +85,8 @@ def finished(chart: Any) -> dict[str, Any]:
             titleFontWeight="normal",
             labelFontSize=11,
             titleFontSize=12,
+            labelFlush=False,
+            labelOverlap="greedy",
         )
         .configure_legend(**ink, orient="bottom", symbolType="circle", labelLimit=320, labelFontSize=11)
         .configure_view(stroke=None)

@@ -2,7 +2,7 @@
 
 TEXTS = {
     "counting.title": "Equal copies of {model}",
-    "counting.text": "10^{log10} permutations and signs leave the function as it is (10^{floored} with every group's power rounded down), and {scales} continuous rescalings, at {parameters} trainable parameters.",
+    "counting.text": "{copies} permutations and signs leave the function as it is (10^{floored} with every group's power rounded down), and {scales} continuous rescalings, at {parameters} trainable parameters.",
     "counting.without_factors": "Signs and scales were not looked for.",
     "counting.obstacles": "{count} operations pinned units: the count is a lower bound.",
     "counting.layers": "Copies by layer (powers of ten)",
@@ -34,4 +34,5 @@ TEXTS = {
     "counting.column.duplicates": "Units that equal another",
     "counting.column.distinct": "log10 of distinct copies",
     "counting.column.share": "Share of the power that is left",
+    "counting.headline": "{copies} sets of weights compute one function, by permutations and signs of hidden units alone.",
 }

@@ -57,4 +57,7 @@ TEXTS = {
     "glass.is": "{name}: hierarchical (p = {p})",
     "glass.is_not": "{name}: not hierarchical (p = {p})",
     "glass.headline": "{parts}.",
+    "glass.too_few": "{n} solutions are too few to tell whether they form a hierarchy",
+    "glass.control": "{name}: hierarchical, as it must be (p = {p})",
+    "glass.control.missed": "{name}: not recognised (p = {p}), so the test is too weak here",
 }

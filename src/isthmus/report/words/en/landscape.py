@@ -12,7 +12,7 @@ TEXTS = {
     "flatness.random": "random, filter-normalised",
     "flatness.worst": "worst in a ball",
     "flatness.adaptive": "worst, adaptive",
-    "flatness.headline": "Under filter-normalised random perturbations the flattest solution is {name}.",
+    "flatness.headline": "All three perturbations agree: the flattest solution is {name}.",
     "generalisation.title": "Flatness and generalisation",
     "generalisation.text": "Every network is looked at where its training loss was nearest to {target} nats; those used lie between {low} and {high}. What is left of the training loss is controlled for.",
     "generalisation.count": "{used} networks are used; {unmatched} did not come near enough to that loss, {lost} diverged.",
@@ -88,4 +88,5 @@ TEXTS = {
     "walk.moved": "Units moved",
     "walk.share": "share of units moved",
     "walk.headline": "After {steps} steps the walkers' mean loss is {end}, from {start} at the start.",
+    "flatness.headline.disagree": "The perturbations disagree about which solution is the flattest: {parts}.",
 }

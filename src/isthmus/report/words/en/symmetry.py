@@ -2,7 +2,7 @@
 
 TEXTS = {
     "symmetry.title": "Units that may be exchanged",
-    "symmetry.text": "{groups} groups of exchangeable units; 10^{log10} networks compute the same function.",
+    "symmetry.text": "{groups} groups of exchangeable units; {copies} networks compute the same function.",
     "symmetry.proof": "Proved numerically: {draws} random draws in {dtype}, largest relative change of the output {error}.",
     "symmetry.groups": "Groups",
     "symmetry.group": "Group",

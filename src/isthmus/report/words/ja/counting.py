@@ -2,7 +2,7 @@
 
 TEXTS = {
     "counting.title": "{model} の等価な複製",
-    "counting.text": "10^{log10} 通りの置換と符号が関数を変えません（群ごとに指数を切り捨てると 10^{floored}）。さらに {scales} 次元の連続的な尺度変換があります（学習可能なパラメータ {parameters} 個）。",
+    "counting.text": "{copies} 通りの置換と符号が関数を変えません（群ごとに指数を切り捨てると 10^{floored}）。さらに {scales} 次元の連続的な尺度変換があります（学習可能なパラメータ {parameters} 個）。",
     "counting.without_factors": "符号と尺度は調べていません。",
     "counting.obstacles": "{count} 個の演算がユニットを固定しました。この数は下限です。",
     "counting.layers": "層ごとの複製数（10 の累乗）",
@@ -34,4 +34,5 @@ TEXTS = {
     "counting.column.duplicates": "他と等しいユニット",
     "counting.column.distinct": "異なる複製の log10",
     "counting.column.share": "残った指数の割合",
+    "counting.headline": "隠れユニットの置換と符号だけで、{copies} 通りの重みが同じ関数を計算します。",
 }

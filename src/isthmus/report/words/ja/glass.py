@@ -57,4 +57,7 @@ TEXTS = {
     "glass.is": "{name}：階層的（p = {p}）",
     "glass.is_not": "{name}：階層的ではない（p = {p}）",
     "glass.headline": "{parts}。",
+    "glass.too_few": "{n} 個の解では階層をなすかどうか判定できません",
+    "glass.control": "{name}：階層的（p = {p}、そうでなければならない）",
+    "glass.control.missed": "{name}：認識されず（p = {p}）、この検定では力不足です",
 }

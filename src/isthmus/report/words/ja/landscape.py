@@ -12,7 +12,7 @@ TEXTS = {
     "flatness.random": "無作為（フィルタ正規化）",
     "flatness.worst": "球内の最悪値",
     "flatness.adaptive": "適応的な最悪値",
-    "flatness.headline": "フィルタ正規化した無作為な摂動に対して最も平坦な解は {name} です。",
+    "flatness.headline": "3 種類の摂動が一致：最も平坦な解は {name} です。",
     "generalisation.title": "平坦さと汎化",
     "generalisation.text": "どのネットワークも学習損失が {target} nat に最も近い時点で調べた。用いたものは {low} から {high} の間にある。残る学習損失の違いは統制した。",
     "generalisation.count": "{used} 個のネットワークを用いた。{unmatched} 個はその損失に十分近づかず、{lost} 個は発散した。",
@@ -88,4 +88,5 @@ TEXTS = {
     "walk.moved": "動かしたユニット数",
     "walk.share": "動かしたユニットの割合",
     "walk.headline": "{steps} ステップ後の平均損失は {end} です（出発点では {start}）。",
+    "flatness.headline.disagree": "最も平坦な解は摂動によって異なります：{parts}。",
 }

@@ -2,7 +2,7 @@
 
 TEXTS = {
     "symmetry.title": "入れ替え可能なユニット",
-    "symmetry.text": "入れ替え可能なユニットのグループは {groups} 個。同じ関数を計算するネットワークは 10^{log10} 個あります。",
+    "symmetry.text": "入れ替え可能なユニットのグループは {groups} 個。同じ関数を計算するネットワークは {copies} 個あります。",
     "symmetry.proof": "数値的に検証済み：{dtype} で {draws} 回の無作為試行、出力の相対変化は最大 {error}。",
     "symmetry.groups": "グループ",
     "symmetry.group": "グループ",
