@@ -16,6 +16,7 @@ from isthmus.discover.closure import close, components, first_label
 from isthmus.discover.hashing import hashed, summed
 from isthmus.discover.implied import simplified
 from isthmus.discover.ledger import Ledger
+from isthmus.discover.refining import lying_of, refine
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def grow(ledger: Ledger) -> Forest:
     for number in np.unique(closed.cells[3]):
         _settle_cells(cells[:, closed.cells[3] == number], own, lying)
     level = levels(parent)
-    sibling, inner = _refine(parent, level, own, lying)
+    sibling, inner = refine(parent, level, own, lying_of(ledger.families, node, parent, level))
     least, first = _positions_inside(ledger, node, nodes, origin, parent, level, cells)
     place, size = _walk(parent, level, (first, inner, least, sibling))
     kin = np.unique(np.stack([parent, sibling.view(np.int64)]), axis=1, return_inverse=True)[1].reshape(-1)
@@ -163,19 +164,6 @@ def levels(parent: np.ndarray) -> np.ndarray:
         level[inside] += 1
         above[inside] = parent[above[inside]]
     return level
-
-
-def _refine(parent: np.ndarray, level: np.ndarray, own: np.ndarray, lying: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of whole subtrees: as siblings see each other, and as the parent sees them (split positions count)."""
-    sibling, inner = own.copy(), own.copy()
-    for depth in range(int(level.max()) if len(level) else -1, -1, -1):
-        here = np.flatnonzero(level == depth)
-        inner[here] = hashed(sibling[here], lying[here])
-        if depth:
-            total = summed(parent[here], inner[here], len(parent))
-            touched = np.unique(parent[here])
-            sibling[touched] = hashed(sibling[touched], total[touched])
-    return sibling, inner
 
 
 def _positions_inside(  # noqa: PLR0917

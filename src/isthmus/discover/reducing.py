@@ -48,6 +48,10 @@ def _reduce_layer(ledger: Ledger, layer: Layer, axes: Sequence[int]) -> Layer | 
         return squeezed(block, pinned=True)
     names, index = torch.unique(layer.ids, return_inverse=True)
     code, counts = torch.unique(index * (int(block.max()) + 1) + block, return_counts=True)
+    filler = torch.isin(names, torch.tensor(ledger.still, dtype=names.dtype))
+    if bool(filler.any()):  # entries of no unit lie in every window
+        real = ~filler[code // (int(block.max()) + 1)]
+        code, counts, names = code[real], counts[real], names[~filler]
     if len(code) != len(names):
         ledger.mark(names, names)
         ledger.obstacle(names, "sums over windows that overlap")
@@ -59,6 +63,9 @@ def _reduce_layer(ledger: Ledger, layer: Layer, axes: Sequence[int]) -> Layer | 
         ledger.mark(names, times)
     blocks = ledger.blocks(number)
     ledger.nest(names, blocks[owner])
+    if len(empty := blocks[~torch.isin(torch.arange(number), owner)]):
+        ledger.mark(empty, torch.zeros_like(empty))
+        ledger.still += empty.tolist()
     return squeezed(blocks[block])
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from isthmus.discover import choosing
 from isthmus.discover.families import Split
 from isthmus.discover.labels import Labels, Layer
@@ -39,6 +42,13 @@ def chosen(splits: frozenset[Split], tensor: str, dim: int) -> Split | None:
     asked = [split for split in splits if split.tensor == tensor and split.dim == dim]
     others = [split.axis for split in splits if split.tensor == tensor and split.dim != dim]
     return min(asked, key=lambda split: (-others.count(split.axis), split.axis, split.parts), default=None)
+
+
+def units(ledger: Ledger, layer: Layer) -> Tensor:
+    """The labels of a layer without those of entries that belong to no unit."""
+    ids = layer.ids.reshape(-1)
+    kept = ids[~torch.isin(ids, torch.tensor(ledger.still))] if ledger.still else ids
+    return kept if len(kept) else ids
 
 
 def _shared(ledger: Ledger, others: Sequence[Labels], axis: int, summed: frozenset[int]) -> bool:
@@ -103,14 +113,16 @@ def sliced(ledger: Ledger, value: Labels, axis: int) -> bool:
 
 
 def _want_split(ledger: Ledger, value: Labels, layer: Layer, axis: int, *, inner_only: bool) -> None:
-    family = ledger.family(int(layer.ids.min()))
-    if family.tensor is None or family.slices is not None or int(layer.ids.max()) >= family.stop:
+    ids = units(ledger, layer)
+    family = ledger.family(int(ids.min()))
+    if family.tensor is None or family.slices is not None or int(ids.max()) >= family.stop:
         return
     for other in value.movable:
         if other.ids.shape[axis] == 1 or other.ids is layer.ids:
             continue
-        owner = ledger.family(int(other.ids.min()))
-        if owner.tensor != family.tensor or owner.dim == family.dim or int(other.ids.max()) >= owner.stop:
+        ids = units(ledger, other)
+        owner = ledger.family(int(ids.min()))
+        if owner.tensor != family.tensor or owner.dim == family.dim or int(ids.max()) >= owner.stop:
             continue
         # Units of slices say which slice they are in, and so stand for the axis that their own axis was split by.
         around = owner.dim if owner.slices is None else owner.slices[0]
