@@ -96,12 +96,16 @@ def test_convolutions_on_a_cpu_may_have_their_channels_last(monkeypatch, last, w
     ("rounds", "wanted"),
     [
         ([0.80, 0.82, 0.81], "sequential"),  # the first look at the plain loop was disturbed
-        ([1.1, 1.1, 0.85], "sequential"),  # won twice only: by chance, perhaps
+        ([1.1, 1.1, 0.85, 0.8, 0.85], "sequential"),  # won twice only: by chance, perhaps
+        ([1.1, 0.85, 1.1, 1.1], "vectorised"),  # lost once only
         ([1.0, 1.1, 1.05], "vectorised"),
     ],
 )
-def test_close_engines_are_timed_again_in_turns(monkeypatch, rounds, wanted):
-    told = {"sequential": iter([1.0, *rounds]), "vectorised": iter([0.9, 0.9, 0.91, 0.92])}
+@pytest.mark.parametrize("first", [0.9, 1.2])
+def test_close_engines_are_timed_again_in_turns(monkeypatch, rounds, wanted, first):
+    """Also where the first look at the candidate was disturbed, in a long training."""
+    told = {"sequential": iter([1.0, *rounds]), "vectorised": iter([first, 0.9, 0.91, 0.92, 0.9, 0.9])}
+    monkeypatch.setattr(choice, "_COMPILING", 1e9)
 
     def take(self, engine, *, replicas=None):
         return next(told[engine.name]) * (replicas or self.state.count) / self.state.count
@@ -109,6 +113,18 @@ def test_close_engines_are_timed_again_in_turns(monkeypatch, rounds, wanted):
     monkeypatch.setattr(choice._Probe, "seconds", take)
     assert choose(*group(), steps=250, engine="auto")[0].name == wanted
     assert next(told["sequential"], None) is None
+
+
+def test_a_short_training_believes_the_first_look(monkeypatch):
+    asked = []
+
+    def take(self, engine, *, replicas=None):
+        asked.append(engine.name)
+        return 1.2 if engine.name == "vectorised" else (replicas or self.state.count) / self.state.count
+
+    monkeypatch.setattr(choice._Probe, "seconds", take)
+    assert choose(*group(), steps=28, engine="auto")[0].name == "sequential"
+    assert asked == ["sequential", "vectorised"]
 
 
 def test_many_replicas_may_go_in_chunks(monkeypatch):
