@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +16,11 @@ from tests.discover.modules import Calls, lin
 from torch import Tensor, nn
 
 import isthmus
+import isthmus.noise
 from isthmus.core.errors import SymmetryError
 from isthmus.core.symmetry import Permutation, Symmetry, UnitGroup
 from isthmus.core.symmetry_file import from_json, to_json
-from isthmus.discover import exchange
+from isthmus.discover import exchange, layer_map
 from isthmus.discover.verify import difference, module_call, random_weights
 
 _MADE: dict[str, tuple[nn.Module, Symmetry]] = {}
@@ -254,3 +256,37 @@ def test_tied_names_move_together() -> None:
     both = [tuple(f"{name}.weight" for name in names) for names in (
         ("list.0.up", "list.1.up", "list.2.up"), ("again0", "again1", "again2"))]  # fmt: skip
     assert sorted(rows[names] for names in both) == ["carry", "match"]
+
+
+def test_the_picture_shows_every_module_and_what_is_inside_each() -> None:
+    _, symmetry = found("soft mixture")
+    cells = layer_map(symmetry).cells
+    experts = {cell.layer for cell in cells if cell.group == "list.*"}
+    assert experts == {"router", *(f"list.{n}.{part}" for n in range(4) for part in ("up", "down"))}
+    inner = [cell for cell in cells if cell.group == "list.0.up"]
+    assert {cell.layer for cell in inner} == experts - {"router"}
+    assert {cell.copies for cell in inner} == {1}
+
+
+def test_equal_experts_count_as_one() -> None:
+    module, symmetry = found("soft mixture")
+    weights, _ = drawn(module, CASES["soft mixture"].shape, 0)
+    weights |= {name: weights[name.replace("list.1", "list.0")] for name in weights if name.startswith("list.1.")}
+    for name in ("router.weight", "router.bias"):
+        weights[name] = weights[name].index_copy(0, torch.tensor([1]), weights[name][:1])
+    (group,) = whole(symmetry)
+    counted = {one.name: one for one in isthmus.noise.effective_redundancy(symmetry, weights).groups}
+    assert counted[group.name].log10_distinct == pytest.approx(math.log10(math.factorial(4) / 2))
+
+
+def test_an_expert_that_adds_nothing_is_silent() -> None:
+    module, symmetry = found("soft mixture")
+    weights, inputs = drawn(module, CASES["soft mixture"].shape, 0)
+    for name in ("list.2.down.weight", "list.2.down.bias"):
+        weights[name] = torch.zeros_like(weights[name])
+    (group,) = whole(symmetry)
+    network = isthmus.Network.of(module)
+    weights["router.weight"] = weights["router.weight"].index_fill(0, torch.tensor([2]), 0)
+    weights["router.bias"] = weights["router.bias"].index_fill(0, torch.tensor([2]), 0)
+    silent = isthmus.noise.silent_units(network, symmetry, weights, inputs[0], generator=torch.Generator())
+    assert silent[group.name].tolist() == [False, False, True, False]

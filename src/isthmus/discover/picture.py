@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Symmetry, UnitGroup
@@ -17,7 +19,7 @@ class LayerGroup(Record):
         group: the group's name.
         size: number of units.
         depth: 0 for a group of its own, 1 for one inside units of another, and so on.
-        writes: the layer makes the units (they lie along the first axis of a tensor).
+        writes: the layer makes the units (they lie along the first axis of a tensor), or is one as a whole.
         reads: the layer takes them in (they lie along another axis).
         carries: only tensors that move along (running statistics) hold them here.
         copies: how many nested groups of this kind the cell stands for (one for each unit around them).
@@ -58,7 +60,7 @@ def layer_map(symmetry: Symmetry, *, nested: bool = True) -> LayerMap:  # noqa: 
     for members in rows.values():
         first = members[0]
         names.append(first.name)
-        cells += _cells(first, symmetry.depth(first), len(members))
+        cells += _cells(members, symmetry.depth(first))
     layers = tuple(dict.fromkeys(layer_of(name) for name in symmetry.tensors))
     touched = {cell.layer for cell in cells}
     return LayerMap(tuple(layer for layer in layers if layer in touched), tuple(names), tuple(cells))
@@ -80,14 +82,20 @@ def _root(symmetry: Symmetry, group: UnitGroup) -> str:
     return "/".join([group.name, *reversed(path)])
 
 
-def _cells(group: UnitGroup, depth: int, copies: int) -> list[LayerGroup]:
+def _cells(peers: Sequence[UnitGroup], depth: int) -> list[LayerGroup]:
+    """The layers of a group and of its peers in other units, which may lie in the same layers or in others."""
     layers: dict[str, list[bool]] = {}
-    for site in group.sites:
-        flags = layers.setdefault(layer_of(site.tensor), [False, False, True])
-        flags[0] |= site.dim == 0 and site.role == "match"
-        flags[1] |= site.dim > 0
-        flags[2] &= site.role == "carry"
+    copies: Counter[str] = Counter()
+    for group in peers:
+        own = [(site.tensor, site.dim == 0, site.role) for site in group.sites]
+        own += [(name, True, row.role) for row in group.siblings for name in row.tensors]
+        for name, first, role in own:
+            flags = layers.setdefault(layer_of(name), [False, False, True])
+            flags[0] |= first and role == "match"
+            flags[1] |= not first
+            flags[2] &= role == "carry"
+        copies.update({layer_of(name) for name, _, _ in own})
     return [
-        LayerGroup(layer, group.name, group.size, depth, writes, reads, carries, copies)
+        LayerGroup(layer, peers[0].name, peers[0].size, depth, writes, reads, carries, copies[layer])
         for layer, (writes, reads, carries) in layers.items()
     ]

@@ -60,7 +60,7 @@ def silent_units(
         >>> found["hidden"][1].item()
         True
     """
-    wanted = {site.tensor for group in symmetry.permutable for site in group.matched}
+    wanted = {name for group in symmetry.permutable for name in group.tensors}
     names = [name for name in network.parameter_names if name in wanted]
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     totals: dict[str, list[Tensor]] = {}
@@ -70,6 +70,11 @@ def silent_units(
         for group in symmetry.permutable:
             found = [
                 _by_unit(site, products[site.tensor]).square() for site in group.matched if site.tensor in products
+            ]
+            found += [
+                torch.stack([products[name].sum().cpu() for name in row.tensors]).square()
+                for row in group.siblings
+                if all(name in products for name in row.tensors)
             ]
             known = totals.get(group.name)
             totals[group.name] = found if known is None else [a + b for a, b in zip(known, found, strict=True)]

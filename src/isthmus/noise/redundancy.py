@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -187,7 +187,8 @@ def _identity(
         if rows:
             joined = torch.cat(rows, 1)
             dead = dead | (joined.square().sum(1) <= _reach(joined.shape[1]))
-    features = torch.cat([rows for _, _, rows, _ in sites], 1)
+    own = [_whole(row.tensors, weights, noise) for row in group.siblings if row.role == "match"]
+    features = torch.cat([*(rows for _, _, rows, _ in sites), *own], 1)
     # A difference of two noisy entries has twice the variance of one.
     same = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square() / 2
     equal = same <= _reach(features.shape[1])
@@ -210,6 +211,15 @@ def _scaled(site, weights: Weights, noise: float | Mapping[str, float]) -> tuple
     rows = tensor.movedim(site.dim, 0).reshape(tensor.shape[site.dim], -1)
     deviation = noise if isinstance(noise, int | float) else noise.get(site.tensor, 0.0)
     return rows[site.index].flatten(1) / max(deviation, 1e-150), axes
+
+
+def _whole(
+    names: Sequence[str], weights: Weights, noise: float | Mapping[str, float]
+) -> Float[Tensor, "units entries"]:
+    """Each unit's own tensor in units of its noise, as ``_scaled`` has them."""
+    deviations = [noise if isinstance(noise, int | float) else noise.get(name, 0.0) for name in names]
+    rows = [weights[name].detach().double().cpu().flatten() for name in names]
+    return torch.stack([row / max(one, 1e-150) for row, one in zip(rows, deviations, strict=True)])
 
 
 def _reach(degrees: int) -> float:

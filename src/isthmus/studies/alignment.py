@@ -241,6 +241,10 @@ def _counting_once(symmetry: Symmetry, tied: Mapping[str, str]) -> Symmetry:
         dataclasses.replace(
             group,
             sites=tuple(dataclasses.replace(s, role="carry") if s.tensor in tied else s for s in group.sites),
+            siblings=tuple(
+                dataclasses.replace(row, role="carry") if set(row.tensors) & set(tied) else row
+                for row in group.siblings
+            ),
         )
         for group in symmetry.groups
     )

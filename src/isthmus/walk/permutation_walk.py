@@ -236,6 +236,7 @@ def _group(symmetry: Symmetry, name: str) -> UnitGroup:
 def _touched(symmetry: Symmetry, weights: Weights) -> list[str]:
     """Floating tensors of the symmetry that are not only carried along."""
     carried = {site.tensor for group in symmetry.groups for site in group.sites if site.role == "carry"}
+    carried |= {name for g in symmetry.groups for row in g.siblings if row.role == "carry" for name in row.tensors}
     return [name for name in symmetry.tensors if name not in carried and weights[name].is_floating_point()]
 
 
