@@ -198,7 +198,11 @@ def test_results_of_the_store_are_drawn_as_pages_shut_off_from_the_site(tmp_path
         assert "allow-same-origin" not in policy
         assert "connect-src" not in policy
         assert site.ask("/results/good.json").json()["kind"] == "Barrier"
-        assert site.ask("/results/partial").status == 422
+        partial = site.ask("/results/partial", Accept_Language="ja")
+        assert partial.status == 422
+        assert words_for("ja")("site.problem.of.SettingError") in partial.text  # said nothing but an English line
+        assert 'lang="en"' in partial.text
+        assert "must hold a whole result" in partial.text
         assert site.ask("/results/none").status == 404
 
 

@@ -59,7 +59,7 @@ def matrix_figure(
 def policy_text(curve: Mapping[str, Any], words: Words) -> str:
     """What was done to running statistics between the solutions; of the ends, what that changes."""
     policy = curve["normalisation"]
-    if policy == "reestimate" and not curve["treated"]:
+    if policy == "reestimate" and not curve.get("treated", True):  # older results do not say
         return words("policy.none")
     said = words(f"policy.{policy}")
     if curve.get("treated_ends"):

@@ -68,17 +68,19 @@ def problem(request: Request, what: str | Exception, *, status: int) -> Response
 
     Args:
         request: that was refused.
-        what: the key of a sentence, or an error; those of the library speak English.
+        what: the key of a sentence, or an error; those of the library speak English, under a sentence that does not.
         status: of the answer.
     """
     words = words_of(request)
+    of = ""  # what the library complains of, in the reader's language; its own line follows as it was written
     if isinstance(what, SiteError):
-        line, english = words(what.key, **what.values), False
+        line = words(what.key, **what.values)
     elif isinstance(what, Exception):
-        line, english = str(what), True
+        key = f"site.problem.of.{type(what).__name__}"
+        line, of = str(what), words(key if key in words else "site.problem.of.other")
     else:
-        line, english = words(what), False
-    return page(request, "problem", status=status, line=line, english=english, code=status)
+        line = words(what)
+    return page(request, "problem", status=status, line=line, of=of, code=status)
 
 
 async def form_of(request: Request) -> dict[str, list[str]]:
