@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from isthmus.core.errors import DataError
-from isthmus.zoo.data import Data, load
+from isthmus.zoo.data import Data, images, load
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -243,3 +243,11 @@ def test_data_keep_their_kind():
     assert len(data.limited(3).train_targets) == 3
     with pytest.raises(DataError, match="at least 1 example"):
         data.limited(0)
+
+
+def test_images_whose_channels_come_last_are_refused():
+    pixels, labels = np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10
+    with pytest.raises(DataError, match="move the last axis"):
+        images(pixels, labels, pixels, labels, classes=10, name="mine")
+    turned = np.moveaxis(pixels, 3, 1)
+    assert images(turned, labels, turned, labels, classes=10, name="mine").shape == (3, 8, 8)

@@ -166,7 +166,17 @@ def images(
     classes: int,
     name: str,
 ) -> Data:
-    """Data from pixels of 0 to 255, ``(examples, channels, height, width)``, normalised as this module says."""
+    """Data from pixels of 0 to 255, ``(examples, channels, height, width)``, normalised as this module says.
+
+    Raises:
+        DataError: the channels come last, as image files have them.
+    """
+    for array in (train_inputs, test_inputs):
+        if array.ndim == 4 and array.shape[1] == array.shape[2] > 4 >= array.shape[3]:
+            raise DataError(
+                f"{name}: images must be (examples, channels, height, width), got shape {array.shape}; "
+                "move the last axis to the second place"
+            )
     train = torch.from_numpy(np.array(train_inputs)).float().div_(255)  # a copy: file contents are read-only
     test = torch.from_numpy(np.array(test_inputs)).float().div_(255)
     mean = train.mean((0, 2, 3), keepdim=True)
