@@ -22,6 +22,7 @@ import torch
 from isthmus.align import ActivationMatching, Match, Matcher, WeightMatching
 from isthmus.connect import PairBarriers
 from isthmus.core.checkpoint import load, save
+from isthmus.core.errors import DataError, listed
 from isthmus.core.files import write_text
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
@@ -39,13 +40,24 @@ from isthmus.train import Recipe, train
 from isthmus.zoo import build, load_data
 from isthmus.zoo.data import Data, images
 
+SHAPES = ((3, 32, 32), (1, 28, 28))
+
 
 def loaded(name: str, folder: Path, *, device: str, examples: int | None = None) -> Data:
-    """Images on the device: from ``NAME.npz`` (x, y, x_test, y_test; pixels as bytes) or from a folder ``NAME``."""
+    """Images on the device: from ``NAME.npz`` (x, y, x_test, y_test; pixels as bytes) or from a folder ``NAME``.
+
+    Raises:
+        DataError: the file's images are not (examples, channels, rows, columns).
+    """
     file = folder / f"{name}.npz"
     if file.exists():
         with np.load(file) as arrays:
             parts = [arrays[key] for key in ("x", "y", "x_test", "y_test")]
+        for part in parts[::2]:
+            if part.shape[1:] not in SHAPES:  # with the channels last a network trains too, only badly
+                raise DataError(
+                    f"{file} must hold images of one of the shapes {listed(map(str, SHAPES))}, got {part.shape[1:]}"
+                )
         data = images(*parts, classes=10, name=name)
     else:
         data = load_data(name, folder / name)
