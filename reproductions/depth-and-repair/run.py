@@ -215,7 +215,7 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _arguments() -> argparse.Namespace:
     words = arguments(__doc__, "depth-and-repair")
-    words.add_argument("--norms", nargs="+", default=["none", "layer", "batch"])
+    words.add_argument("--norms", nargs="*", default=["none", "layer", "batch"])
     words.add_argument("--depths", nargs="+", type=int, default=[1, 2, 3, 4, 6, 8])
     words.add_argument("--width", type=int, default=128)
     words.add_argument("--networks", type=int, default=12, help="of each depth without norms; 4 or more for intervals")
