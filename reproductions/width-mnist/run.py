@@ -204,7 +204,7 @@ def _arguments() -> argparse.Namespace:
     words = arguments(__doc__, "width-mnist")
     words.add_argument(
         "--parts",
-        nargs="+",
+        nargs="*",
         help=f"data set:way:widths, in this order; ways are {', '.join(WAYS)}",
         default=[
             "mnist:torch:256,1024,64,512,16",
