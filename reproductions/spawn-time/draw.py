@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isthmus.report import figures
 
+NAMES = {"lenet": "LeNet-300-100, Adam", "perceptron": "LeNet-300-100, SGD", "resnet20": "ResNet-20, SGD"}
 START = 8  # where a logarithmic axis shows siblings that share no step
 
 
@@ -18,7 +19,7 @@ def main() -> None:
         for cell in json.loads((folder / file).read_text(encoding="utf-8"))["cells"]:
             mean = cell["mean"]["error_barrier_over_mean"]
             ends = {"height": mean["estimate"], "low": mean["low"], "high": mean["high"]}
-            rows.append({"series": cell["case"], "spawn": max(cell["spawn"], START), **ends})
+            rows.append({"series": NAMES[cell["case"]], "spawn": max(cell["spawn"], START), **ends})
     rows.sort(key=lambda row: row["spawn"])
     for place in sorted({row["spawn"] for row in rows}):
         rows.append({"series": "stable below", "spawn": place, "height": 0.02, "low": 0.02, "high": 0.02})
