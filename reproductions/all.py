@@ -34,7 +34,7 @@ SHORTEST = 30  # seconds that must be left for another job to begin
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One call of a script; ``seconds`` is about how long it takes on one H200."""
+    """One call of a script; ``seconds`` is about how long it takes on one H200, OUTPUT in an argument is the folder."""
 
     name: str
     folder: str
@@ -45,7 +45,8 @@ class Job:
         """What is run."""
         script = HERE / self.folder / "run.py"
         places = ["--data", str(data), "--output", str(output / self.name)]
-        return [sys.executable, str(script), *places, *self.arguments]
+        arguments = [word.replace("OUTPUT", str(output)) for word in self.arguments]
+        return [sys.executable, str(script), *places, *arguments]
 
 
 class Queue:
