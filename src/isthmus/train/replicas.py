@@ -39,8 +39,8 @@ def train(
             whose weights all replicas start from.
         device: where to train; a CUDA device if there is one, else the CPU.
         engine: ``auto`` picks by a short probe; or ``sequential``, ``vectorised``, ``compiled``, and on CUDA ``graph``
-            (one captured graph of the vectorised step) and ``graphs`` (a graph for each replica, on streams of their
-            own).
+            (one captured graph of the vectorised step), ``graphs`` (a branch of it for each replica) and more that the
+            how-to on replicas names.
         scores: when to evaluate on the training and test set: ``end``, ``epochs`` (also after each) or ``never``.
         progress: told the steps done over all groups.
 
@@ -50,7 +50,8 @@ def train(
     Raises:
         IsthmusError: a recipe does not fit the data or the module.
 
-    Cost: weights, gradients and optimiser memory of a whole group at once; activations too, unless sequential.
+    Cost: weights and optimiser memory of a whole group at once; gradients and activations too, unless sequential, or of
+        as many as fit where a captured graph takes a group in chunks.
 
     Example:
         >>> from isthmus.zoo import build, load_data
