@@ -75,7 +75,7 @@ def cases(quick: bool) -> dict[str, Case]:
     def line(bench: Bench) -> Case:
         def run(device: str) -> Any:
             _, objective, (start, end, _), inputs = bench.on(device)
-            return barrier(Line(start, end), objective, points=points, data=inputs[:2000]).loss
+            return barrier(Line(start, end), objective, points=points, inputs=inputs[:2000]).loss
 
         return run
 
@@ -103,7 +103,7 @@ def cases(quick: bool) -> dict[str, Case]:
     def plane(device: str) -> Any:
         _, objective, solutions, _ = mlp.on(device)
         names = objective.network.parameter_names
-        return surface(plane_through(*solutions, names=names), objective, points=max(3, points // 2)).loss
+        return surface(plane_through(*solutions, tensors=names), objective, points=max(3, points // 2)).loss
 
     def spectrum(device: str) -> Any:
         _, objective, (start, *_), _ = cnn.on(device)

@@ -22,6 +22,6 @@ match = matching(symmetry, second, first, generator=torch.Generator().manual_see
 objective = isthmus.Objective(network, data.test_inputs, data.test_targets)
 line = isthmus.Line(first, match.permutation.apply(second))
 stale = isthmus.barrier(line, objective, points=7, normalisation="interpolate")
-anew = isthmus.barrier(line, objective, points=7, data=data.train_inputs)
+anew = isthmus.barrier(line, objective, points=7, inputs=data.train_inputs)
 print(f"midpoint: {stale.middle.loss:.3f} nats with averaged statistics, {anew.middle.loss:.3f} with its own")
 assert anew.middle.loss < 0.75 * stale.middle.loss

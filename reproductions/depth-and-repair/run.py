@@ -88,7 +88,7 @@ def _cell(data: Data, norm: str, depth: int, asked: argparse.Namespace) -> dict[
                     moving=moving,
                     points=asked.points,
                     normalisation=policy,
-                    data=bench.inputs,
+                    inputs=bench.inputs,
                     progress=told(f"{norm} {depth}: {method}, {name}"),
                 )
     return {

@@ -171,7 +171,7 @@ def _root(
     solutions = [replica.weights for replica in family if not replica.diverged]
     if len(solutions) < 2:
         return None
-    found = barriers(solutions, test, points=asked.points, data=images)
+    found = barriers(solutions, test, points=asked.points, inputs=images)
     rows, columns = torch.triu_indices(len(solutions), len(solutions), offset=1)
     heights = {name: found.heights[name][rows, columns] for name in HEIGHTS}
     result = {name: {"mean": float(pairs.mean()), "pairs": pairs} for name, pairs in heights.items()}

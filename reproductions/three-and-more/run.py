@@ -181,7 +181,7 @@ def _compared(direct: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
 def _line(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
     # Convolutions of many networks at once are grouped ones, for which GPUs have no fast kernels.
     flat = bench.recipe.network != "resnet20"
-    return {"points": asked.points, "data": bench.inputs, "together": None if flat else 1}
+    return {"points": asked.points, "inputs": bench.inputs, "together": None if flat else 1}
 
 
 def _short(found: PairBarriers) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _simplex(bench: Bench, placed: Sequence[Weights], asked: argparse.Namespace)
         bench.objective("test"),
         points=asked.inside,
         generator=child(0, "simplex"),
-        data=bench.inputs,
+        inputs=bench.inputs,
     )
     return {"height": found.height, "centre": found.centre, "mean_above": found.mean_above}
 

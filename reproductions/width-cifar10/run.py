@@ -179,7 +179,7 @@ def _simplexes(bench: Bench, method: str, asked: argparse.Namespace) -> dict[str
                     bench.objective("test"),
                     points=asked.inside,
                     generator=child(0, "simplex", first),
-                    data=bench.inputs,
+                    inputs=bench.inputs,
                 )
             )
     errors = [float(one.metrics["error"][0]) - sum(c.error for c in one.corners) / 3 for one in found]
@@ -231,7 +231,7 @@ def _heights(measured: Mapping[str, Any], height: str) -> torch.Tensor:
 
 def _line(bench: Bench, asked: argparse.Namespace) -> dict[str, Any]:
     # One point at a time: convolutions of many networks at once are grouped ones, for which GPUs have no fast kernels.
-    return {"points": asked.points, "data": bench.inputs, "together": 1}
+    return {"points": asked.points, "inputs": bench.inputs, "together": 1}
 
 
 def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.Namespace) -> Bench:

@@ -67,7 +67,7 @@ def _family(symmetry: Symmetry, count: int, noise: float) -> list[dict[str, Tens
 
 
 def _agreement(solutions: list[dict[str, Tensor]], names: set[str]) -> float:
-    return sum(dot(a, b, names=names) for place, a in enumerate(solutions) for b in solutions[place + 1 :])
+    return sum(dot(a, b, tensors=names) for place, a in enumerate(solutions) for b in solutions[place + 1 :])
 
 
 @pytest.mark.parametrize("way", ["reference", "mean", "cycle-consistent"])

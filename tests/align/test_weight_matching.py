@@ -92,7 +92,7 @@ def _everything(symmetry: Symmetry) -> Iterator[Permutation]:
 
 def _best(symmetry: Symmetry, moving: dict[str, Tensor], fixed: dict[str, Tensor]) -> float:
     counted = {site.tensor for group in symmetry.groups for site in group.sites}
-    return max(dot(p.apply(moving), fixed, names=counted) for p in _everything(symmetry))
+    return max(dot(p.apply(moving), fixed, tensors=counted) for p in _everything(symmetry))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -232,7 +232,7 @@ def test_the_objective_never_falls(sizes: list[int], seed: int, dtype: torch.dty
     slack = 1e-5 * abs(match.upper_bound) + 1e-6
     assert match.identity_objective - 1e-12 <= match.objective <= match.upper_bound + slack
     counted = {site.tensor for group in symmetry.groups for site in group.sites}
-    assert match.objective == pytest.approx(dot(match.aligned(moving), fixed, names=counted), rel=1e-6, abs=1e-6)
+    assert match.objective == pytest.approx(dot(match.aligned(moving), fixed, tensors=counted), rel=1e-6, abs=1e-6)
 
 
 def _planted_found(symmetry: Symmetry, planted: int, noise: float, *, around: Weights | None = None) -> int:

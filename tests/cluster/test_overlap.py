@@ -59,7 +59,7 @@ def test_overlaps_are_cosines_whole_and_by_layer(dtype):
             assert float(found.q[i, j]) == pytest.approx(w.cosine(solutions[i], solutions[j]), abs=1e-12)
             for layer in ("fc1", "fc2"):
                 names = [f"{layer}.weight", f"{layer}.bias"]
-                expected = w.cosine(solutions[i], solutions[j], names=names)
+                expected = w.cosine(solutions[i], solutions[j], tensors=names)
                 assert float(found.layers[layer][i, j]) == pytest.approx(expected, abs=1e-12)
     assert found.entries == sum(math.prod(shape) for shape in SHAPES.values())
     torch.testing.assert_close(found.layer("fc1").q, found.layers["fc1"])
@@ -253,7 +253,7 @@ def test_running_statistics_do_not_count():
             r"solutions a and b must have the same shapes; fc2.bias is \(3,\) and \(4,\)",
         ),
         (lambda: overlaps([_network(0), _network(1)], labels=["a", "a"]), SettingError, "labels must be different"),
-        (lambda: overlaps([_network(0), _network(1)], names=["x"]), WeightsError, "unknown: x"),
+        (lambda: overlaps([_network(0), _network(1)], tensors=["x"]), WeightsError, "unknown: x"),
         (lambda: overlaps([_network(0), _network(1)], alignment="pairwise"), SettingError, "needs an aligner"),
         (lambda: overlaps([_network(0), _network(1)], alignment="cross"), SettingError, "raw, reference or pairwise"),
         (

@@ -25,7 +25,7 @@ class Isthmus:
             objective,
             points=points,
             normalisation=self.normalisation,  # type: ignore[arg-type]
-            data=problem.inputs,
+            inputs=problem.inputs,
         )
         return result.positions.tolist(), result.loss.tolist()
 
@@ -36,7 +36,9 @@ class Isthmus:
         weights = [Network.of(module).weights for module in (origin, first, second)]
         sides = [{name: side[name] - weights[0][name] for name in side} for side in weights[1:]]
         marked = Marked(Plane(weights[0], sides[0], sides[1]), torch.zeros(1, 2), (weights[0],))
-        result = surface(marked, objective, points=points, x_range=(0.0, 1.0), y_range=(0.0, 1.0), data=problem.inputs)
+        result = surface(
+            marked, objective, points=points, x_range=(0.0, 1.0), y_range=(0.0, 1.0), inputs=problem.inputs
+        )
         return result.x.tolist(), result.y.tolist(), result.loss.tolist()
 
     @staticmethod

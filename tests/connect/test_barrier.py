@@ -166,7 +166,7 @@ def norm_objective():
 def test_ends_keep_their_own_statistics_and_inner_points_get_fresh_ones():
     objective, inputs = norm_objective()
     start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
-    result = barrier(Line(start, end), objective, points=5, data=inputs)
+    result = barrier(Line(start, end), objective, points=5, inputs=inputs)
     assert float(result.loss[0]) == objective(start).loss
     assert float(result.loss[-1]) == objective(end).loss
     assert result.normalisation == "reestimate"
@@ -195,7 +195,7 @@ def test_interpolated_statistics_are_a_policy_of_their_own():
 def test_reestimation_without_data_is_refused():
     objective, _ = norm_objective()
     start = objective.network.weights
-    with pytest.raises(SettingError, match="normalisation=reestimate must have data"):
+    with pytest.raises(SettingError, match="normalisation=reestimate must have inputs"):
         barrier(Line(start, start), objective)
 
 
@@ -223,7 +223,7 @@ def test_nothing_is_written_to():
     start, end = ({n: t.clone() for n, t in Network.of(norm_net(seed)).weights.items()} for seed in (0, 1))
     before = [{n: t.clone() for n, t in w.items()} for w in (start, end, objective.network.weights)]
     data = inputs.clone()
-    barrier(Line(start, end), objective, data=inputs, points=5)
+    barrier(Line(start, end), objective, inputs=inputs, points=5)
     for weights, copy in zip((start, end, objective.network.weights), before, strict=True):
         assert all(torch.equal(weights[name], copy[name]) for name in weights)
     assert torch.equal(data, inputs)
@@ -263,7 +263,7 @@ def counting(monkeypatch):
 def test_each_solution_is_scored_once_for_all_its_pairs_and_nothing_else_changes(policy, monkeypatch):
     objective, inputs = norm_objective()
     solutions = [Network.of(norm_net(seed)).weights for seed in range(4)]
-    settings = {"points": 3, "data": inputs, "normalisation": policy}
+    settings = {"points": 3, "inputs": inputs, "normalisation": policy}
     alone = {(i, j): barrier(Line(solutions[i], solutions[j]), objective, **settings) for i, j in PAIRS}
     calls = counting(monkeypatch)
     found = barriers(solutions, objective, **settings)
@@ -294,7 +294,7 @@ def scaled(weights):
 def test_what_is_said_of_both_ends_is_said_of_each_pair_anew():
     objective, inputs = norm_objective()
     solutions = [Network.of(norm_net(seed)).weights for seed in range(3)]
-    settings = {"points": 3, "data": inputs, "further": ("distance",)}
+    settings = {"points": 3, "inputs": inputs, "further": ("distance",)}
     found = barriers(solutions, objective, **settings)
     for (i, j), curve in found.curves.items():
         alone = barrier(Line(solutions[i], solutions[j]), objective, **settings)
@@ -331,9 +331,9 @@ def test_many_points_at_once_give_the_same_and_the_ends_are_alone(together, monk
         return many(self, stacked, together=together)
 
     monkeypatch.setattr(Objective, "many", watched)
-    one = barrier(Line(start, end), objective, points=9, data=inputs)
+    one = barrier(Line(start, end), objective, points=9, inputs=inputs)
     assert sizes == []
-    several = barrier(Line(start, end), objective, points=9, data=inputs, together=together)
+    several = barrier(Line(start, end), objective, points=9, inputs=inputs, together=together)
     assert torch.allclose(one.loss, several.loss, rtol=1e-12)
     assert float(several.loss[0]) == objective(start).loss
     assert sum(sizes) in (6, 7)
@@ -350,7 +350,7 @@ def test_points_share_memory_only_as_far_as_there_is_some(monkeypatch):
             raise torch.cuda.OutOfMemoryError("no room")
         return many(self, stacked, together=together)
 
-    one = barrier(Line(start, end), objective, points=9, data=inputs)
+    one = barrier(Line(start, end), objective, points=9, inputs=inputs)
     monkeypatch.setattr(Objective, "many", cramped)
-    several = barrier(Line(start, end), objective, points=9, data=inputs, together=100)
+    several = barrier(Line(start, end), objective, points=9, inputs=inputs, together=100)
     assert torch.allclose(one.loss, several.loss, rtol=1e-12)

@@ -35,7 +35,7 @@ def digits():
 def test_seeds_are_parted_by_a_barrier_that_repair_lowers(digits):
     training, test, (start, end) = digits
     plain = barrier(Line(start, end), test)
-    repaired = barrier(Line(start, end), test, normalisation="repair", data=training.inputs)
+    repaired = barrier(Line(start, end), test, normalisation="repair", inputs=training.inputs)
     assert plain.loss_barrier > 0.5
     assert plain.error_barrier > 0.2
     assert repaired.loss_barrier < 0.65 * plain.loss_barrier

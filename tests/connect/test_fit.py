@@ -115,7 +115,7 @@ def test_any_module_may_be_fitted_and_nothing_else_changes():
     assert torch.equal(learned["first.weight"], learned["second.weight"])
     assert not torch.equal(learned["first.weight"], algebra.lerp(weights[0], weights[1], 0.5)["first.weight"])
     assert not any(tensor.requires_grad for tensor in learned.values())
-    measured = barrier(result.path, objectives[0], points=5, data=objectives[0].inputs)
+    measured = barrier(result.path, objectives[0], points=5, inputs=objectives[0].inputs)
     assert measured.path == "Bezier"
     assert measured.treated == ("norm",)
 

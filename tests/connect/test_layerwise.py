@@ -55,8 +55,8 @@ def test_a_layer_that_is_the_same_has_no_barrier():
 def test_hybrids_are_judged_with_statistics_of_their_own():
     start, end = (Network.of(made(seed, norm=True)).weights for seed in (0, 1))
     goal = objective(norm=True)
-    result = layer_barriers(start, end, goal, points=5, data=goal.inputs, mode="up_to")
-    whole = barrier(Line(start, end), goal, points=5, data=goal.inputs).between_treated_ends()
+    result = layer_barriers(start, end, goal, points=5, inputs=goal.inputs, mode="up_to")
+    whole = barrier(Line(start, end), goal, points=5, inputs=goal.inputs).between_treated_ends()
     assert torch.allclose(result.loss[-1], whole.loss, rtol=1e-10)
 
 

@@ -97,7 +97,7 @@ def test_random_directions_have_their_filters_lengths():
     torch.manual_seed(0)
     network = Network.of(nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)))
     weights = {name: tensor * 3 for name, tensor in network.weights.items()}
-    marked = random_plane(weights, generator=child(0, "plane"), names=network.parameter_names)
+    marked = random_plane(weights, generator=child(0, "plane"), tensors=network.parameter_names)
     assert set(marked.plane.first) == set(network.parameter_names)
     for direction in (marked.plane.first, marked.plane.second):
         for name in ("0.weight", "3.weight"):
@@ -106,9 +106,9 @@ def test_random_directions_have_their_filters_lengths():
         assert not direction["0.bias"].any()
         assert not direction["1.weight"].any()
     assert not torch.equal(marked.plane.first["0.weight"], marked.plane.second["0.weight"])
-    layer = random_plane(weights, generator=child(0, "plane"), scale="layer", names=network.parameter_names)
+    layer = random_plane(weights, generator=child(0, "plane"), scale="layer", tensors=network.parameter_names)
     assert float(layer.plane.first["1.weight"].norm()) == pytest.approx(float(weights["1.weight"].norm()))
-    unit = random_plane(weights, generator=child(0, "plane"), scale="unit", names=network.parameter_names)
+    unit = random_plane(weights, generator=child(0, "plane"), scale="unit", tensors=network.parameter_names)
     assert algebra.norm(unit.plane.first) == pytest.approx(1)
 
 
@@ -117,13 +117,13 @@ def test_statistics_are_estimated_on_the_plane_or_data_are_asked_for():
     network = Network.of(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double())
     inputs = torch.randn(12, 3, generator=child(0, "x"), dtype=torch.float64) + 5
     objective = Objective(network, inputs, torch.arange(12) % 2)
-    marked = random_plane(network.weights, generator=child(0, "plane"), names=network.parameter_names)
-    with pytest.raises(SettingError, match="must have data"):
+    marked = random_plane(network.weights, generator=child(0, "plane"), tensors=network.parameter_names)
+    with pytest.raises(SettingError, match="must have inputs"):
         surface(marked, objective, points=3)
-    fresh = surface(marked, objective, points=3, data=inputs)
+    fresh = surface(marked, objective, points=3, inputs=inputs)
     stale = surface(marked, objective, points=3, normalisation="interpolate")
     assert fresh.scores[0].loss == stale.scores[0].loss == objective(network.weights).loss
     assert float(stale.loss[1, 1]) == objective(network.weights).loss
     assert float(fresh.loss[1, 1]) != float(stale.loss[1, 1])
     with pytest.raises(SettingError, match="at least 3"):
-        surface(marked, objective, points=2, data=inputs)
+        surface(marked, objective, points=2, inputs=inputs)

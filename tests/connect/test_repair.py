@@ -197,7 +197,7 @@ def test_barrier_under_repair_names_its_policy_and_keeps_its_ends():
     objective = Objective(network, INPUTS, torch.arange(23) % 3)
     line = Line(*ends)
     for policy in ("repair", "rescale"):
-        result = barrier(line, objective, points=5, normalisation=policy, data=INPUTS)
+        result = barrier(line, objective, points=5, normalisation=policy, inputs=INPUTS)
         assert result.normalisation == policy
         assert result.treated == NAMES
         assert float(result.loss[0]) == objective(ends[0]).loss
@@ -205,7 +205,7 @@ def test_barrier_under_repair_names_its_policy_and_keeps_its_ends():
         assert float(result.loss[1]) == pytest.approx(objective(fixed).loss, rel=1e-12)
         assert result.treated_ends is not None
         assert result.treated_ends[0].loss == pytest.approx(float(result.loss[0]), rel=1e-9)
-    some = barrier(line, objective, points=3, normalisation="repair", data=INPUTS, layers=["block", "conv"])
+    some = barrier(line, objective, points=3, normalisation="repair", inputs=INPUTS, layers=["block", "conv"])
     assert some.treated == ("conv", "block")
 
 

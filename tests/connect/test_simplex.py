@@ -61,9 +61,9 @@ def test_statistics_are_estimated_at_every_point():
     solutions = [Network.of(module).weights for module in modules]
     inputs = torch.randn(9, 3, dtype=torch.float64) * 4
     objective = Objective(Network.of(modules[0]), inputs, torch.arange(9) % 2)
-    with pytest.raises(SettingError, match="must have data"):
+    with pytest.raises(SettingError, match="must have inputs"):
         simplex_barrier(Simplex(solutions), objective, generator=child(0, "simplex"))
-    fresh = simplex_barrier(Simplex(solutions), objective, points=3, data=inputs, generator=child(0, "simplex"))
+    fresh = simplex_barrier(Simplex(solutions), objective, points=3, inputs=inputs, generator=child(0, "simplex"))
     stale = simplex_barrier(
         Simplex(solutions), objective, points=3, normalisation="interpolate", generator=child(0, "simplex")
     )

@@ -215,6 +215,6 @@ def test_the_objective_is_the_similarity_of_the_aligned_weights(case: Case) -> N
     moving, fixed = case.solution(1), case.solution(2)
     match: Match = WeightMatching()(case.symmetry, moving, fixed, generator=child(0, "match"))
     counted = {site.tensor for group in case.symmetry.groups for site in group.sites if site.role == "match"}
-    assert match.objective == pytest.approx(dot(match.aligned(moving), fixed, names=counted), rel=1e-9)
+    assert match.objective == pytest.approx(dot(match.aligned(moving), fixed, tensors=counted), rel=1e-9)
     middle = combine([match.aligned(moving), fixed], [0.5, 0.5])
     assert set(middle) == set(fixed)

@@ -93,7 +93,7 @@ def test_inner_products_agree_with_numpy():
     assert w.cosine(first, second) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), rel=1e-13)
     assert w.cosine(first, first) == pytest.approx(1)
     one = first["layer.bias"].numpy()
-    assert w.dot(first, second, names=["layer.bias"]) == pytest.approx(one @ second["layer.bias"].numpy())
+    assert w.dot(first, second, tensors=["layer.bias"]) == pytest.approx(one @ second["layer.bias"].numpy())
     assert torch.equal(w.flatten(first), torch.from_numpy(a))
 
 
@@ -116,13 +116,13 @@ def test_flatten_and_unflatten_are_inverse_and_keep_gradients():
     leaf = flat.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(w.unflatten(leaf, weights)["layer.bias"].sum(), leaf)
     assert float(gradient.sum()) == 4
-    part = w.flatten(weights, names=["layer.bias"])
+    part = w.flatten(weights, tensors=["layer.bias"])
     assert len(part) == 4
-    assert torch.equal(w.unflatten(part + 1, weights, names=["layer.bias"])["layer.bias"], weights["layer.bias"] + 1)
+    assert torch.equal(w.unflatten(part + 1, weights, tensors=["layer.bias"])["layer.bias"], weights["layer.bias"] + 1)
     with pytest.raises(WeightsError, match="must have 17 entries, got 3"):
         w.unflatten(torch.zeros(3), weights)
     with pytest.raises(WeightsError, match="unknown: nothing"):
-        w.flatten(weights, names=["nothing"])
+        w.flatten(weights, tensors=["nothing"])
 
 
 def test_stacking_and_picking():

@@ -19,14 +19,14 @@ class Exact:
     def loss(objective: Objective, weights: Weights, vector: Tensor) -> Tensor:
         network = objective.network
         wide = {name: t.double() if t.is_floating_point() else t for name, t in weights.items()}
-        varied = unflatten(vector, wide, names=network.parameter_names)
+        varied = unflatten(vector, wide, tensors=network.parameter_names)
         inputs = [part.double() if part.is_floating_point() else part for part in objective.parts]
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             return objective.loss(network(varied, *inputs), objective.targets).mean()
 
     @classmethod
     def hessian(cls, objective: Objective, weights: Weights) -> Tensor:
-        start = flatten(weights, names=objective.network.parameter_names).double()
+        start = flatten(weights, tensors=objective.network.parameter_names).double()
         return torch.autograd.functional.hessian(lambda vector: cls.loss(objective, weights, vector), start)
 
     @classmethod
@@ -37,9 +37,9 @@ class Exact:
         inputs = [part.double() if part.is_floating_point() else part for part in objective.parts]
 
         def scores(vector: Tensor) -> Tensor:
-            return network(unflatten(vector, wide, names=network.parameter_names), *inputs)
+            return network(unflatten(vector, wide, tensors=network.parameter_names), *inputs)
 
-        start = flatten(weights, names=network.parameter_names).double()
+        start = flatten(weights, tensors=network.parameter_names).double()
         jacobian = torch.autograd.functional.jacobian(scores, start)
         p = scores(start).softmax(1)
         inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]

@@ -16,9 +16,9 @@ def parts(classifier):
     inputs, targets = classifier.inputs.double(), classifier.targets
 
     def surprise(vector):
-        return -network(unflatten(vector, weights, names=names), inputs).log_softmax(1)
+        return -network(unflatten(vector, weights, tensors=names), inputs).log_softmax(1)
 
-    start = flatten(weights, names=names)
+    start = flatten(weights, tensors=names)
     gradients = torch.autograd.functional.jacobian(surprise, start)
     p = network(weights, inputs).softmax(1)
     means = torch.zeros(3, 3, len(start), dtype=torch.float64)

@@ -40,7 +40,7 @@ def test_a_good_start_saves_products(spread):
 
 
 def test_small_matrices_are_decomposed_whole(classifier, exact):
-    operator = hessian(classifier, classifier.network.weights, names=["4.bias"])
+    operator = hessian(classifier, classifier.network.weights, tensors=["4.bias"])
     pairs = eigenpairs(operator, 3, "both")
     assert len(pairs.values) == 3
     assert torch.allclose(pairs.values, torch.linalg.eigvalsh(operator.dense().double()).flip(0))

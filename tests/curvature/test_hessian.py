@@ -70,7 +70,7 @@ def test_many_vectors_are_the_single_ones(classifier):
 
 def test_the_vectorised_pass_of_a_gpu_gives_the_same(classifier):
     """On a CPU the loop is taken; the batched derivative that a GPU would take is called here by hand."""
-    point = kept.Point.of(classifier, classifier.network.weights, names=None, dtype=torch.float64)
+    point = kept.Point.of(classifier, classifier.network.weights, tensors=None, dtype=torch.float64)
     inputs, targets = next(classifier.batches())
     values = point.values(point.outputs(inputs), targets)
     gradient = kept.flat(torch.autograd.grad(values.sum(), point.leaves, create_graph=True), point.leaves)
@@ -86,7 +86,7 @@ def test_a_layer_is_a_diagonal_block(classifier, exact):
     first = sum(weights[name].numel() for name in ("0.weight", "0.bias"))
     size = sum(weights[name].numel() for name in ("2.weight", "2.bias"))
     for matrix, full in ((hessian, truth), (gauss_newton, exact.gauss_newton(classifier, weights))):
-        block = matrix(classifier, weights, names=["2.bias", "2.weight"], dtype=torch.float64).dense()
+        block = matrix(classifier, weights, tensors=["2.bias", "2.weight"], dtype=torch.float64).dense()
         assert close(block, full[first : first + size, first : first + size], 1e-12)
 
 
@@ -116,10 +116,10 @@ def test_tied_weights_vary_together_and_unused_ones_have_no_curvature(exact):
     weights = {n: t for n, t in network.weights.items() if n not in network.tied}
     truth = exact.hessian(objective, weights)
     assert close(matrix, truth, 1e-12)
-    alias = hessian(objective, network.weights, names=["read.weight"], dtype=torch.float64).dense()
+    alias = hessian(objective, network.weights, tensors=["read.weight"], dtype=torch.float64).dense()
     assert close(alias, truth[~unused][:, ~unused], 1e-12)
     for build in (hessian, gauss_newton):
-        assert not build(objective, network.weights, names=["unused"]).dense().any()
+        assert not build(objective, network.weights, tensors=["unused"]).dense().any()
 
 
 class Attention(nn.Module):
@@ -152,9 +152,9 @@ def test_a_transformer_with_fused_attention_over_tokens():
     from isthmus.core.weights import flatten, unflatten
 
     names = network.parameter_names
-    start = flatten(weights, names=names)
+    start = flatten(weights, tensors=names)
     ahead, behind = (
-        flatten(objective.gradient(unflatten(start + s * direction, weights, names=names))[1], names=names)
+        flatten(objective.gradient(unflatten(start + s * direction, weights, tensors=names))[1], tensors=names)
         for s in (1e-5, -1e-5)
     )
     assert close(operator @ direction, (ahead - behind) / 2e-5, 1e-6)
@@ -243,9 +243,9 @@ def test_nothing_is_changed_and_no_grad_around_does_not_matter(classifier):
 def test_what_is_refused(classifier):
     weights = classifier.network.weights
     with pytest.raises(WeightsError, match="trainable tensors of the network; unknown: nope"):
-        hessian(classifier, weights, names=["nope"])
+        hessian(classifier, weights, tensors=["nope"])
     with pytest.raises(WeightsError, match="at least one"):
-        hessian(classifier, weights, names=[])
+        hessian(classifier, weights, tensors=[])
     with pytest.raises(WeightsError, match=r"missing: 0\.bias"):
         hessian(classifier, {n: t for n, t in weights.items() if n != "0.bias"})
     mean = dataclasses.replace(classifier, loss=lambda o, t: cross_entropy(o, t).mean())

@@ -107,7 +107,7 @@ def test_a_model_of_tokens_and_a_layer_that_cannot_be_vectorised():
 
 def test_half_precision_and_some_tensors_only(classifier):
     weights = to(classifier.network.weights, dtype=torch.bfloat16)
-    found = gradient_noise(classifier, weights, names=["2.weight"], leading=2)
+    found = gradient_noise(classifier, weights, tensors=["2.weight"], leading=2)
     assert found.vectors.shape == (15, 2)
     assert list(found.layers) == ["2"]
 
@@ -119,4 +119,4 @@ def test_what_is_refused(classifier):
     with pytest.raises(WeightsError, match="columns of 43 entries"):
         gradient_noise(classifier, weights, eigenbasis=(torch.ones(2), torch.ones(40, 2)))
     with pytest.raises(WeightsError, match="unknown: nope"):
-        gradient_noise(classifier, weights, names=["nope"])
+        gradient_noise(classifier, weights, tensors=["nope"])

@@ -47,7 +47,7 @@ class Pair:
 
     def product(self, aligned: dict[str, Tensor]) -> float:
         """⟨aligned, fixed⟩ over everything that is trained."""
-        return dot(aligned, self.fixed, names=[name for name, _ in self.modules[0].named_parameters()])
+        return dot(aligned, self.fixed, tensors=[name for name, _ in self.modules[0].named_parameters()])
 
     def height(self, aligned: dict[str, Tensor]) -> float:
         """The loss barrier; statistics of batch normalisation are estimated anew on the way and at the aligned end.
@@ -58,7 +58,7 @@ class Pair:
         network = self.objective.network
         if network.has_batch_statistics:
             aligned = reestimate(network, aligned, self.inputs)
-        return barrier(Line(self.fixed, aligned), self.objective, points=7, data=self.inputs).loss_barrier
+        return barrier(Line(self.fixed, aligned), self.objective, points=7, inputs=self.inputs).loss_barrier
 
 
 def _digits() -> tuple[Tensor, Tensor]:

@@ -95,10 +95,10 @@ def _given(case: inputs.Case, *, passes: bool) -> dict[str, Any]:
     return {
         "solutions": case.solutions,
         "names": case.names,
-        "parameters": case.network.parameter_names,
+        "tensors": case.network.parameter_names,
         "symmetry": symmetry_with_scale(case.module, case.data.train_inputs[:2]),
         "objective": case.objective if passes else None,
-        "data": case.data.train_inputs,
+        "inputs": case.data.train_inputs,
     }
 
 

@@ -53,11 +53,11 @@ def plane(
             checkpoints, model=model, data=data, data_dir=data_dir, examples=examples, split=split, device=device,
             unsafe_pickle=unsafe_pickle,
         )  # fmt: skip
-        marked = plane_of(case.solutions, names=case.network.parameter_names, seed=seed)
+        marked = plane_of(case.solutions, tensors=case.network.parameter_names, seed=seed)
         found = surface(
             marked, case.objective, points=points, margin=margin,
             normalisation=normalisation,  # type: ignore[arg-type]
-            data=case.data.train_inputs, progress=within(told, 0, 2 if curvature else 1),
+            inputs=case.data.train_inputs, progress=within(told, 0, 2 if curvature else 1),
         )  # fmt: skip
         values = {**found.to_dict(), "names": list(case.names), "curvature": None}
         if curvature:

@@ -90,7 +90,7 @@ def overlaps(
     solutions: Sequence[Weights],
     *,
     labels: Sequence[str] | None = None,
-    names: Sequence[str] | None = None,
+    tensors: Sequence[str] | None = None,
     alignment: Alignment = "raw",
     align: Aligner | None = None,
     reference: int | str = 0,
@@ -103,7 +103,7 @@ def overlaps(
     Args:
         solutions: weights of one architecture; one that diverged is named and left out.
         labels: their names.
-        names: tensors to compare, such as ``network.parameter_names``; by default all floating ones except running
+        tensors: tensors to compare, such as ``network.parameter_names``; by default all floating ones except running
             statistics. Name them for networks with tied tensors, which would count twice.
         alignment: ``raw``; ``reference``: all aligned to one solution; ``pairwise``: of each pair the later aligned to
             the earlier.
@@ -129,7 +129,7 @@ def overlaps(
         raise SettingError(f"alignment must be raw, reference or pairwise, got {alignment!r}")
     if alignment != "raw" and align is None:
         raise SettingError(f"alignment {alignment!r} needs an aligner; pass align=")
-    kept = sift(solutions, labels=labels, names=names)
+    kept = sift(solutions, labels=labels, names=tensors)
     if normalise is not None:
         kept = dataclasses.replace(kept, solutions=tuple(normalise(solution) for solution in kept.solutions))
     name = None
@@ -216,13 +216,13 @@ def _pairwise_grams(kept: Sifted, align: Aligner, *, threads: int | None, progre
     def one(pair: tuple[int, int]) -> list[float]:
         fixed, moving = (kept.solutions[index] for index in pair)
         moved = _moved(align(moving, fixed), moving)
-        return [dot(fixed, moved, names=[name]) for name in kept.tensors]
+        return [dot(fixed, moved, tensors=[name]) for name in kept.tensors]
 
     products = in_threads(one, pairs, threads=threads, progress=progress, label="aligning")
     rows, columns = torch.tensor(pairs).T
     grams = {}
     for place, name in enumerate(kept.tensors):
-        gram = torch.diag(torch.tensor([dot(s, s, names=[name]) for s in kept.solutions], dtype=torch.float64))
+        gram = torch.diag(torch.tensor([dot(s, s, tensors=[name]) for s in kept.solutions], dtype=torch.float64))
         values = torch.tensor([product[place] for product in products], dtype=torch.float64)
         gram[rows, columns] = gram[columns, rows] = values
         grams[name] = gram

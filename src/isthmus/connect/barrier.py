@@ -145,7 +145,7 @@ def barrier(
     adaptive: float | None = None,
     most: int = 200,
     normalisation: Policy = "reestimate",
-    data: Inputs | None = None,
+    inputs: Inputs | None = None,
     layers: Sequence[str] | None = None,
     sequential: bool = False,
     further: Sequence[Measure] = (),
@@ -171,9 +171,9 @@ def barrier(
         adaptive: add points where the curve bends until the estimated error of the loss barrier is below this many
             units of the loss, or ``most`` points are reached (``status`` says which).
         most: the largest size of an adaptive grid.
-        normalisation: ``reestimate`` running statistics over ``data`` at every point; ``interpolate`` them with the
+        normalisation: ``reestimate`` running statistics over ``inputs`` at every point; ``interpolate`` them with the
             weights; ``repair`` or ``rescale`` hidden preactivations (see :func:`isthmus.connect.repair.repair`).
-        data: training inputs for the statistics, examples first; needed where there is something to estimate.
+        inputs: training inputs for the statistics, examples first; needed where there is something to estimate.
         layers: the layers that ``repair`` and ``rescale`` treat; every hidden one by default.
         sequential: estimate statistics layer after layer (exact for any batch size) instead of all in one pass.
         further: more curves among ``calibration``, ``distance`` and ``disagreement`` (to and with both ends): see
@@ -188,7 +188,7 @@ def barrier(
             it.
         WeightsError: NaN or infinities at an end.
 
-    Cost: one pass over the objective's data for each point, and one or (``sequential``) more over ``data`` where
+    Cost: one pass over the objective's data for each point, and one or (``sequential``) more over ``inputs`` where
     statistics are estimated. Memory: one more set of weights on a CPU; all points' at once on a GPU, as far as they
     fit.
 
@@ -210,7 +210,7 @@ def barrier(
         objective.network,
         ends,
         policy=normalisation,
-        data=data,
+        inputs=inputs,
         layers=layers,
         batch_size=objective.batch_size,
         sequential=sequential,

@@ -24,7 +24,7 @@ from isthmus.core.portions import Portions
 from isthmus.core.score import Score, Scores
 from isthmus.core.weights import Weights
 
-_UNDERSTOOD = {"points", "positions", "together", "normalisation", "data", "layers", "sequential", "most", "known"}
+_UNDERSTOOD = {"points", "positions", "together", "normalisation", "inputs", "layers", "sequential", "most", "known"}
 _MOST = 512  # points at once, where the caller does not say: beyond, a GPU has long been busy all the time
 
 

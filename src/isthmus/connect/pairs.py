@@ -76,7 +76,7 @@ def barriers(
         names: what the solutions are called.
         level: nominal coverage of the intervals.
         progress: told after every point of every pair.
-        **settings: further arguments of :func:`barrier`, such as ``points``, ``normalisation`` and ``data``.
+        **settings: further arguments of :func:`barrier`, such as ``points``, ``normalisation`` and ``inputs``.
 
     Raises:
         SettingError: fewer than two solutions.

@@ -65,14 +65,14 @@ class Surface(Record):
     normalisation: str
 
 
-def plane_through(first: Weights, second: Weights, third: Weights, *, names: Collection[str] | None = None) -> Marked:
+def plane_through(first: Weights, second: Weights, third: Weights, *, tensors: Collection[str] | None = None) -> Marked:
     """The plane through three solutions: the first is the origin, the second lies on the x axis.
 
     Args:
         first: the solution at (0, 0).
         second: the solution at (length, 0).
         third: the solution above or below the axis, at y > 0.
-        names: the tensors that span the plane (give ``network.parameter_names`` to leave running statistics out of the
+        tensors: the tensors that span the plane (give ``network.parameter_names`` to leave running statistics out of the
             distances); all floating ones by default. The others stay as in the first solution.
 
     Raises:
@@ -80,8 +80,8 @@ def plane_through(first: Weights, second: Weights, third: Weights, *, names: Col
 
     Reference: Garipov et al., arXiv 1802.10026, appendix on planes: Gram–Schmidt on the two differences.
     """
-    names = _floating(first, names)
-    along, across = _difference(second, first, names), _difference(third, first, names)
+    tensors = _floating(first, tensors)
+    along, across = _difference(second, first, tensors), _difference(third, first, tensors)
     length = algebra.norm(along)
     if length == 0.0:
         raise WeightsError("a plane needs three different solutions; the first two are equal")
@@ -97,11 +97,11 @@ def plane_through(first: Weights, second: Weights, third: Weights, *, names: Col
 
 
 def principal_plane(
-    trajectory: Sequence[Weights], *, origin: Weights | None = None, names: Collection[str] | None = None
+    trajectory: Sequence[Weights], *, origin: Weights | None = None, tensors: Collection[str] | None = None
 ) -> Marked:
     """The plane through the last (or a given) point along the two directions in which a trajectory varies most.
 
-    The n×n Gram matrix of the differences is decomposed instead of the huge covariance. ``names`` as in
+    The n×n Gram matrix of the differences is decomposed instead of the huge covariance. ``tensors`` as in
     :func:`plane_through`.
 
     Raises:
@@ -113,8 +113,8 @@ def principal_plane(
     if len(trajectory) < 3:
         raise SettingError(f"a trajectory must have at least 3 points to span a plane, got {len(trajectory)}")
     centre = trajectory[-1] if origin is None else origin
-    names = _floating(centre, names)
-    steps = [_difference(point, centre, names) for point in trajectory]
+    tensors = _floating(centre, tensors)
+    steps = [_difference(point, centre, tensors) for point in trajectory]
     gram = torch.tensor([[algebra.dot(a, b) for b in steps] for a in steps], dtype=torch.float64)
     values, vectors = torch.linalg.eigh(gram)
     if float(values[-2]) <= 1e-10 * float(values[-1]):
@@ -133,7 +133,7 @@ def random_plane(
     *,
     generator: torch.Generator,
     scale: Literal["filter", "layer", "unit"] = "filter",
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
 ) -> Marked:
     """A plane through a solution along two Gaussian directions.
 
@@ -143,13 +143,13 @@ def random_plane(
         scale: ``filter``: each filter or row of a direction has the length of the solution's, and vectors (biases,
             normalisation) are zero; ``layer``: each tensor has the solution's length; ``unit``: the whole direction has
             length one.
-        names: the tensors that move (give ``network.parameter_names``); all floating ones by default.
+        tensors: the tensors that move (give ``network.parameter_names``); all floating ones by default.
 
     The axes are independent draws, nearly but not exactly at right angles; coordinates are multiples of them.
 
     Reference: Li, Xu, Taylor, Studer and Goldstein, arXiv 1712.09913, section 4 (filter normalisation).
     """
-    chosen = _floating(origin, names)
+    chosen = _floating(origin, tensors)
     axes = [_direction(origin, chosen, generator, scale) for _ in range(2)]
     return Marked(Plane(origin, axes[0], axes[1]), torch.zeros(1, 2, dtype=torch.float64), (origin,))
 
@@ -163,7 +163,7 @@ def surface(
     y_range: tuple[float, float] | None = None,
     margin: float = 0.2,
     normalisation: Statistics = "reestimate",
-    data: Inputs | None = None,
+    inputs: Inputs | None = None,
     progress: Progress = silent,
 ) -> Surface:
     """The objective on an even grid of a plane; the range's ends are grid points.
@@ -175,9 +175,9 @@ def surface(
         x_range: from, to; by default the marked points with a margin, or −1 to 1.
         y_range: the same for the second axis.
         margin: as a share of the marked points' extent.
-        normalisation: ``reestimate`` running statistics over ``data`` at every point, or keep the origin's
+        normalisation: ``reestimate`` running statistics over ``inputs`` at every point, or keep the origin's
             (``interpolate``: mixed by the plane where its axes hold them).
-        data: training inputs for the statistics.
+        inputs: training inputs for the statistics.
         progress: told after every point.
 
     Raises:
@@ -187,7 +187,7 @@ def surface(
     """
     if points < 3:
         raise SettingError(f"points must be at least 3 along each axis, got {points}")
-    refreshed = refreshing(objective, data, policy=normalisation)
+    refreshed = refreshing(objective, inputs, policy=normalisation)
     x, y = (
         torch.linspace(*(given or _extent(marked.points[:, axis], margin)), points, dtype=torch.float64)
         for axis, given in enumerate((x_range, y_range))

@@ -54,7 +54,7 @@ def simplex_barrier(
     points: int = 30,
     generator: torch.Generator,
     normalisation: Statistics = "reestimate",
-    data: Inputs | None = None,
+    inputs: Inputs | None = None,
     progress: Progress = silent,
 ) -> SimplexBarrier:
     """Evaluate an objective at the centre and at random points of a simplex, uniform over it.
@@ -64,8 +64,8 @@ def simplex_barrier(
         objective: what is measured.
         points: random points, at least 3.
         generator: draws them.
-        normalisation: ``reestimate`` running statistics over ``data``, or ``interpolate``.
-        data: training inputs for the statistics.
+        normalisation: ``reestimate`` running statistics over ``inputs``, or ``interpolate``.
+        inputs: training inputs for the statistics.
         progress: told after every point.
 
     Raises:
@@ -78,7 +78,7 @@ def simplex_barrier(
     """
     if points < 3:
         raise SettingError(f"points must be at least 3 to see inside the simplex, got {points}")
-    refreshed = refreshing(objective, data, policy=normalisation)
+    refreshed = refreshing(objective, inputs, policy=normalisation)
     for index, solution in enumerate(simplex.solutions):
         algebra.check_finite(solution, what=f"solution {index}")
     shares = _shares(len(simplex.solutions), points, generator)

@@ -45,7 +45,7 @@ def treatment(
     ends: tuple[Weights, Weights],
     *,
     policy: Policy,
-    data: Inputs | None,
+    inputs: Inputs | None,
     layers: Sequence[str] | None = None,
     batch_size: int = 1000,
     sequential: bool = False,
@@ -61,7 +61,7 @@ def treatment(
     found = statistics_layers(network)
     if policy == "interpolate" or (policy == "reestimate" and not found):
         return Treatment(policy, (), lambda weights, _: dict(weights))
-    inputs = _needed(data, policy)
+    inputs = _needed(inputs, policy)
     if policy == "reestimate":
         return Treatment(
             policy,
@@ -81,8 +81,8 @@ def treatment(
     return Treatment(policy, made.layers, lambda weights, t: made(weights, (1 - t, t)))
 
 
-def refreshing(objective: Objective, data: Inputs | None, *, policy: Statistics) -> Callable[[Weights], Weights]:
-    """What weights mixed from any number of solutions need: running statistics from ``data``, or nothing.
+def refreshing(objective: Objective, inputs: Inputs | None, *, policy: Statistics) -> Callable[[Weights], Weights]:
+    """What weights mixed from any number of solutions need: running statistics from ``inputs``, or nothing.
 
     Raises:
         SettingError: an unknown policy, or statistics to estimate and no data.
@@ -91,14 +91,14 @@ def refreshing(objective: Objective, data: Inputs | None, *, policy: Statistics)
         raise SettingError(f"normalisation must be reestimate or interpolate, got {policy}")
     if policy == "interpolate" or not statistics_layers(objective.network):
         return lambda weights: weights
-    inputs = _needed(data, policy)
+    inputs = _needed(inputs, policy)
     return lambda weights: reestimate(objective.network, weights, inputs, batch_size=objective.batch_size)
 
 
-def _needed(data: Inputs | None, policy: str) -> Inputs:
-    if data is None:
+def _needed(inputs: Inputs | None, policy: str) -> Inputs:
+    if inputs is None:
         raise SettingError(
-            f"normalisation={policy} must have data: pass training inputs, or normalisation=interpolate to mix the "
+            f"normalisation={policy} must have inputs: pass training inputs, or normalisation=interpolate to mix the "
             "ends' statistics"
         )
-    return data
+    return inputs

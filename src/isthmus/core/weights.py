@@ -123,15 +123,15 @@ def mean(solutions: Sequence[Weights]) -> dict[str, Tensor]:
     return combine(solutions, [1 / len(solutions)] * len(solutions) if solutions else [])
 
 
-def dot(first: Weights, second: Weights, *, names: Collection[str] | None = None) -> float:
-    """Inner product over the floating tensors (or over ``names``), accumulated in float64.
+def dot(first: Weights, second: Weights, *, tensors: Collection[str] | None = None) -> float:
+    """Inner product over the floating tensors (or over ``tensors``), accumulated in float64.
 
     Raises:
         WeightsError: the two do not fit together, or a name is none of theirs.
     """
     check_alike(first, second)
     total = 0.0
-    for name in _floating(first, names):
+    for name in _floating(first, tensors):
         total += float(
             torch.dot(
                 numbers(first[name]).flatten().double(), numbers(second[name]).flatten().to(first[name].device).double()
@@ -140,35 +140,35 @@ def dot(first: Weights, second: Weights, *, names: Collection[str] | None = None
     return total
 
 
-def norm(weights: Weights, *, names: Collection[str] | None = None) -> float:
-    """Euclidean length over the floating tensors (or over ``names``)."""
-    return math.sqrt(dot(weights, weights, names=names))
+def norm(weights: Weights, *, tensors: Collection[str] | None = None) -> float:
+    """Euclidean length over the floating tensors (or over ``tensors``)."""
+    return math.sqrt(dot(weights, weights, tensors=tensors))
 
 
-def distance(first: Weights, second: Weights, *, names: Collection[str] | None = None) -> float:
-    """Euclidean distance over the floating tensors (or over ``names``).
+def distance(first: Weights, second: Weights, *, tensors: Collection[str] | None = None) -> float:
+    """Euclidean distance over the floating tensors (or over ``tensors``).
 
     Raises:
         WeightsError: the two do not fit together, or a name is none of theirs.
     """
     check_alike(first, second)
     square = 0.0
-    for name in _floating(first, names):
+    for name in _floating(first, tensors):
         one, other = numbers(first[name]), numbers(second[name]).to(first[name].device)
         square += float((one.double() - other.double()).square().sum())
     return math.sqrt(square)
 
 
-def cosine(first: Weights, second: Weights, *, names: Collection[str] | None = None) -> float:
+def cosine(first: Weights, second: Weights, *, tensors: Collection[str] | None = None) -> float:
     """The overlap q: cosine of the angle between two solutions, in [−1, 1].
 
     Raises:
         WeightsError: one of them is zero everywhere.
     """
-    lengths = norm(first, names=names) * norm(second, names=names)
+    lengths = norm(first, tensors=tensors) * norm(second, tensors=tensors)
     if lengths == 0.0:
         raise WeightsError("an overlap needs weights that are not all zero")
-    return dot(first, second, names=names) / lengths
+    return dot(first, second, tensors=tensors) / lengths
 
 
 def stack(solutions: Sequence[Weights]) -> dict[str, Tensor]:
@@ -211,21 +211,21 @@ def nbytes(weights: Weights) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
-def flatten(weights: Weights, *, names: Collection[str] | None = None) -> Float[Tensor, " entries"]:
-    """The floating tensors (or ``names``, in the mapping's order) as one vector."""
-    parts = [numbers(weights[name]).reshape(-1) for name in _floating(weights, names)]
+def flatten(weights: Weights, *, tensors: Collection[str] | None = None) -> Float[Tensor, " entries"]:
+    """The floating tensors (or ``tensors``, in the mapping's order) as one vector."""
+    parts = [numbers(weights[name]).reshape(-1) for name in _floating(weights, tensors)]
     return torch.cat(parts) if parts else torch.empty(0)
 
 
 def unflatten(
-    vector: Float[Tensor, " entries"], like: Weights, *, names: Collection[str] | None = None
+    vector: Float[Tensor, " entries"], like: Weights, *, tensors: Collection[str] | None = None
 ) -> dict[str, Tensor]:
-    """The inverse of :func:`flatten`; tensors outside ``names`` are taken from ``like``. Keeps gradients.
+    """The inverse of :func:`flatten`; tensors outside ``tensors`` are taken from ``like``. Keeps gradients.
 
     Raises:
         WeightsError: the vector has another length than the tensors together.
     """
-    chosen = _floating(like, names)
+    chosen = _floating(like, tensors)
     if vector.numel() != sum(numbers(like[name]).numel() for name in chosen):
         wanted = sum(numbers(like[name]).numel() for name in chosen)
         raise WeightsError(f"the vector must have {wanted} entries, got {vector.numel()}")
@@ -250,11 +250,11 @@ def to(
     }
 
 
-def _floating(weights: Weights, names: Collection[str] | None) -> list[str]:
+def _floating(weights: Weights, tensors: Collection[str] | None) -> list[str]:
     """Names that take part in linear algebra, in the mapping's own order."""
-    if names is not None:
-        if unknown := [name for name in names if name not in weights]:
-            raise WeightsError(f"names must be tensors of the weights; unknown: {listed(unknown)}")
-        wanted = set(names)
+    if tensors is not None:
+        if unknown := [name for name in tensors if name not in weights]:
+            raise WeightsError(f"tensors must be of the weights; unknown: {listed(unknown)}")
+        wanted = set(tensors)
         return [name for name in weights if name in wanted]
     return [name for name, tensor in weights.items() if mixes(tensor)]

@@ -57,7 +57,7 @@ def class_structure(
     weights: Weights,
     *,
     outliers: EigenPairs | None = None,
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> ClassStructure:
     """Explain a classifier's outliers by the means of its gradients over classes.
@@ -66,9 +66,9 @@ def class_structure(
         objective: a network with one score for each class, (examples, classes). The structure is that of cross-entropy,
             whatever the objective's own loss; in evaluation mode.
         weights: where.
-        outliers: eigenpairs of the Hessian or the Gauss–Newton matrix at the same place and of the same ``names``,
+        outliers: eigenpairs of the Hessian or the Gauss–Newton matrix at the same place and of the same ``tensors``,
             largest first, to be named.
-        names: the tensors that vary.
+        tensors: the tensors that vary.
         dtype: working precision, as in ``hessian``.
 
     Raises:
@@ -79,7 +79,7 @@ def class_structure(
     Reference: Papyan, "Measurements of three-level hierarchical structure in the outliers in the spectrum of deepnet
         Hessians" (ICML 2019), section 4.
     """
-    point = Point.of(objective, weights, names=names, dtype=dtype)
+    point = Point.of(objective, weights, tensors=tensors, dtype=dtype)
     sums, mass, examples = _rival_sums(point)
     mass = mass / examples
     classes = len(mass)

@@ -20,7 +20,7 @@ def hessian(
     objective: Objective,
     weights: Weights,
     *,
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
     dtype: torch.dtype | None = None,
     memory: int | None = None,
 ) -> Operator:
@@ -34,13 +34,13 @@ def hessian(
     Args:
         objective: network, data and loss; ``objective.batch_size`` decides memory and speed, not the result.
         weights: where. Tied tensors vary together.
-        names: the tensors that vary (a diagonal block of the matrix); all trainable ones by default. Vectors hold their
-            entries in the network's order, as ``core.weights.flatten`` with these names gives them.
+        tensors: the tensors that vary (a diagonal block of the matrix); all trainable ones by default. Vectors hold their
+            entries in the network's order, as ``core.weights.flatten`` with these tensors gives them.
         dtype: the working precision; by default that of the weights, but at least float32.
         memory: bytes for graphs kept between products; ``None``: a gigabyte on a CPU, half of the free memory on a GPU.
 
     Raises:
-        WeightsError: names that are not trainable tensors.
+        WeightsError: some are no trainable tensors.
 
     Cost: the first product one forward and backward pass over the data; each product about two backward passes, and
         where the graphs do not fit, one forward and backward pass more.
@@ -54,14 +54,14 @@ def hessian(
         >>> hessian(objective, network.weights).dense().shape
         torch.Size([9, 9])
     """
-    return _operator(Point.of(objective, weights, names=names, dtype=dtype), _hessian_of_batch, memory)
+    return _operator(Point.of(objective, weights, tensors=tensors, dtype=dtype), _hessian_of_batch, memory)
 
 
 def gauss_newton(
     objective: Objective,
     weights: Weights,
     *,
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
     dtype: torch.dtype | None = None,
     memory: int | None = None,
 ) -> Operator:
@@ -75,7 +75,7 @@ def gauss_newton(
     Reference: Schraudolph, "Fast curvature matrix-vector products", Neural Computation 14 (2002); J·v by two transposed
         products.
     """
-    return _operator(Point.of(objective, weights, names=names, dtype=dtype), _gauss_newton_of_batch, memory)
+    return _operator(Point.of(objective, weights, tensors=tensors, dtype=dtype), _gauss_newton_of_batch, memory)
 
 
 def _operator(point: Point, build: Any, memory: int | None) -> Operator:

@@ -50,10 +50,10 @@ class Point:
 
     @classmethod
     def of(
-        cls, objective: Objective, weights: Weights, *, names: Collection[str] | None, dtype: torch.dtype | None
+        cls, objective: Objective, weights: Weights, *, tensors: Collection[str] | None, dtype: torch.dtype | None
     ) -> Point:
         """Copy the weights into leaves, in ``dtype`` or in their own precision, but at least float32."""
-        chosen = chosen_names(objective, names)
+        chosen = chosen_names(objective, tensors)
         if missing := [name for name in chosen if name not in weights]:
             raise WeightsError(f"weights must hold every tensor that varies; missing: {listed(missing)}")
         if unreal := [name for name in chosen if weights[name].is_complex()]:
@@ -101,16 +101,16 @@ def working_precision(tensors: list[Tensor]) -> torch.dtype:
     return dtype
 
 
-def chosen_names(objective: Objective, names: Collection[str] | None) -> tuple[str, ...]:
-    """The tensors that vary: all trainable ones, or ``names`` in the network's order; ties by their first."""
+def chosen_names(objective: Objective, tensors: Collection[str] | None) -> tuple[str, ...]:
+    """The tensors that vary: all trainable ones, or ``tensors`` in the network's order; ties by their first."""
     network = objective.network
-    if names is None:
+    if tensors is None:
         return network.parameter_names
-    wanted = {network.tied.get(name, name) for name in names}
+    wanted = {network.tied.get(name, name) for name in tensors}
     if unknown := sorted(wanted - set(network.parameter_names)):
-        raise WeightsError(f"names must be trainable tensors of the network; unknown: {listed(unknown)}")
+        raise WeightsError(f"tensors must be trainable tensors of the network; unknown: {listed(unknown)}")
     if not wanted:
-        raise WeightsError("names must hold at least one tensor, got none")
+        raise WeightsError("tensors must hold at least one tensor, got none")
     return tuple(name for name in network.parameter_names if name in wanted)
 
 

@@ -155,7 +155,7 @@ def by_layer(
     results = {}
     for done, (name, names) in enumerate(chosen.items()):
         progress(done, len(chosen), name)
-        results[name] = measure(matrix(objective, weights, names=names, dtype=dtype))
+        results[name] = measure(matrix(objective, weights, tensors=names, dtype=dtype))
     progress(len(chosen), len(chosen), "layers")
     return results
 

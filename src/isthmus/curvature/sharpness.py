@@ -50,7 +50,7 @@ def random_sharpness(
     generator: torch.Generator,
     radius: float = 0.1,
     directions: int = 20,
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> Sharpness:
     """Mean rise of the loss under random perturbations whose filters are as long as the network's, times ``radius``.
@@ -65,7 +65,7 @@ def random_sharpness(
         generator: draws the directions.
         radius: length of each filter's perturbation relative to the filter, positive.
         directions: how many, at least 2.
-        names: tensors to perturb; all trainable ones with two or more axes by default.
+        tensors: tensors to perturb; all trainable ones with two or more axes by default.
         progress: told of the directions done.
 
     Raises:
@@ -77,7 +77,7 @@ def random_sharpness(
     Reference: Li et al., "Visualizing the loss landscape of neural nets" (NeurIPS 2018), section 4.
     """
     _check(radius, directions, least=2, what="directions")
-    start, chosen = _start(objective, weights, names)
+    start, chosen = _start(objective, weights, tensors)
     chosen = tuple(name for name in chosen if start[name].dim() >= 2)
     if not chosen:
         raise WeightsError("filter-normalised perturbations need a tensor with two or more axes, found none")
@@ -102,7 +102,7 @@ def worst_case(
     radius: float = 0.05,
     steps: int = 20,
     start: Float[Tensor, " size"] | None = None,
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> Sharpness:
     """The largest rise of the loss found in the Euclidean ball, by repeating SAM's ascent.
@@ -117,7 +117,7 @@ def worst_case(
         radius: of the ball, positive.
         steps: gradients taken, at least 1; 1 is SAM's estimate.
         start: a direction to begin with, such as the top eigenvector: at a minimum the gradient says little.
-        names: tensors to perturb; all trainable ones by default.
+        tensors: tensors to perturb; all trainable ones by default.
         progress: told of the steps done.
 
     Raises:
@@ -127,7 +127,13 @@ def worst_case(
 
     Reference: Foret et al., "Sharpness-aware minimization" (ICLR 2021), equation 2, repeated.
     """
-    settings: dict[str, Any] = {"radius": radius, "steps": steps, "start": start, "names": names, "progress": progress}
+    settings: dict[str, Any] = {
+        "radius": radius,
+        "steps": steps,
+        "start": start,
+        "tensors": tensors,
+        "progress": progress,
+    }
     return _ascent(objective, weights, torch.ones_like, perturbation="worst case in a ball", **settings)
 
 
@@ -138,7 +144,7 @@ def adaptive_worst_case(
     radius: float = 0.5,
     steps: int = 20,
     start: Float[Tensor, " size"] | None = None,
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> Sharpness:
     """The largest rise of the loss found where every weight may move in proportion to itself: ‖ε / |w|‖ ≤ radius.
@@ -148,7 +154,13 @@ def adaptive_worst_case(
 
     Reference: Kwon et al., "ASAM" (ICML 2021), definition 2 with the element-wise operator |w|, repeated.
     """
-    settings: dict[str, Any] = {"radius": radius, "steps": steps, "start": start, "names": names, "progress": progress}
+    settings: dict[str, Any] = {
+        "radius": radius,
+        "steps": steps,
+        "start": start,
+        "tensors": tensors,
+        "progress": progress,
+    }
     return _ascent(objective, weights, torch.abs, perturbation="adaptive worst case", **settings)
 
 
@@ -161,12 +173,12 @@ def _ascent(
     radius: float,
     steps: int,
     start: Tensor | None,
-    names: Collection[str] | None,
+    tensors: Collection[str] | None,
     progress: Progress,
 ) -> Sharpness:
     """Frank–Wolfe with full steps on the ball of ε / length(w)."""
     _check(radius, steps, least=1, what="steps")
-    centre, chosen = _start(objective, weights, names)
+    centre, chosen = _start(objective, weights, tensors)
     lengths = {name: length(centre[name]) for name in chosen}
     here = dict(centre)
     if start is not None:
@@ -205,10 +217,10 @@ def _parts(vector: Tensor, centre: dict[str, Tensor], chosen: tuple[str, ...]) -
 
 
 def _start(
-    objective: Objective, weights: Weights, names: Collection[str] | None
+    objective: Objective, weights: Weights, tensors: Collection[str] | None
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights in at least float32, tied copies left to their first name, and the names that move."""
-    chosen = chosen_names(objective, names)
+    chosen = chosen_names(objective, tensors)
     dtype = working_precision([weights[name] for name in chosen])
     kept = {name: tensor for name, tensor in weights.items() if name not in objective.network.tied}
     return {n: t.detach().to(dtype) if t.is_floating_point() else t for n, t in kept.items()}, chosen

@@ -179,7 +179,7 @@ class _Question:
         if "error" not in objective.metrics:  # no classifier: a mean loss, and nothing to say of single examples
             if self.measure == "error_barrier":
                 raise SettingError("an error_barrier needs an objective with the metric error; ask for loss_barrier")
-            found = barrier(Line(*ends), objective, points=self.points, data=self.case.inputs)
+            found = barrier(Line(*ends), objective, points=self.points, inputs=self.case.inputs)
             return found.loss.double(), Interval(
                 found.loss_barrier, float("nan"), float("nan"), 0.95, 2, "none: not a classifier"
             )

@@ -98,7 +98,7 @@ def gradient_noise(
     *,
     eigenbasis: tuple[Float[Tensor, " pairs"], Float[Tensor, "size pairs"]] | None = None,
     leading: int = 10,
-    names: Collection[str] | None = None,
+    tensors: Collection[str] | None = None,
     dtype: torch.dtype | None = None,
     memory: int = 2**30,
 ) -> GradientNoise:
@@ -109,9 +109,9 @@ def gradient_noise(
     Args:
         objective: network, data and loss.
         weights: where.
-        eigenbasis: eigenvalues and unit vectors (columns) of the Hessian at the same place and of the same ``names``.
+        eigenbasis: eigenvalues and unit vectors (columns) of the Hessian at the same place and of the same ``tensors``.
         leading: how many vectors of the covariance to find.
-        names: the tensors that vary; all trainable ones by default.
+        tensors: the tensors that vary; all trainable ones by default.
         dtype: working precision; by default the weights' own, but at least float32.
         memory: bytes of gradients that may be kept; where they do not fit every product computes them again.
 
@@ -133,7 +133,7 @@ def gradient_noise(
     """
     if len(objective.targets) < 2:
         raise DataError("gradient noise needs at least 2 examples, got 1")
-    gradients = PerExampleGradients.at(objective, weights, names=names, dtype=dtype, memory=memory)
+    gradients = PerExampleGradients.at(objective, weights, tensors=tensors, dtype=dtype, memory=memory)
     mean = gradients.mean()
     by_tensor = _squares(gradients, mean)
     each = by_tensor.sum(1)

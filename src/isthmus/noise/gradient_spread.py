@@ -120,7 +120,7 @@ def _over(
     names = objective.network.parameter_names
 
     def gradient(of: Objective) -> Tensor:
-        return flatten(of.gradient(weights)[1], names=names).double().cpu()
+        return flatten(of.gradient(weights)[1], tensors=names).double().cpu()
 
     return _of(source, gradient(objective), torch.stack([gradient(one) for one in changed]))
 

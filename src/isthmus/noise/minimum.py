@@ -83,11 +83,11 @@ def settled(
     if iterations < 1:
         raise SettingError(f"settling needs at least 1 iteration, got {iterations}")
     names = objective.network.parameter_names
-    place = flatten(weights, names=names).clone().requires_grad_()
+    place = flatten(weights, tensors=names).clone().requires_grad_()
 
     def measured() -> Tensor:
-        score, slopes = objective.gradient(unflatten(place.detach(), weights, names=names))
-        place.grad = flatten(slopes, names=names).to(place) + decay * place.detach()
+        score, slopes = objective.gradient(unflatten(place.detach(), weights, tensors=names))
+        place.grad = flatten(slopes, tensors=names).to(place) + decay * place.detach()
         height = score.loss + decay / 2 * float(place.detach().double().square().sum())
         return torch.tensor(height, dtype=torch.float64)  # of a line search that compares nearly equal heights
 
@@ -109,7 +109,7 @@ def settled(
     if not math.isfinite(norm):
         raise SettingError("settling must stay finite, but the loss or its gradient did not; start from better weights")
     status = Status.CONVERGED if norm <= tolerance else Status.STOPPED
-    found = unflatten(place.detach(), weights, names=names)
+    found = unflatten(place.detach(), weights, tensors=names)
     for copy, first in objective.network.tied.items():
         found[copy] = found[first]
     return Settled(found, float(loss), norm, before, done, status)

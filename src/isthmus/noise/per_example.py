@@ -48,7 +48,7 @@ class PerExampleGradients:
         objective: Objective,
         weights: Weights,
         *,
-        names: Collection[str] | None = None,
+        tensors: Collection[str] | None = None,
         dtype: torch.dtype | None = None,
         memory: int = _KEPT_BYTES,
     ) -> PerExampleGradients:
@@ -57,7 +57,7 @@ class PerExampleGradients:
         Args:
             objective: network, data and loss.
             weights: where.
-            names: the tensors that vary; all trainable ones by default.
+            tensors: the tensors that vary; all trainable ones by default.
             dtype: working precision; by default the weights' own, but at least float32.
             memory: bytes of gradients that may be kept between passes.
 
@@ -65,7 +65,7 @@ class PerExampleGradients:
             WeightsError: names that are not trainable tensors.
         """
         network = objective.network
-        wanted = set(network.parameter_names) if names is None else {network.tied.get(name, name) for name in names}
+        wanted = set(network.parameter_names) if tensors is None else {network.tied.get(name, name) for name in tensors}
         if unknown := sorted(wanted - set(network.parameter_names)):
             raise WeightsError(f"names must be trainable tensors of the network; unknown: {listed(unknown)}")
         chosen = tuple(name for name in network.parameter_names if name in wanted)
@@ -135,7 +135,7 @@ class PerExampleGradients:
 
     def loss_of(self, vector: Tensor, targets: Tensor, *inputs: Any) -> Tensor:
         """The mean loss of a batch of examples."""
-        weights = unflatten(vector, self.fixed, names=self.names)
+        weights = unflatten(vector, self.fixed, tensors=self.names)
         return self.objective.mean_loss(self.objective.network(weights, *inputs), targets)
 
     def mean(self) -> Float[Tensor, " entries"]:

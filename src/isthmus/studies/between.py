@@ -113,7 +113,7 @@ def paths_between(
     phases += ["curvature"] if curvature else []
     told = {name: within(progress, place, len(phases), label=name) for place, name in enumerate(phases)}
     paths: dict[str, Any] = {"line": Line(start, end)}
-    curves = {"line": barrier(paths["line"], objective, data=inputs, progress=told["line"], **settings)}
+    curves = {"line": barrier(paths["line"], objective, inputs=inputs, progress=told["line"], **settings)}
     learned: dict[str, Any] = {}
     if bends:
         shape: Any = Bezier if kind == "bezier" else Polygon
@@ -126,10 +126,12 @@ def paths_between(
         last = found.losses[-max(1, len(found.losses) // 10) :]
         learned = {"kind": kind, "bends": bends, "steps": steps, "last_loss": float(last.mean())}
         paths["curve"] = found.path
-        curves["curve"] = barrier(found.path, objective, data=inputs, progress=told["curve"], **settings)
+        curves["curve"] = barrier(found.path, objective, inputs=inputs, progress=told["curve"], **settings)
     by_layer = None
     if layers != "none":
-        by_layer = layer_barriers(start, end, objective, mode=layers, data=inputs, progress=told["layers"], **settings)
+        by_layer = layer_barriers(
+            start, end, objective, mode=layers, inputs=inputs, progress=told["layers"], **settings
+        )
     bent: dict[str, PathCurvature] = {}
     if curvature:
         probe = _probe(training, settings.get("normalisation", "reestimate"), seed)
@@ -140,27 +142,27 @@ def paths_between(
     return Paths(curves, learned, by_layer, names, curvature=bent)
 
 
-def plane_of(solutions: Sequence[Weights], *, names: Collection[str] | None = None, seed: int = 0) -> Marked:
+def plane_of(solutions: Sequence[Weights], *, tensors: Collection[str] | None = None, seed: int = 0) -> Marked:
     """The plane that a number of solutions span.
 
     Args:
         solutions: one, for two random filter-normalised directions around it; three, for the plane through them; or a
             trajectory of more, for its two principal directions.
-        names: of the tensors that move, usually the parameters.
+        tensors: of the tensors that move, usually the parameters.
         seed: of the random directions.
 
     Raises:
         SettingError: two solutions, which lie on a line.
     """
     if len(solutions) == 1:
-        return random_plane(solutions[0], generator=child(seed, "directions"), names=names)
+        return random_plane(solutions[0], generator=child(seed, "directions"), tensors=tensors)
     if len(solutions) == 2:
         raise SettingError(
             "a plane needs 1 checkpoint (random directions), 3, or a trajectory of more; got 2: use path"
         )
     if len(solutions) == 3:
-        return plane_through(*solutions, names=names)
-    return principal_plane(solutions, names=names)
+        return plane_through(*solutions, tensors=tensors)
+    return principal_plane(solutions, tensors=tensors)
 
 
 def curvature_of(

@@ -264,7 +264,7 @@ class _Bench:
     def height(self, start: Weights, end: Weights) -> float:
         """The error barrier of the straight line."""
         line = Line(beside(start, self.objective), beside(end, self.objective))
-        settings: dict[str, Any] = {"points": self.points, "data": self.inputs, "together": self.together}
+        settings: dict[str, Any] = {"points": self.points, "inputs": self.inputs, "together": self.together}
         return barrier(line, self.objective, **settings).error_barrier
 
     def loss(self, weights: Weights) -> float:

@@ -94,7 +94,7 @@ def compare(
             matches[method] = known
             moving = functools.partial(_moved, known, solutions)
         found[method] = barriers(
-            solutions, objective, moving=moving, names=names, data=inputs, progress=measuring, **settings
+            solutions, objective, moving=moving, names=names, inputs=inputs, progress=measuring, **settings
         )
     size = symmetry.log10_size if symmetry is not None else None
     return Comparison(found, matches, next(iter(found.values())).names, size)

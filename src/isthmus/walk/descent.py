@@ -55,7 +55,7 @@ class Descent:
     def __call__(self, weights: Weights) -> dict[str, Tensor]:
         """The weights at the end of the descent. Cost: a gradient and one or two evaluations for each step."""
         here, rate = self._fit(weights), self.rate
-        longest = self.reach * norm(here, names=self.objective.network.parameter_names)
+        longest = self.reach * norm(here, tensors=self.objective.network.parameter_names)
         for _ in range(self.steps):
             score, gradient = self.objective.gradient(here)
             slope = sum(float(part.double().square().sum()) for part in gradient.values())

@@ -113,7 +113,7 @@ def returns(
             below = descend(pick(walk.kept[time], column))
             heights[row, column] = float(barrier(home, below))
             losses[row, column] = objective(below).loss
-            overlaps[row, column] = cosine(home, below, names=names)
+            overlaps[row, column] = cosine(home, below, tensors=names)
             progress(row * walkers + column + 1, len(times) * walkers, f"descending after {time} steps")
     returned = heights <= tolerance
     low, high = _wilson(returned.sum(1).double(), walkers, level)

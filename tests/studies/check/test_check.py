@@ -162,7 +162,7 @@ def test_a_barrier_in_a_batch_norm_network_is_that_of_connect():
             (0, 1), ends, tuple(view(objective, e) for e in ends), objective, way="naive", inputs=inputs,
             positions=[0.0, 0.25, 0.5, 0.75, 1.0], generator=torch.Generator(), policy=policy,
         )  # fmt: skip
-        known = barrier(Line(*ends), objective, points=5, data=inputs, normalisation=policy)
+        known = barrier(Line(*ends), objective, points=5, inputs=inputs, normalisation=policy)
         assert torch.allclose(crossing.loss, known.loss, atol=1e-6)
         assert objective(average).loss == pytest.approx(known.middle.loss, abs=1e-6)
 

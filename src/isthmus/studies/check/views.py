@@ -156,7 +156,7 @@ def cross(
     Cost: a pass over the objective's data and one over ``inputs`` for each inner position.
     """
     began = time.perf_counter()
-    treat = treatment(objective.network, ends, policy=policy, data=inputs, batch_size=objective.batch_size)
+    treat = treatment(objective.network, ends, policy=policy, inputs=inputs, batch_size=objective.batch_size)
     ready = time.perf_counter() - began
     line, seen, made = Line(*ends), {0.0: views[0], 1.0: views[1]}, 0.0
     average: Weights = {}

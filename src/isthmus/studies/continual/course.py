@@ -168,7 +168,7 @@ class Course:
     def _heights(self, starts: Sequence[Weights], ends: Sequence[Weights], place: int) -> Tensor:
         objective = self._objective(range(place + 1))
         lines = [
-            barrier(Line(a, b), objective, points=self.points, data=self._mixture(place + 1)).error_barrier
+            barrier(Line(a, b), objective, points=self.points, inputs=self._mixture(place + 1)).error_barrier
             for a, b in zip(starts, ends, strict=True)
         ]
         return torch.tensor(lines, dtype=torch.float64)

@@ -185,7 +185,7 @@ def _family(settings: Settings, middle: Trained, data: Data, device: str, progre
     recipes = settings.recipe(middle.width, data.shape, data.classes).replicates(settings.family, vary=("order",))
     replicas = train(recipes, data=data, module=build, device=device, progress=progress)
     group = dataclasses.replace(middle, replicas=replicas)
-    return barriers(group.solutions, group.objective, points=settings.points, data=data.train_inputs)
+    return barriers(group.solutions, group.objective, points=settings.points, inputs=data.train_inputs)
 
 
 def _compared(

@@ -95,14 +95,17 @@ def _size(subject: Subject, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     tensors = [subject.weights[0][name] for name in subject.network.parameter_names]
     total = sum(tensor.numel() for tensor in tensors)
     nonzero = sum(int(tensor.count_nonzero()) for tensor in tensors)
-    norm = algebra.norm(subject.weights[0], names=subject.network.parameter_names)
+    norm = algebra.norm(subject.weights[0], tensors=subject.network.parameter_names)
     return {"parameters": total, "nonzero_parameters": nonzero, "norm": norm}
 
 
 def _overlap(subject: Subject, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     start, end = subject.weights
     names = subject.network.parameter_names
-    return {"overlap": algebra.cosine(start, end, names=names), "distance": algebra.distance(start, end, names=names)}
+    return {
+        "overlap": algebra.cosine(start, end, tensors=names),
+        "distance": algebra.distance(start, end, tensors=names),
+    }
 
 
 def _barrier(subject: Subject, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -117,7 +120,7 @@ def _aligned(subject: Subject, settings: Mapping[str, Any]) -> Mapping[str, Any]
     match = WeightMatching()(_symmetry(subject), end, start, generator=child(0, "align"))
     moved = match.permutation.apply(end)
     found = {f"aligned_{name}": value for name, value in _heights(subject, moved, settings).items()}
-    overlap = algebra.cosine(start, moved, names=subject.network.parameter_names)
+    overlap = algebra.cosine(start, moved, tensors=subject.network.parameter_names)
     return {**found, "aligned_overlap": overlap, "fixed_share": match.permutation.fixed_share}
 
 
@@ -126,7 +129,7 @@ def _heights(subject: Subject, end: Weights, settings: Mapping[str, Any]) -> dic
         Line(subject.weights[0], end),
         subject.objective(settings["on"], settings["examples"]),
         points=settings["points"],
-        data=subject.data.train_inputs[: settings["statistics_examples"]],
+        inputs=subject.data.train_inputs[: settings["statistics_examples"]],
     )
     columns = {name: getattr(found, name) for name in BARRIER.columns}
     curves = {"positions": found.positions, "loss": found.loss, "error": found.error}

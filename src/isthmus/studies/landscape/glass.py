@@ -91,7 +91,7 @@ def glass(
     solutions: Sequence[Weights],
     *,
     names: Sequence[str] | None = None,
-    parameters: Sequence[str] | None = None,
+    tensors: Sequence[str] | None = None,
     symmetry: Symmetry | None = None,
     objective: Objective | None = None,
     alignments: Sequence[str] = ALIGNMENTS,
@@ -109,7 +109,7 @@ def glass(
     Args:
         solutions: at least three, of one architecture.
         names: what they are called.
-        parameters: the tensors to compare; all floating ones but running statistics by default.
+        tensors: the tensors to compare; all floating ones but running statistics by default.
         symmetry: permutations align, scale groups are removed first; without it only ``raw`` is possible.
         objective: also compares what the networks compute, measures the linear passes and draws their trees.
         alignments: some of :data:`ALIGNMENTS`.
@@ -122,7 +122,7 @@ def glass(
         points: on each linear pass.
         seed: of alignment, resampling and surrogates.
         progress: told along the way.
-        **settings: further arguments of :func:`isthmus.connect.barrier` (``data``, ``normalisation``).
+        **settings: further arguments of :func:`isthmus.connect.barrier` (``inputs``, ``normalisation``).
 
     Raises:
         SettingError: fewer than three solutions, or an alignment without a symmetry.
@@ -136,7 +136,7 @@ def glass(
         compared = overlaps(
             solutions,
             labels=names,
-            names=parameters,
+            tensors=tensors,
             alignment=alignment,  # type: ignore[arg-type]
             align=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
             normalise=normalise,
@@ -156,7 +156,7 @@ def glass(
         found.append(_planted(len(solutions), seed))
     if spawned is not None:
         family = {str(place): trunk for place, trunk in enumerate(spawned[1])}
-        found.append(_arranged(overlaps(spawned[0], names=parameters, normalise=normalise), "spawned", family, seed))
+        found.append(_arranged(overlaps(spawned[0], tensors=tensors, normalise=normalise), "spawned", family, seed))
     graph = lowest = None
     if objective is not None:
         # A diverged solution has no height: the trees are of those that the overlaps kept.

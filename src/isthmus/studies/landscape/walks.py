@@ -201,7 +201,7 @@ def permuted_copies(
     group = max(outer, key=lambda each: each.size)
 
     def height(start: Weights, end: Weights) -> float:
-        return barrier(Line(start, end), objective, points=7, data=inputs, together=together).loss_barrier
+        return barrier(Line(start, end), objective, points=7, inputs=inputs, together=together).loss_barrier
 
     moved: Sequence[int] = sorted({max(2, group.size >> power) for power in range(6)} & set(range(2, group.size + 1)))
     return permutation_barriers(
