@@ -7,7 +7,8 @@ may be exchanged is decided by computing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from torch import fx
 from torch.export import ExportedProgram
@@ -71,8 +72,10 @@ def branches_of(program: ExportedProgram) -> list[Branches]:
     """
     outline = Outline(program)
     found: dict[frozenset[frozenset[str]], Branches] = {}
-    for nodes in buckets(outline):
-        covered: set[fx.Node] = set()
+    every = buckets(outline)
+    kind = {node: number for number, nodes in enumerate(every) for node in nodes}
+    covered: set[fx.Node] = set()
+    for nodes in every:
         failures = 0
         for node in nodes:
             if node in covered or failures >= _TRIES:
@@ -80,12 +83,19 @@ def branches_of(program: ExportedProgram) -> list[Branches]:
             sets = _from(outline, node, nodes)
             failures += not sets
             if sets:
-                least = min(sets, key=lambda made: len(made.siblings))
-                covered |= {one for made in least.pairings for one in (*made.to, *made.back)}
+                covered |= _known(min(sets, key=lambda made: len(made.siblings)), kind)
             for made in sets:
                 units = frozenset(frozenset(unit) for unit in zip(*made.siblings, strict=True))
                 found.setdefault(units, made)
     return sorted(found.values(), key=lambda made: len(made.siblings))
+
+
+def _known(branches: Branches, kind: Mapping[fx.Node, int]) -> set[fx.Node]:
+    """Tensors that can be in no smaller parts than these: those that are the only ones of their kind in a part."""
+    own = [node for node in branches.pairings[0].to if node in kind]
+    times = Counter(kind[node] for node in own)
+    alone = [node for node in own if times[kind[node]] == 1]
+    return {one for node in alone for one in branches.counterparts(node)}
 
 
 def _from(outline: Outline, node: fx.Node, peers: Sequence[fx.Node]) -> list[Branches]:

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 
 from isthmus.discover.branches import Branches
-from isthmus.discover.families import Split
+from isthmus.discover.classes import Classes
+from isthmus.discover.families import Family, Split
 from isthmus.discover.graphs import shapes_of
 from isthmus.discover.interpreter import Interpreter, constants_of
 from isthmus.discover.labels import Labels, Layer
@@ -82,55 +81,6 @@ class Tracing(Interpreter):
         return value
 
 
-class Classes:
-    """Labels that move alike, and what lies inside them.
-
-    Attributes:
-        of: the number of each label's class.
-    """
-
-    def __init__(self, count: int, ties: Sequence[np.ndarray], nests: Sequence[np.ndarray]) -> None:
-        pairs, inner = (
-            np.concatenate([part[:2] for part in parts], axis=1) if parts else np.zeros((2, 0), dtype=np.int64)
-            for parts in (ties, nests)
-        )
-        graph = coo_array((np.ones(pairs.shape[1], dtype=np.int8), (pairs[0], pairs[1])), shape=(count, count))
-        self.of = connected_components(graph, directed=False)[1]
-        self._order = np.argsort(self.of, kind="stable")
-        self._starts = np.searchsorted(self.of[self._order], np.arange(int(self.of.max(initial=-1)) + 2))
-        edges = self.of[inner]
-        edges = np.unique(edges[:, edges[0] != edges[1]], axis=1)
-        self._inner = edges[:, np.argsort(edges[1], kind="stable")]
-
-    def labels(self, number: int) -> np.ndarray:
-        """All labels of a class and of the classes that lie inside it, in order."""
-        found, waiting = {number}, [number]
-        while waiting:
-            first, last = np.searchsorted(self._inner[1], [waiting[-1], waiting.pop() + 1])
-            fresh = set(self._inner[0, first:last].tolist()) - found
-            found |= fresh
-            waiting += fresh
-        parts = [self._order[self._starts[one] : self._starts[one + 1]] for one in found]
-        return np.sort(np.concatenate(parts))
-
-    def around(self, units: Sequence[np.ndarray]) -> list[list[int]]:
-        """The classes that hold nothing but what is in one of several sets of labels, and are in none of them."""
-        unit = np.full(int(self.of.max(initial=-1)) + 1, -1)
-        for number, labels in enumerate(units):
-            own = np.unique(self.of[labels])
-            unit[own] = np.where(unit[own] < 0, number, len(units))
-        found: list[list[int]] = [[] for _ in units]
-        child, parent = self._inner
-        starts = np.flatnonzero(np.r_[True, parent[1:] != parent[:-1]]) if len(parent) else parent
-        if not len(starts):
-            return found
-        least, most = np.minimum.reduceat(unit[child], starts), np.maximum.reduceat(unit[child], starts)
-        for one, low, high in zip(parent[starts].tolist(), least.tolist(), most.tolist(), strict=True):
-            if low == high and 0 <= low < len(units) and unit[one] < 0:
-                found[low].append(one)
-        return found
-
-
 class Trace:
     """What one further interpretation says about the parts of a graph."""
 
@@ -150,6 +100,7 @@ class Trace:
         self.ledger = Ledger(splits, lenient=True)
         self._run = Tracing(program, self.ledger, {**RULES, **rules}, entries=entries, watched=watched)
         self._run.run()
+        self._starts = np.array([family.start for family in self.ledger.families])
         self._everywhere = Classes(self.ledger.count, self.ledger.ties, self.ledger.nests)
 
     def before(self, branches: Branches) -> Classes:
@@ -170,6 +121,16 @@ class Trace:
     def everywhere(self) -> Classes:
         """Classes of labels by all demands."""
         return self._everywhere
+
+    def families(self, labels: np.ndarray) -> list[Family]:
+        """Where labels come from."""
+        numbers = np.searchsorted(self._starts, labels, side="right") - 1
+        return [self.ledger.families[number] for number in numbers.tolist()]
+
+    def outside(self, own: set[str]) -> np.ndarray:
+        """The labels of positions in tensors that are no part's own."""
+        chosen = [one for one in self.ledger.families if one.tensor is not None and one.tensor not in own]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(one.start, one.stop) for one in chosen)])
 
     def read(self, nodes: Sequence[fx.Node]) -> list[np.ndarray] | None:
         """The labels that corresponding nodes of the parts read; None if that cannot be said."""

@@ -9,8 +9,9 @@ import torch
 
 from isthmus.core.symmetry import Role, Siblings, Site, UnitGroup
 from isthmus.discover.branches import Branches
+from isthmus.discover.classes import Classes
 from isthmus.discover.families import Family
-from isthmus.discover.tracing import Classes, Trace
+from isthmus.discover.tracing import Trace
 
 _SHOWN = 3  # names of modules that a group's name tells; more are left out
 _Place = tuple[str, int, tuple[tuple[int, int, int], ...]]
@@ -63,6 +64,7 @@ def _collect(
 ) -> None:
     """Add the positions in shared tensors that are tied to each part's labels."""
     units = classes.of[np.stack(labels)]
+    units = units[:, classes.holding(trace.outside(own))[units].any(axis=0)]
     _, first = np.unique(units[0], return_index=True)
     for column in units[:, np.sort(first)].T.tolist():
         if len(set(column)) == len(column):
@@ -96,9 +98,7 @@ def _add(rows: Sequence[dict[_Place, list[int]]], found: dict[_Place, list[list[
 def _shared(trace: Trace, own: set[str], labels: np.ndarray) -> dict[_Place, list[int]]:
     """The positions of labels in tensors that are no part's own."""
     result: dict[_Place, list[int]] = {}
-    numbers = trace.ledger.origins(torch.from_numpy(labels))
-    for number, label in zip(numbers.tolist(), labels.tolist(), strict=True):
-        family = trace.ledger.families[number]
+    for family, label in zip(trace.families(labels), labels.tolist(), strict=True):
         if family.tensor is None or family.tensor in own or family.positions is None:
             continue
         within: tuple[tuple[int, int, int], ...] = ()
