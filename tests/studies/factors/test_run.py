@@ -211,6 +211,8 @@ def test_the_engine_is_chosen_once_for_groups_of_a_kind(store, monkeypatch):
         ("a captured graph for each replica, compiled", "compiled graphs"),
         ("one captured graph, own kernels", "kernel graph"),
         ("a captured graph with a branch for each replica, own kernels", "kernel graphs"),
+        ("one captured graph, own kernels, in chunks of 24", "kernel graph"),
+        ("a captured graph with a branch for each replica, in chunks of 17", "graphs"),
     ],
 )
 def test_an_engine_s_own_name_becomes_the_word_that_asks_for_it(name, word):
