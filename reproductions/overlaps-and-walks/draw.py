@@ -24,12 +24,14 @@ def main() -> None:
     figures.write_picture(overlaps(glasses), FOLDER / "overlaps.svg")
     for cell in glasses:
         figures.write_picture(distribution(cell), FOLDER / f"{cell['name'].replace('glass', 'distribution')}.svg")
-    figures.write_picture(spawned(glasses[len(glasses) // 2]), FOLDER / "families.svg")
+    perceptrons = [cell for cell in glasses if cell["set"] == "mnist"]
+    figures.write_picture(spawned(perceptrons[len(perceptrons) // 2]), FOLDER / "families.svg")
     figures.write_picture(away(walks), FOLDER / "walks.svg")
     figures.write_picture(returned(walks), FOLDER / "returns.svg")
     figures.write_picture(permuted(walks), FOLDER / "permuted.svg")
     for cell in (cell for cell in cells if "generalisation" in cell):
-        figures.write_picture(section(cell["generalisation"]).figures[0].spec, FOLDER / "flatness.svg")
+        name = "flatness" if cell["name"].startswith("flatness-mnist") else "flatness-small"
+        figures.write_picture(section(cell["generalisation"]).figures[0].spec, FOLDER / f"{name}.svg")
 
 
 def overlaps(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
