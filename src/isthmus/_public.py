@@ -17,6 +17,7 @@ PUBLIC: dict[str, str] = {
     "Network": "isthmus.core.network:Network",
     "Objective": "isthmus.core.objective:Objective",
     "Permutation": "isthmus.core.symmetry:Permutation",
+    "Siblings": "isthmus.core.symmetry:Siblings",
     "Site": "isthmus.core.symmetry:Site",
     "Status": "isthmus.core.status:Status",
     "Symmetry": "isthmus.core.symmetry:Symmetry",

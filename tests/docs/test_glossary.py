@@ -10,7 +10,7 @@ from tests.docs.pages import ROOT
 from isthmus.report.words import subjects
 
 # words of the glossary that no page needs
-ONLY_HERE = {"P(q)", "レプリカ", "分岐時刻", "分散の崩壊", "定常則", "対称性", "軌跡"}
+ONLY_HERE = {"P(q)", "兄弟テンソル", "レプリカ", "分岐時刻", "分散の崩壊", "定常則", "対称性", "軌跡"}
 #: what must not stand for an idea that has another word
 NEVER = {"訓練": "学習", "誤差障壁": "誤り率障壁", "併合": "マージ", "精度": "正解率"}
 
