@@ -102,3 +102,25 @@ def test_without_a_renderer_a_result_is_its_text(anything, monkeypatch):
     monkeypatch.setattr("isthmus.core.record.renderer", lambda form: None)
     assert anything._repr_html_() is None
     assert anything._repr_mimebundle_() == {"text/plain": repr(anything)}
+
+
+def test_one_walker_is_drawn_as_many_are(barrier):
+    """The matrices of a single walker have one row, and were left out: nothing was drawn at all."""
+    network = isthmus.Network.of(torch.nn.Linear(4, 3))
+    objective = isthmus.Objective(network, torch.randn(20, 4), torch.randint(3, (20,)))
+    walk = isthmus.RandomWalk(step=0.05)(
+        objective, network.weights, steps=4, generator=torch.Generator().manual_seed(0)
+    )
+    charts = plot.charts(walk)
+    assert {"loss", "overlap", "distance", "metrics"} <= {title.lower() for title in charts}
+    (losses,) = (chart for title, chart in charts.items() if title == "loss")
+    assert [row["y"] for row in rows(losses)] == pytest.approx(walk.loss[0].tolist())
+
+
+def test_a_symmetry_shows_its_groups_in_a_notebook():
+    """Every index of every site filled the page."""
+    module = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    shown = isthmus.discover(module, torch.randn(2, 4))._repr_html_()
+    assert "120 networks compute the same function" in shown
+    assert "2.weight" in shown
+    assert "tensor(" not in shown

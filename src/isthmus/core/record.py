@@ -83,7 +83,7 @@ class Record:
 
 
 @functools.cache
-def renderer(form: str) -> Callable[[Record], str] | None:
+def renderer(form: str) -> Callable[[Any], str] | None:
     """Who draws results, by the name under which it is registered among the entry points ``isthmus.renderers``.
 
     Results know nothing of drawing, so it is looked up when a notebook asks.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from isthmus.core.errors import SymmetryError, listed
 from isthmus.core.permutation import Permutation
-from isthmus.core.record import Record
+from isthmus.core.record import Record, renderer
 from isthmus.core.weights import Weights
 
 Role = Literal["match", "carry"]
@@ -210,6 +210,11 @@ class Symmetry:
         total = sum(math.lgamma(group.size + 1) for group in self.permutable)
         signs = sum(group.size for group in self.groups if group.kind == "sign")
         return (total + signs * math.log(2)) / math.log(10)
+
+    def _repr_html_(self) -> str | None:
+        """What a notebook shows: the groups; every index of every site would fill it."""
+        draw = renderer("html")
+        return None if draw is None else draw(self)
 
     def identity(self) -> Permutation:
         """The permutation that changes nothing."""

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.core.record import Record
+from isthmus.core.symmetry import Symmetry
 from isthmus.report.page import Section
 from isthmus.report.plain import plain_section
+from isthmus.report.redundancy import summary
 from isthmus.report.section import SECTIONS, section
 
 _TEMPLATE = """<div class="isthmus">
@@ -27,8 +29,8 @@ _TEMPLATE = """<div class="isthmus">
 {% endfor %}</div>"""
 
 
-def html(result: Record) -> str:
-    """A result as HTML; what :class:`isthmus.core.record.Record` finds under ``isthmus.renderers``.
+def html(result: Record | Symmetry) -> str:
+    """A result, or a symmetry, as HTML; what :class:`isthmus.core.record.Record` finds under ``isthmus.renderers``.
 
     Names of checkpoints and tensors come from outside and are escaped.
     """
@@ -39,9 +41,11 @@ def html(result: Record) -> str:
     return _template().render(part=part, pictures=pictures, cell=_cell)
 
 
-def section_of(result: Record | Mapping[str, Any], *, language: str = "en") -> Section:
+def section_of(result: Record | Symmetry | Mapping[str, Any], *, language: str = "en") -> Section:
     """The section of a result's kind, or, where there is none, one that is read off its fields."""
-    values = result.to_dict() if isinstance(result, Record) else result
+    values = (
+        summary(result) if isinstance(result, Symmetry) else result.to_dict() if isinstance(result, Record) else result
+    )
     if values.get("kind") in SECTIONS:
         return section(values, language=language)
     return plain_section(values)

@@ -46,6 +46,8 @@ def _figure(name: str, value: Any, fields: Mapping[str, Any]) -> Figure | None:
             rows = [{"name": str(key), "value": entry, "series": _title(name)} for key, entry in value.items()]
             spec = figures.bars(rows, x="value", y="name", x_title=_title(name), series="series")
             return Figure(_title(name), spec)
+        if all(_is_matrix(entry) and len(entry) == 1 for entry in value.values()):
+            value = {key: entry[0] for key, entry in value.items()}
         if all(_is_vector(entry) for entry in value.values()):
             rows = _points(value, fields)
             return _lines(name, rows, fields, len(next(iter(value.values())))) if rows else None
@@ -142,7 +144,7 @@ def _is_vector(value: Any) -> bool:
 def _is_matrix(value: Any) -> bool:
     return (
         isinstance(value, list)
-        and len(value) > 1
+        and len(value) > 0  # one walker's looks are a matrix of one row
         and all(_is_vector(row) for row in value)
         and len({len(row) for row in value}) == 1
     )
