@@ -195,3 +195,36 @@ def test_tied_tensors_scale_together() -> None:
     shared = Calls(lambda m, x: m.b(torch.relu(m.a(x)) + torch.relu(m.c(-x))), a=one, b=lin(5, 3), c=other)
     (group,) = isthmus.discover(shared, torch.zeros(2, 4), kinds=("scale",)).groups
     assert {site.tensor for site in group.sites} == {"a.weight", "c.weight", "a.bias", "c.bias", "b.weight"}
+
+
+@pytest.mark.parametrize(
+    ("make", "gates", "sizes"),
+    [
+        (lambda: nn.LSTM(3, 4, batch_first=True), 4, [4]),
+        (lambda: nn.GRU(3, 4, batch_first=True), 3, [4]),
+        (lambda: nn.LSTM(3, 4, batch_first=True, proj_size=2), 4, [2, 4]),
+    ],
+    ids=["lstm", "gru", "projected lstm"],
+)
+def test_a_recurrent_unit_flips_with_the_one_gate_that_goes_through_tanh(
+    make: Callable[[], nn.Module], gates: int, sizes: list[int]
+) -> None:
+    cell = make()
+    out = lin(2 if len(sizes) > 1 else 4, 2)
+    module = Calls(lambda m, x: m.o(m.cell(x)[0]), cell=cell, o=out)
+    symmetry = isthmus.discover(module, torch.zeros(2, 5, 3), kinds=("permutation", "sign"))
+    signs = of_kind(symmetry, "sign")
+    assert sorted(group.size for group in signs) == sizes
+    (unit,) = [group for group in signs if any(site.tensor == "cell.weight_ih_l0" for site in group.sites)]
+    rows = {site.tensor: site.index.tolist() for site in unit.sites if site.dim == 0 and "weight_hr" not in site.tensor}
+    # The candidate's rows: the third of four gates of an LSTM, the last of three of a GRU.
+    assert set(rows) == {"cell.weight_ih_l0", "cell.weight_hh_l0", "cell.bias_ih_l0", "cell.bias_hh_l0"}
+    assert all(index == [[8 + u] for u in range(4)] for index in rows.values())
+    # By hand, on the whole: the function stays.
+    generator = torch.Generator().manual_seed(0)
+    weights = random_weights(dict(module.state_dict(keep_vars=True)), generator, torch.float64)
+    inputs = (torch.randn(2, 5, 3, generator=generator, dtype=torch.float64),)
+    call = module_call(module)
+    flipped = scaled(weights, unit, torch.tensor([-1.0, 1.0, -1.0, -1.0], dtype=torch.float64))
+    assert difference(call(weights, inputs, {}), call(flipped, inputs, {})) < 1e-12
+    assert gates * 4 == weights["cell.weight_ih_l0"].shape[0]

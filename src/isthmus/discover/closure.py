@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -76,16 +77,17 @@ def _resolve(state: Closure, edges: np.ndarray, marks: np.ndarray) -> bool:  # n
         else:
             crossing.append((one, other))
     if len(crossing) == len(kinds) and not _drop_marked(state, edges, marks, crossing, keep, first):
-        added += _cross_all(state, edges, crossing, keep, first)
+        added += _cross_all(state, edges, marks, crossing, keep, first)
     old = np.stack([first[edges[0]], first[edges[1]], edges[2]])[:, keep]
     new = [np.stack([_label(first, e[0]), _label(first, e[1]), e[2]]) for e in added]
     state.edges = np.concatenate([old, *new], axis=1)
     return True
 
 
-def _cross_all(
+def _cross_all(  # noqa: PLR0917
     state: Closure,
     edges: np.ndarray,
+    marks: np.ndarray,
     crossing: list[tuple[np.ndarray, np.ndarray]],
     keep: np.ndarray,
     first: np.ndarray,
@@ -103,7 +105,7 @@ def _cross_all(
         used[child] = True
         keep[one] = keep[other] = False
         columns = np.stack([child, edges[1, one], edges[1, other], edges[2, one]])
-        added.append(_cross(state, first, columns, leaves=not inner[child].any()))
+        added.append(_cross(state, first, marks, columns, leaves=not inner[child].any()))
     return added
 
 
@@ -155,13 +157,18 @@ def _drop_marked(  # noqa: PLR0917
     return bool(used.any())
 
 
+def _orders(marks: np.ndarray, side: np.ndarray) -> float:
+    """Logarithm of how many orders of some nodes their marks allow."""
+    return sum(math.lgamma(count + 1) for count in np.unique(marks[np.unique(side)], return_counts=True)[1].tolist())
+
+
 def _label(first: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """A label of each node; negative numbers are labels made on the way."""
     return np.where(nodes < 0, -nodes - 1, first[np.maximum(nodes, 0)])
 
 
-def _cross(state: Closure, first: np.ndarray, columns: np.ndarray, *, leaves: bool) -> np.ndarray:
-    """Parents that cross: a full grid with one leaf in each cell moves with both; otherwise the parents stand still.
+def _cross(state: Closure, first: np.ndarray, marks: np.ndarray, columns: np.ndarray, *, leaves: bool) -> np.ndarray:
+    """Parents that cross: a full grid with one leaf in each cell moves with both; otherwise one kind stands still.
 
     Returns:
         Edges from parents to what encloses their grid; ends that are new labels as -label - 1.
@@ -173,11 +180,13 @@ def _cross(state: Closure, first: np.ndarray, columns: np.ndarray, *, leaves: bo
     wide = [np.bincount(part[np.unique(side)], minlength=int(part.max()) + 1) for side in (a, b)]
     whole = (wide[0] * wide[1])[of_pair] == np.bincount(of_pair)[of_pair]
     if not leaves or not whole.all() or (counts > 1).any() or np.isin(a, b).any():
-        for side in (a, b):
+        free, still = (a, b) if _orders(marks, a) >= _orders(marks, b) else (b, a)
+        alike = bool(np.isin(a, b).any())
+        for side in (a, b) if alike else (still,):
             names = first[np.unique(side)]
             state.marks.append(np.stack([names, hashed(names, relation[0] + 0 * names).view(np.int64)]))
-        state.marks.append(np.stack([first[child], hashed(a, b).view(np.int64)]))
-        return np.zeros((3, 0), dtype=np.int64)
+        state.marks.append(np.stack([first[child], (hashed(a, b) if alike else hashed(first[still])).view(np.int64)]))
+        return np.zeros((3, 0), dtype=np.int64) if alike else np.stack([child, free, relation])
     crossing = int(state.cells[3].max(initial=-1)) + 1 + 0 * child
     state.cells = np.concatenate([state.cells, np.stack([first[child], first[a], first[b], crossing])], axis=1)
     parts = np.unique(of_pair)

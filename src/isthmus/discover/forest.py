@@ -65,9 +65,10 @@ def grow(ledger: Ledger) -> Forest:
         marks = np.concatenate([marks, np.stack([named, hashed(named).view(np.int64)])], axis=1)
     parent[cells[0]] = -1
     origin = _origins(ledger)
-    rank, own, lying = _describe(ledger, node, nodes, origin, ties, nests, marks)
-    for number in np.unique(closed.cells[3]):
-        _settle_cells(cells[:, closed.cells[3] == number], own, lying)
+    rank, own = _describe(ledger, node, nodes, origin, ties, nests, marks)
+    lying = _lying_in_cells(ledger, node, cells[0], closed.cells[3])
+    for number in np.unique(closed.cells[3]).tolist():
+        _settle_cells(cells[:, closed.cells[3] == number], own, lying.get(number, []))
     level = levels(parent)
     sibling, inner = refine(parent, level, own, lying_of(ledger.families, node, parent, level))
     least, first = _positions_inside(ledger, node, nodes, origin, parent, level, cells)
@@ -90,15 +91,42 @@ def _third_parents(parent: np.ndarray, cells: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([cells[1][~inside], cells[2][~inside], third[~inside]]))
 
 
-def _settle_cells(cells: np.ndarray, own: np.ndarray, lying: np.ndarray) -> None:
-    """What tells cells of one crossing apart is said of the parent that determines it; or else both stand still."""
+def _lying_in_cells(
+    ledger: Ledger, node: np.ndarray, cells: np.ndarray, crossing: np.ndarray
+) -> dict[int, list[tuple[np.ndarray, np.ndarray]]]:
+    """For each crossing and each split axis that has labels in its cells: the nodes of these, and where they lie."""
+    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+    if not len(cells):
+        return found
+    number = np.full(int(node.max()) + 1, -1)
+    number[cells] = crossing
+    for family in ledger.families:
+        if family.slices is not None and family.positions is not None:
+            at = node[family.start : family.stop]
+            of = number[at]
+            for which in np.unique(of[of >= 0]).tolist():
+                found.setdefault(which, []).append((at[of == which], family.positions[of == which]))
+    return found
+
+
+def _settle_cells(cells: np.ndarray, own: np.ndarray, lying: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """What tells cells of one crossing apart is said of the parent that determines it; or else both stand still.
+
+    Where cells lie in a split axis must be up to one of the parents, as the slices are up to the other.
+    """
     node, one, other = cells
+    # A whole crossing is decided together: its parents on one side are joined through the other side.
+    ends = np.unique(np.stack([one, other]), return_inverse=True)[1].reshape(2, -1)
+    part = components(int(ends.max(initial=-1)) + 1, ends)[ends[0]]
+    astray = np.zeros(len(node), dtype=bool)
+    order = np.argsort(node)
+    for nodes, positions in lying:
+        cell = order[np.searchsorted(node, nodes, sorter=order)]
+        places = summed(cell, hashed(positions), len(node))
+        astray |= _undetermined(part, one, places) & _undetermined(part, other, places)
     left = np.ones(len(node), dtype=bool)
     for side in (other, one):
-        # A whole crossing is decided together: its parents on one side are joined through the other side.
-        ends = np.unique(np.stack([one, other]), return_inverse=True)[1].reshape(2, -1)
-        part = components(int(ends.max(initial=-1)) + 1, ends)[ends[0]]
-        bad = _undetermined(part, side, own[node]) | _undetermined(part, side, lying[node])
+        bad = astray | _undetermined(part, side, own[node])
         good = left & ~bad
         own += summed(side[good], hashed(own[node[good]].view(np.int64)), len(own))
         left = left & bad
@@ -131,8 +159,8 @@ def _describe(  # noqa: PLR0917
     ties: np.ndarray,
     nests: np.ndarray,
     marks: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ranks of labels in their nodes; for each node a hash of its content; and one of where it lies in split axes."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of labels in their nodes; for each node a hash of its content."""
     mark = summed(marks[0], hashed(marks[1]), len(node))
     order = np.lexsort((np.arange(len(node)), mark, origin, node))
     starts = np.r_[0, np.flatnonzero(np.diff(node[order])) + 1] if len(node) else np.zeros(0, dtype=np.int64)
@@ -142,13 +170,7 @@ def _describe(  # noqa: PLR0917
     own = summed(node, hashed(rank, _kinds(ledger)[origin], mark), nodes)
     own = own + summed(node[ties[0]], hashed(rank[ties[0]], ties[2], rank[ties[1]]), nodes)
     own = own + summed(node[nests[0]], hashed(rank[nests[0]], nests[2], rank[nests[1]]), nodes)
-    lying = np.zeros(nodes, dtype=np.uint64)
-    for family in ledger.families:
-        if family.slices is not None and family.positions is not None:
-            labels = np.arange(family.start, family.stop)
-            at = hashed(np.full(len(labels), family.start), family.positions)
-            lying += summed(node[labels], at, nodes)
-    return rank, own, lying
+    return rank, own
 
 
 def _kinds(ledger: Ledger) -> np.ndarray:

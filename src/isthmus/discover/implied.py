@@ -14,8 +14,8 @@ from isthmus.discover.hashing import hashed, summed
 def simplified(nests: np.ndarray, marks: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Nests and marks of labels without those nests that say nothing new.
 
-    An outer label that the marks of what lies in it determine stands still; one that these determine within a further
-    label that holds it moves with that one.
+    What lies in labels that stand still is told by a mark where it lies. An outer label that the marks of what lies in
+    it determine stands still; one that these determine within a further label that holds it moves with that one.
     """
     if not nests.shape[1]:
         return nests, marks
@@ -29,8 +29,10 @@ def simplified(nests: np.ndarray, marks: np.ndarray, number: int) -> tuple[np.nd
         around.setdefault(run[0].tobytes(), []).append(run)
     kept, added = [nests[:, :0]], [marks]
     for run in runs:
-        mark = sums[run[0]]
-        if (mark == mark[0]).all() or (run[1] == run[1][0]).all():
+        mark, above = sums[run[0]], sums[run[1]]
+        if _determined(above[None], run[1]) and (run[1] != run[1][0]).any():
+            added.append(np.stack([run[0], hashed(run[1], run[2]).view(np.int64)]))
+        elif (mark == mark[0]).all() or (run[1] == run[1][0]).all():
             kept.append(run)
         elif _determined(mark[None], run[1]):
             outer = np.unique(run[1])

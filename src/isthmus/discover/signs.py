@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from isthmus.core.symmetry import Symmetry, UnitGroup
 from isthmus.discover.trial import Trial, with_powers
+
+_GATES = (3, 4)  # of a GRU, of an LSTM
 
 
 def sign_groups(
@@ -66,9 +68,29 @@ def _independent(flips: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 
 def _flips(group: UnitGroup, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Flips that odd operations and norms allow: of every site, or of all but gains and variances of single units."""
+    """Flips that odd operations, norms and gates allow.
+
+    Of every site; of all but gains and variances of single units; where a unit has a row for each of several gates,
+    of one gate's rows and all that is no gate's: the state of an LSTM or a GRU goes through tanh on its way in.
+    """
     every = tuple(1 for _ in group.sites)
     stretching = [
         len(shapes[site.tensor]) == 1 and site.tensor.endswith(("weight", "running_var")) for site in group.sites
     ]
-    return list(dict.fromkeys([every, tuple(int(not gain) for gain in stretching)]))
+    return list(dict.fromkeys([every, tuple(int(not gain) for gain in stretching), *_one_gate(group)]))
+
+
+def _one_gate(group: UnitGroup) -> Iterator[tuple[int, ...]]:
+    """For each gate the flip of its rows and of what belongs to no gate, if all tensors with gates have as many."""
+    rows: dict[Hashable, list[int]] = {}
+    for number, site in enumerate(group.sites):
+        start = int(site.within[0][1][0]) if site.within else -1
+        rows.setdefault((site.tensor, site.dim, start), []).append(number)
+    gates = {len(numbers) for numbers in rows.values()} - {1}
+    if len(gates) != 1 or (count := gates.pop()) not in _GATES:
+        return
+    for gate in range(count):
+        flipped = {
+            number for numbers in rows.values() for number in (numbers if len(numbers) == 1 else [numbers[gate]])
+        }
+        yield tuple(int(number in flipped) for number in range(len(group.sites)))

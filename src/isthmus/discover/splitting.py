@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from isthmus.discover import choosing
-from isthmus.discover.families import Split
+from isthmus.discover.families import Family, Split
 from isthmus.discover.labels import Labels, Layer
 
 if TYPE_CHECKING:
@@ -80,6 +80,16 @@ def ask_as(ledger: Ledger, values: Sequence[Labels]) -> None:
                     _want_split(ledger, other, layer, axis, inner_only=True)
 
 
+def ask_alone(ledger: Ledger, value: Labels, gone: Sequence[int]) -> None:
+    """What is summed over a table's units for each of its other units (states of each channel) has units in each."""
+    for layer in value.movable:
+        if not layer.axes or not layer.axes <= set(gone):
+            continue
+        for axis in range(value.rank):
+            if axis not in gone and value.varies(axis):
+                _want_split(ledger, value, layer, axis, inner_only=True)
+
+
 def _everywhere(ledger: Ledger, layer: Layer) -> bool:
     """Whether a layer has units of its own at every place along its axes; some parts side by side have not."""
     if ledger.family(int(layer.ids.min())).slices is not None:
@@ -120,16 +130,19 @@ def _want_split(ledger: Ledger, value: Labels, layer: Layer, axis: int, *, inner
     for other in value.movable:
         if other.ids.shape[axis] == 1 or other.ids is layer.ids:
             continue
-        ids = units(ledger, other)
-        owner = ledger.family(int(ids.min()))
-        if owner.tensor != family.tensor or owner.dim == family.dim or int(ids.max()) >= owner.stop:
-            continue
-        # Units of slices say which slice they are in, and so stand for the axis that their own axis was split by.
-        around = owner.dim if owner.slices is None else owner.slices[0]
-        # Of two axes that could each be split by the other, the later one is: heads come before their channels.
-        if around == family.dim or (inner_only and around > family.dim):
-            continue
-        parts = owner.stop - owner.start if owner.start in ledger.routed else value.shape[axis]
-        count = owner.stop - owner.start if owner.slices is None else len(owner.cuts[0])
-        if count == parts or (owner.slices is None and count > parts):
-            ledger.wanted.add(Split(family.tensor, family.dim, around, parts))
+        for owner in _owners(ledger, other, family):
+            # Units of slices say which slice they are in, and so stand for the axis that their own axis was split by.
+            around = owner.dim if owner.slices is None else owner.slices[0]
+            # Of two axes that could each be split by the other, the later one is: heads come before their channels.
+            if around == family.dim or (inner_only and around > family.dim):
+                continue
+            parts = owner.stop - owner.start if owner.start in ledger.routed else value.shape[axis]
+            count = owner.stop - owner.start if owner.slices is None else len(owner.cuts[0])
+            if count == parts or (owner.slices is None and count > parts):
+                ledger.wanted.add(Split(family.tensor, family.dim, around, parts))
+
+
+def _owners(ledger: Ledger, layer: Layer, family: Family) -> list[Family]:
+    """Whose positions a layer's labels are: the families of other axes of one tensor, wherever they occur."""
+    found = [ledger.families[number] for number in ledger.origins(layer.ids.unique()).unique().tolist()]
+    return [owner for owner in found if owner.tensor == family.tensor and owner.dim != family.dim]

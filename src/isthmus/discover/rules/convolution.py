@@ -176,6 +176,8 @@ def _ask_split(ledger: Ledger, weight: Labels, groups: int, *, axis: int, dim: i
     if layer is None or layer.ids.shape[axis] > 1:
         return
     family = ledger.family(int(layer.ids.min()))
+    if not any(other.distinct and other.ids.shape[axis] == weight.shape[axis] for other in weight.movable):
+        return  # a kernel for each example has no output channels of its own in each group
     if family.tensor is not None and family.slices is None and int(layer.ids.max()) < family.stop:
         ledger.wanted.add(Split(family.tensor, family.dim, _axis_of(ledger, weight, axis, family.tensor), groups))
 

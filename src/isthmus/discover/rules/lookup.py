@@ -44,8 +44,8 @@ def _rows(ledger: Ledger, table: Labels, dim: int, index: Labels) -> Labels:
     # Rows stand still, so which one is read differs as the index does; units that say it (experts that choose tokens)
     # are taken along. Of units that an input chose the index shows one choice only.
     told = fixed(index.shape).layers if index.refers is not None else index.layers
-    opened = (1,) * dim, (1,) * (table.rank - dim - 1)
-    layers += [dataclasses.replace(part, ids=part.ids.reshape(*opened[0], *part.ids.shape, *opened[1])) for part in told]
+    left, right = (1,) * dim, (1,) * (table.rank - dim - 1)
+    layers += [dataclasses.replace(part, ids=part.ids.reshape(*left, *part.ids.shape, *right)) for part in told]
     # What else told rows apart (a pinned pattern over rows and columns) may differ between rows.
     for layer in table.layers:
         if layer.pinned and layer.ids.shape[dim] > 1 and len(layer.axes) > 1:

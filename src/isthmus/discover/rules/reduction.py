@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from isthmus.discover import splitting
 from isthmus.discover.labels import Labels
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.ordering import choice_of
@@ -22,7 +23,9 @@ def _axes(value: Labels, dim: Any) -> list[int]:
 @rule("sum", "mean", "nansum", "nanmean", "amax", "amin", "any", "all", "prod", "logsumexp", "count_nonzero")
 def reduced(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = False, **_: Any) -> Labels:
     """Over the axes that ``dim`` names, or all."""
-    return ledger.reduce(value, _axes(value, dim), keepdim=keepdim)
+    axes = [axis % value.rank for axis in _axes(value, dim)] if value.rank else []
+    splitting.ask_alone(ledger, value, axes)
+    return ledger.reduce(value, axes, keepdim=keepdim)
 
 
 @rule("aminmax")
