@@ -55,7 +55,7 @@ def test_a_network(classifier, exact):
 
 def test_stopping_early_is_said_and_only_settled_pairs_are_given(spread):
     operator, _ = spread
-    pairs = eigenpairs(operator, 5, "smallest", tolerance=1e-12, limit=1)
+    pairs = eigenpairs(operator, 5, "smallest", tolerance=1e-12, restarts=1)
     assert pairs.status is Status.STOPPED
     assert len(pairs.values) < 5
     assert len(pairs.values) == pairs.vectors.shape[1] == len(pairs.residuals)

@@ -44,33 +44,33 @@ class EigenPairs(Record):
 
 def eigenpairs(
     operator: Operator,
-    k: int,
+    pairs: int,
     which: Which = "largest",
     *,
     tolerance: float = 1e-4,
     start: Float[Tensor, " size"] | None = None,
-    limit: int = 100,
+    restarts: int = 100,
 ) -> EigenPairs:
-    """The ``k`` algebraically largest or smallest eigenpairs, or ``k`` at each end.
+    """The algebraically largest or smallest eigenpairs, or as many at each end.
 
     The iteration is ARPACK's implicitly restarted Lanczos in float64, whatever the operator's precision; matrices that
     are hardly larger than the Krylov space are decomposed whole instead.
 
     Args:
         operator: a symmetric matrix.
-        k: how many, at least 1.
-        which: the end; ``both`` gives ``k`` of each.
+        pairs: how many, at least 1.
+        which: the end; ``both`` gives ``pairs`` of each.
         tolerance: largest residual, relative to the eigenvalue at the upper end and to about the norm at the lower
             (which may be zero). A Ritz value is quadratically better than its vector: 1e-4 leaves eigenvalues right to
             about 1e-8 over their relative gap. A float32 operator reaches no less than 1e-6.
         start: the first Krylov vector, such as an eigenvector at a nearby point; a fixed random one by default.
-        limit: most restarts at each end, of about 20 products each.
+        restarts: of the iteration at most, at each end, about 20 products each.
 
     Raises:
-        SettingError: ``k`` is not between 1 and the size.
+        SettingError: ``pairs`` is not between 1 and the size.
 
-    Cost: about 20 to 60 products for a few outliers, more for values inside a bulk; 2k + 1 (at least 20) vectors of
-        memory.
+    Cost: about 20 to 60 products for a few outliers, more for values inside a bulk; twice ``pairs`` (at least 20)
+        vectors of memory.
 
     Reference: Lehoucq, Sorensen, Yang, "ARPACK users' guide" (SIAM, 1998), through ``scipy.sparse.linalg.eigsh``.
 
@@ -82,16 +82,16 @@ def eigenpairs(
     """
     if which not in (*_ENDS, "both"):
         raise SettingError(f"which must be one of largest, smallest, both, got {which}")
-    if not 1 <= k <= operator.size:
-        raise SettingError(f"k must be between 1 and the operator's size {operator.size}, got {k}")
-    wanted = min(operator.size, 2 * k if which == "both" else k)
+    if not 1 <= pairs <= operator.size:
+        raise SettingError(f"pairs must be between 1 and the operator's size {operator.size}, got {pairs}")
+    wanted = min(operator.size, 2 * pairs if which == "both" else pairs)
     if operator.size <= max(2 * wanted + 1, 20):
         values, vectors = torch.linalg.eigh(operator.dense().double().cpu())
-        keep = _ends(operator.size, k, which)
+        keep = _ends(operator.size, pairs, which)
         values, vectors, count, status = values[keep], vectors[:, keep], operator.size, Status.CONVERGED
     else:
         ends = ("largest", "smallest") if which == "both" else (which,)
-        parts = [_arpack(operator, k, end, tolerance=tolerance, start=start, limit=limit) for end in ends]
+        parts = [_arpack(operator, pairs, end, tolerance=tolerance, start=start, restarts=restarts) for end in ends]
         values = torch.cat([part[0] for part in parts])
         vectors = torch.cat([part[1] for part in parts], 1)
         count = sum(part[2] for part in parts)
@@ -106,9 +106,9 @@ def eigenpairs(
 
 
 def _arpack(
-    operator: Operator, k: int, end: Which, *, tolerance: float, start: Tensor | None, limit: int
+    operator: Operator, k: int, end: Which, *, tolerance: float, start: Tensor | None, restarts: int
 ) -> tuple[Tensor, Tensor, int]:
-    """Values, vectors and the number of products; fewer than ``k`` pairs if the limit came first."""
+    """Values, vectors and the number of products; fewer than ``k`` pairs if the restarts ran out."""
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     first = torch.randn(operator.size, generator=child(0, "eigenpairs"), dtype=torch.float64).numpy()
@@ -138,7 +138,7 @@ def _arpack(
     matrix = LinearOperator((operator.size,) * 2, matvec=product, dtype=np.float64)  # type: ignore[call-arg]
     try:
         # SciPy's stubs call the tolerance an int.
-        options = {"which": _ENDS[end], "tol": tolerance, "v0": first, "maxiter": limit}
+        options = {"which": _ENDS[end], "tol": tolerance, "v0": first, "maxiter": restarts}
         values, vectors = eigsh(matrix, k=k, **options)  # pyright: ignore[reportArgumentType]
     except ArpackNoConvergence as problem:
         values, vectors = problem.eigenvalues, problem.eigenvectors

@@ -34,7 +34,7 @@ def hessian(
     Args:
         objective: network, data and loss; ``objective.batch_size`` decides memory and speed, not the result.
         weights: where. Tied tensors vary together.
-        tensors: the tensors that vary (a diagonal block of the matrix); all trainable ones by default. Vectors hold their
+        tensors: those that vary (a diagonal block of the matrix); all trainable ones by default. Vectors hold their
             entries in the network's order, as ``core.weights.flatten`` with these tensors gives them.
         dtype: the working precision; by default that of the weights, but at least float32.
         memory: bytes for graphs kept between products; ``None``: a gigabyte on a CPU, half of the free memory on a GPU.

@@ -27,7 +27,7 @@ def data():
 @pytest.fixture(scope="module")
 def found(data):
     return try_remedies(
-        data, QUICK, remedies=("sorted", "frozen-strong"), sizes=(8, 16), label_noise=(0.0,), networks=4, points=3
+        data, QUICK, remedies=("sorted", "frozen-strong"), widths=(8, 16), label_noise=(0.0,), solutions=4, points=3
     )
 
 
@@ -60,8 +60,8 @@ def test_it_is_drawn_and_survives_json(found):
 
 def test_growing_networks_keep_one_clock(data):
     found = try_remedies(
-        data, dataclasses.replace(QUICK, epochs=8), remedies=("modular-grown",), sizes=(16,), label_noise=(0.0,),
-        networks=2, points=3, target=0.3,
+        data, dataclasses.replace(QUICK, epochs=8), remedies=("modular-grown",), widths=(16,), label_noise=(0.0,),
+        solutions=2, points=3, target=0.3,
     )  # fmt: skip
     plain, grown = found.trials
     in_epoch = math.ceil(400 / RECIPE.batch_size)
@@ -125,7 +125,7 @@ def own(tmp_path_factory):
 
 def test_a_users_model_is_matched_by_its_width(data, own):
     found = try_remedies(
-        data, dataclasses.replace(QUICK, epochs=1), model=own[0], sizes=(8,), label_noise=(0.0,), networks=2,
+        data, dataclasses.replace(QUICK, epochs=1), model=own[0], widths=(8,), label_noise=(0.0,), solutions=2,
         remedies=("frozen", "chebyshev", "modular"), points=3,
     )  # fmt: skip
     plain, frozen, chebyshev = found.trials  # an architecture of its own is left out
@@ -145,8 +145,8 @@ def test_a_users_model_is_matched_by_its_width(data, own):
 
 def test_a_model_without_a_width_keeps_its_size(data, own):
     found = try_remedies(
-        data, dataclasses.replace(QUICK, epochs=1), model=own[1], remedies=("mask",), sizes=(8, 16), label_noise=(0.0,),
-        networks=2, points=3,
+        data, dataclasses.replace(QUICK, epochs=1), model=own[1], remedies=("mask",), widths=(8, 16),
+        label_noise=(0.0,), solutions=2, points=3,
     )  # fmt: skip
     plain, mask = found.trials
     assert not found.matched
@@ -202,7 +202,7 @@ def test_the_known_surprise_follows_from_the_verdicts(found, verdicts, said):
 def test_label_noise_reaches_the_training(data):
     clean, noisy = (
         try_remedies(
-            data, QUICK, remedies=(), sizes=(16,), label_noise=(noise,), networks=2, points=3, method="weights"
+            data, QUICK, remedies=(), widths=(16,), label_noise=(noise,), solutions=2, points=3, method="weights"
         ).trials[0]
         for noise in (0.0, 0.6)
     )
@@ -253,9 +253,9 @@ def test_a_ratio_has_the_ratio_of_its_means_inside():
     ("settings", "said"),
     [
         ({"remedies": ("prayer",)}, "remedies must be some of"),
-        ({"networks": 1}, "at least 2"),
+        ({"solutions": 1}, "at least 2"),
         ({"target": 1.5}, "target must be"),
-        ({"sizes": (3,)}, "sizes must be at least 4"),
+        ({"widths": (3,)}, "widths must be at least 4"),
     ],
 )
 def test_refusals(data, settings, said):

@@ -132,7 +132,7 @@ def matched(candidate: Candidate, data: Data, *, size: int | None, seed: int = 0
         SettingError: the size is below 4 units, or the remedy is no change of a model.
     """
     if size is not None and size < _NARROWEST:
-        raise SettingError(f"sizes must be at least {_NARROWEST} units, got {size}")
+        raise SettingError(f"widths must be at least {_NARROWEST} units, got {size}")
     if model is not None and not candidate.fits_any:
         raise SettingError(f"{candidate.name} is an architecture of its own and cannot be tried on {model}")
     spec, settings, change = _source(candidate, data, model)

@@ -67,9 +67,9 @@ def try_remedies(
     *,
     model: str | None = None,
     remedies: Sequence[str] = USUAL,
-    sizes: Sequence[int] = (16, 64),
+    widths: Sequence[int] = (16, 64),
     label_noise: Sequence[float] = (0.0, 0.2),
-    networks: int = 4,
+    solutions: int = 4,
     method: str = "weights",
     points: int = 7,
     target: float = 0.9,
@@ -90,9 +90,9 @@ def try_remedies(
         model: specification of another model, see :func:`isthmus.zoo.models.resolve`. Remedies that change a module are
             tried on it through its symmetry; those that cannot be are left out and named.
         remedies: some of :data:`isthmus.studies.redundancy.candidates.REMEDIES`; ``plain`` is always there.
-        sizes: widths of the plain network.
+        widths: of the plain network.
         label_noise: shares of wrong training labels.
-        networks: of each kind; at least 2, and 4 for intervals.
+        solutions: of each kind; at least 2, and 4 for intervals.
         method: ``weights`` or ``activations``.
         points: on each path.
         target: test accuracy.
@@ -104,17 +104,18 @@ def try_remedies(
     Raises:
         SettingError: an unknown remedy, fewer than two networks, or fewer than two that did not diverge.
 
-    Cost: remedies × sizes × noise levels × networks trainings, and as many times (networks − 1)/2 × points evaluations.
+    Cost: remedies × widths × noise levels × solutions trainings, and as many times (solutions − 1)/2 × points
+        evaluations.
     """
-    _check(remedies, networks, target)
+    _check(remedies, solutions, target)
     wide = model is None or has_width(model)
     missing = left_out(remedies, data, model, seed=seed)
     chosen = ["plain", *(name for name in remedies if name != "plain" and name not in missing)]
     found: list[Trial] = []
-    jobs = [(noise, size) for noise in label_noise for size in (sizes if wide else (None,))]
+    jobs = [(noise, size) for noise in label_noise for size in (widths if wide else (None,))]
     for place, (noise, size) in enumerate(jobs):
         noisy = dataclasses.replace(recipe, label_noise=noise)
-        bench = Bench(data, noisy, size, networks, method, points, target, seed, device, model)
+        bench = Bench(data, noisy, size, solutions, method, points, target, seed, device, model)
         cells = []
         for index, name in enumerate(chosen):
             done, what = place * len(chosen) + index, f"{name}, {size or model}, noise {noise:g}"
@@ -139,10 +140,10 @@ def try_remedies(
     )
 
 
-def _check(remedies: Sequence[str], networks: int, target: float) -> None:
+def _check(remedies: Sequence[str], solutions: int, target: float) -> None:
     if unknown := [name for name in remedies if name not in REMEDIES]:
         raise SettingError(f"remedies must be some of {listed(REMEDIES, 20)}, got {unknown[0]}")
-    if networks < 2:
-        raise SettingError(f"networks must be at least 2 to have a pair, got {networks}")
+    if solutions < 2:
+        raise SettingError(f"solutions must be at least 2 to have a pair, got {solutions}")
     if not 0 < target <= 1:
         raise SettingError(f"target must be an accuracy above 0 and at most 1, got {target}")
