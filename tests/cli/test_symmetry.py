@@ -68,3 +68,22 @@ def test_groups_that_repeat_in_each_head_share_a_row_of_the_table():
         ["heads[*] query", 4, "each unit", ["query"]],
         ["heads[*] value", 4, "each unit", ["value"]],
     ]
+
+
+def test_modules_that_are_units_share_a_row_with_what_is_inside_each():
+    from isthmus.cli.symmetry import folded
+
+    groups = [
+        {"name": "e.*", "units": 2, "inside": None, "tensors": ["router.weight"]},
+        *({"name": f"e.{n}.l.*", "units": 3, "inside": f"e.*, unit {n}", "tensors": [f"e.{n}.l.0"]} for n in (0, 1)),
+        *(
+            {"name": f"e.{n}.l.{k}.up", "units": 5, "inside": f"e.{n}.l.*, unit {k}", "tensors": [f"e.{n}.l.{k}.up"]}
+            for n in (0, 1)
+            for k in range(3)
+        ),
+    ]
+    assert folded(groups) == [
+        ["e.*", 2, None, ["router.weight"]],
+        ["e.*.l.*", 3, "each unit", ["e.0.l.0"]],
+        ["e.*.l.*.up", 5, "each unit", ["e.0.l.0.up"]],
+    ]

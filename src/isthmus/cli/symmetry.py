@@ -82,13 +82,23 @@ def _show(values: dict[str, Any]) -> None:
 def folded(groups: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
     """Rows of name, units, inside and tensors; groups that repeat in each unit of one group share a row."""
     rows: dict[tuple[Any, ...], list[Any]] = {}
+    shown: dict[str, str] = {}
     for group in groups:
         inside = group["inside"]
         if inside is None:
             rows[group["name"],] = [group["name"], group["units"], None, group["tensors"]]
             continue
-        outer = inside.rpartition(", unit ")[0]
-        name = re.sub(r"\[\d+\]", "[*]", group["name"])
-        place = "each unit" if name.startswith(outer) else f"each unit of {outer}"
-        rows.setdefault((name, group["units"], outer), [name, group["units"], place, group["tensors"]])
+        outer = str(inside).rpartition(", unit ")[0]
+        around = shown.get(outer, outer)
+        name = shown[group["name"]] = _starred(group["name"], outer, around)
+        place = "each unit" if name.startswith(around) else f"each unit of {around}"
+        rows.setdefault((name, group["units"], around), [name, group["units"], place, group["tensors"]])
     return list(rows.values())
+
+
+def _starred(name: str, outer: str, around: str) -> str:
+    """A nested group's name with a star for the unit: ``experts.0.up`` inside ``experts.*`` is ``experts.*.up``."""
+    stem = outer.removesuffix("*")
+    if outer.endswith(".*") and name.startswith(stem):
+        return re.sub(r"^[^.\[ ]*", lambda _: around, name[len(stem) :], count=1)
+    return re.sub(r"\[\d+\]", "[*]", name)
