@@ -58,10 +58,10 @@ def merges(
     recipe: Recipe,
     *,
     task: Mapping[str, Any] | None = None,
-    mergers: Mapping[str, Merge] | Sequence[str] = ("last", "mean", "ties"),
+    mergers: Mapping[str, Merge] | Sequence[str] = ("last", "mean", "ema", "ties", "magnitude_max"),
     start: Start = "previous",
     heads: Heads | None = None,
-    replicas: int = 3,
+    replicas: int = 6,
     joint: bool = True,
     points: int = 11,
     archive: Archive | None = None,
@@ -82,7 +82,7 @@ def merges(
         heads: ``one``, or ``separate``: the output rows of a task's labels then stay those of its own network, and only
             these outputs compete when the task is tested (task-incremental). Tasks whose labels are disjoint need a
             choice.
-        replicas: seeds.
+        replicas: seeds; six are the fewest that a sign test can tell.
         joint: also train one network on all tasks seen so far, after every task, from the base.
         points: of each barrier.
         archive: where the ends and the merges after every task are saved; nowhere by default.
@@ -101,7 +101,7 @@ def merges(
         >>> recipe = Recipe(network="mlp-16x1", settings={"inputs": [1, 8, 8]}, epochs=2)
         >>> found = merges(permuted(load_data("digits"), 2), recipe, replicas=2, points=3, joint=False)
         >>> [outcome.merger for outcome in found.outcomes]
-        ['last', 'mean', 'ties']
+        ['last', 'mean', 'ema', 'ties', 'magnitude_max']
     """
     chosen = mergers_of(mergers)
     if start not in ("base", "previous", "merged"):
