@@ -14,8 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from isthmus.core.errors import WeightsError, listed
 from isthmus.core.vectorising import Vectorising
-from isthmus.core.weights import Weights, pick, stack
-from isthmus.core.weights import count as count_solutions
+from isthmus.core.weights import Weights, stack, unstack
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,7 +154,7 @@ class Network:
         except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, but no sign that the module cannot be vectorised
             raise
         except (RuntimeError, NotImplementedError):
-            outputs = [one(pick(stacked, index)) for index in range(count_solutions(stacked))]
+            outputs = [one(weights) for weights in unstack(stacked)]
             if isinstance(outputs[0], Tensor):
                 return torch.stack(outputs)
             if isinstance(outputs[0], Mapping):

@@ -19,7 +19,7 @@ from isthmus.core.losses import IGNORED, PerExample, answers, check_labels, coun
 from isthmus.core.network import Network
 from isthmus.core.portions import Portions
 from isthmus.core.score import Score, Scores
-from isthmus.core.weights import Weights, count, pick, stack
+from isthmus.core.weights import Weights, count, pick, stack, unstack
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ class Objective:
             parts = Portions()(solutions, lambda part: self.many(pick(stacked, part), together=True))
             return Scores.joined(parts)
         if not together:
-            return Scores.of([self(pick(stacked, index)) for index in range(solutions)])
+            return Scores.of([self(weights) for weights in unstack(stacked)])
         tally = _Tally()
         for inputs, targets in self.batches():
             outputs = self.network.many(stacked, *self._cast(inputs, stacked))
@@ -192,7 +192,7 @@ class Objective:
             gradient = {name: torch.cat([part[name] for _, part in found]) for name in found[0][1]}
             return Scores.joined([scores for scores, _ in found]), gradient
         if not together:
-            pairs = [self.gradient(pick(stacked, index)) for index in range(count(stacked))]
+            pairs = [self.gradient(weights) for weights in unstack(stacked)]
             return Scores.of([score for score, _ in pairs]), stack([gradient for _, gradient in pairs])
         leaves = {name: stacked[name].detach().clone().requires_grad_() for name in self.network.parameter_names}
         fixed = {name: tensor.detach() for name, tensor in stacked.items() if name not in leaves}
