@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from isthmus.core.errors import DataError
+from isthmus.core.network import Network
+from isthmus.core.objective import Objective
 from isthmus.core.weights import flatten, unflatten
 from isthmus.curvature import class_structure, eigenpairs, gauss_newton
+from isthmus.studies.landscape.solution import spectrum_of
 
 
 @pytest.fixture
@@ -88,3 +91,37 @@ def test_what_is_refused(classifier):
         class_structure(dataclasses.replace(classifier, targets=classifier.targets + 1), weights)
     with pytest.raises(DataError, match="one label an example"):
         class_structure(dataclasses.replace(classifier, targets=torch.zeros(23, 2).long()), weights)
+
+
+class Wrapped(torch.nn.Module):
+    """Scores inside a mapping, as models of others return them."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs):
+        return {"logits": self.inner(inputs), "hidden": inputs}
+
+
+def objective_of(module, classes):
+    inputs = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    return Objective(Network.of(module), inputs, torch.arange(6) % classes)
+
+
+def test_scores_inside_what_a_model_returns():
+    """Models that return a mapping with their logits were refused."""
+    inner = torch.nn.Linear(2, 3)
+    found, plain = (
+        class_structure(objective, objective.network.weights, dtype=torch.float64)
+        for objective in (objective_of(Wrapped(inner), 3), objective_of(inner, 3))
+    )
+    assert torch.allclose(found.class_values, plain.class_values, rtol=1e-12)
+
+
+def test_a_spectrum_without_its_classes_where_these_are_too_many():
+    """The whole spectrum was refused."""
+    objective = objective_of(torch.nn.Linear(2, 70), 70)
+    found = spectrum_of(objective.network.weights, objective, name="wide", pairs=1, probes=2, steps=4)
+    assert found.classes is None
+    assert float(found.largest.values[0]) > 0

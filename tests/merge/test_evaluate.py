@@ -77,3 +77,21 @@ def test_unknown_metrics_and_no_ends_are_refused():
         appraise(scores(1.0), [scores(1.0)], setting(), by="accuracy")
     with pytest.raises(WeightsError, match="got none"):
         appraise(scores(1.0), [], setting())
+
+
+def test_an_ensemble_of_classes_at_every_pixel():
+    """Probabilities were made over the last axis, which in an image is a place, not the classes."""
+    module = nn.Conv2d(1, 2, 1, bias=False)
+    inputs, targets = torch.ones(2, 1, 3, 4), torch.zeros(2, 3, 4, dtype=torch.int64)
+    objective = Objective(Network.of(module), inputs, targets)
+    ends = [{"weight": torch.tensor([slope, 0.0]).view(2, 1, 1, 1)} for slope in (3.0, -1.0)]
+    found = appraise(ends[0], ends, objective)
+    sigmoid = [1 / (1 + math.exp(-slope)) for slope in (3.0, -1.0)]
+    assert found.ensemble.loss == pytest.approx(-math.log(sum(sigmoid) / 2), rel=1e-6)
+
+
+def test_a_merge_that_answers_alike_and_less_surely_is_told():
+    found = appraise(scores(0.5), [scores(3.0), scores(2.0)], setting())
+    assert "(error the same)" in found.verdict  # it said -0.0000
+    assert "less sure of its answers" in found.verdict
+    assert "less sure" not in appraise(scores(2.97), [scores(3.0), scores(2.0)], setting()).verdict

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from isthmus.core.errors import DataError
-from isthmus.core.losses import check_labels
+from isthmus.core.losses import answers, check_labels
 from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
@@ -129,7 +129,7 @@ def _rival_sums(point: Point) -> tuple[Tensor, Tensor, int]:
 
 
 def _scores(outputs: Any, targets: Tensor) -> Tensor:
-    vector, _, rebuilt = split(outputs)
+    vector, _, rebuilt = split(answers(outputs))
     scores = rebuilt if isinstance(rebuilt, Tensor) else None
     if scores is None or scores.dim() != 2 or targets.dim() != 1 or not vector.requires_grad:
         given = tuple(scores.shape) if scores is not None else type(outputs).__name__

@@ -108,14 +108,21 @@ def appraise(
     over_mean = sum(values.values()) / len(values) - _value(score, metric)
     ensemble_gain = best - _value(together, metric)
     sentence = _sentence(metric, gain, error, over_mean, ensemble_gain)
+    surer = min(end.loss for end in ends.values())
+    if metric != "loss" and score.loss > 1.1 * surer:  # a tenth more shows in a table; confidence went, not answers
+        sentence += (
+            f" Its loss is {score.loss:.3g} where the best end's is {surer:.3g}: it is less sure of its answers."
+        )
     return Appraisal(metric, ends, score, together, gain, over_mean, ensemble_gain, error, sentence)
 
 
 class _Ensemble:
     """A network that has its weights built in; stands in for one in an objective."""
 
-    def __init__(self, network: Network, solutions: Sequence[Weights], *, probabilities: bool) -> None:
-        self.network, self.solutions, self.probabilities = network, solutions, probabilities
+    def __init__(
+        self, network: Network, solutions: Sequence[Weights], *, probabilities: bool, places: torch.Size
+    ) -> None:
+        self.network, self.solutions, self.probabilities, self.places = network, solutions, probabilities, places
         self.parameter_names, self.batch_dependent = network.parameter_names, network.batch_dependent
 
     def __call__(self, weights: Weights, *inputs: Any) -> Tensor:
@@ -126,12 +133,16 @@ class _Ensemble:
         if not self.probabilities:
             return stacked.mean(0)
         # The logarithm of a mean of probabilities, without leaving the logarithms.
-        return stacked.log_softmax(-1).logsumexp(0) - math.log(len(wide))
+        # Classes come last, or, as in images, before the places that have one each.
+        axis = -1 if stacked.shape[2:-1] == self.places else 2
+        return stacked.log_softmax(axis).logsumexp(0) - math.log(len(wide))
 
 
 def ensemble(objective: Objective, solutions: Sequence[Weights]) -> Score:
     """Score the mean of the solutions' answers: of class probabilities under a cross-entropy, else of outputs."""
-    network: Any = _Ensemble(objective.network, solutions, probabilities=objective.loss is cross_entropy)
+    network: Any = _Ensemble(
+        objective.network, solutions, probabilities=objective.loss is cross_entropy, places=objective.targets.shape[1:]
+    )
     return dataclasses.replace(objective, network=network)(solutions[0])
 
 
@@ -146,7 +157,8 @@ def _counting_error(first: float, second: float, examples: int) -> float:
 
 def _sentence(metric: str, gain: float, error: float, over_mean: float, ensemble_gain: float) -> str:
     if abs(gain) <= 2 * error:
-        start = f"The merge is as good as its best end within the noise of the data ({metric} {-gain:+.4f})."
+        change = f"{-gain:+.4f}" if round(gain, 4) else "the same"
+        start = f"The merge is as good as its best end within the noise of the data ({metric} {change})."
     elif gain > 0:
         start = f"The merge pays: its {metric} is {gain:.4f} below that of its best end."
     elif over_mean > 0:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.core.canonical import unit_scale
-from isthmus.core.errors import SettingError
+from isthmus.core.errors import DataError, SettingError
 from isthmus.core.objective import Objective
 from isthmus.core.operator import Operator
 from isthmus.core.progress import Progress, silent, within
@@ -198,7 +199,8 @@ def spectrum_of(
     progress(3, 4, "classes")
     classes = None
     if objective.targets.dim() == 1 and not objective.targets.is_floating_point():
-        classes = class_structure(objective, weights, outliers=largest)
+        with contextlib.suppress(DataError):  # more classes than their squares fit: the spectrum is the answer without
+            classes = class_structure(objective, weights, outliers=largest)
 
     def block(one: Operator) -> LayerCurvature:
         return LayerCurvature(
