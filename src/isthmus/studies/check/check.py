@@ -118,22 +118,11 @@ def check(
     called = tuple(names) if names is not None else tuple(str(place) for place in range(len(solutions)))
     known = tuple(origins) if origins is not None else tuple(Origin() for _ in solutions)
     rule, whole = thresholds or Thresholds(), fingerprint or data.fingerprint
-    inputs, targets = (
-        (data.test_inputs, data.test_targets) if split == "test" else (data.train_inputs, data.train_targets)
-    )
-    network = Network.of(module)
-    bench = Bench(
-        module=module,
-        objective=Objective(network, inputs, targets, batch_size=batch_size),
-        training=Objective(network, data.train_inputs, data.train_targets, batch_size=batch_size),
-        solutions=tuple(solutions),
-        names=called,
-        classes=data.classes,
-        suites=dict(capabilities or {}),
-        thresholds=rule,
-        effort=effort or Effort(),
-        seed=seed,
-    )
+    bench = _bench(
+        module, data, split, batch_size, solutions=tuple(solutions), names=called, suites=dict(capabilities or {}),
+        thresholds=rule, effort=effort or Effort(), seed=seed,
+    )  # fmt: skip
+    targets = bench.objective.targets
     models = bench.models(known, progress)
     doubt = bench.doubt(unseen=split == "test")
     pairs = bench.pairs(progress)
@@ -159,6 +148,15 @@ def check(
         classes=data.classes,
         provenance={**provenance(), "data": whole, "split": split, "seed": seed},
     )
+
+
+def _bench(module: nn.Module, data: Data, split: str, batch_size: int, **asked: Any) -> Bench:
+    """Everything that is measured on: the loss on the split, and that on the training examples."""
+    network = Network.of(module)
+    training = Objective(network, data.train_inputs, data.train_targets, batch_size=batch_size)
+    judged = (data.test_inputs, data.test_targets) if split == "test" else (data.train_inputs, data.train_targets)
+    objective = Objective(network, *judged, batch_size=batch_size)
+    return Bench(module=module, objective=objective, training=training, classes=data.classes, **asked)
 
 
 def _items(

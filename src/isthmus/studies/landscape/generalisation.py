@@ -170,21 +170,13 @@ def generalisation(
         progress=within(progress, 1, 2),
     )
     sharpness = _columns(flat)
-    verdict = flatness(
-        sharpness,
-        [subject.gap for subject in subjects],
-        [subject.training.loss for subject in subjects],
-        settings=[(subject.rate, subject.batch_size) for subject in subjects],
-        matched=(grid.target * (1 - grid.tolerance), grid.target * (1 + grid.tolerance)),
-        generator=child(seed, "generalisation"),
-    )
     return Generalisation(
         grid=grid,
         recipe=recipe.to_dict(),
         gap=gap,
         subjects=tuple(subjects),
         sharpness=sharpness,
-        verdict=verdict,
+        verdict=_judged(sharpness, subjects, grid, seed),
         diverged=len(settings) * grid.networks - len(subjects),
         scale_removed=flat.scale_removed,
     )
@@ -267,6 +259,20 @@ def _check_matched(subjects: Sequence[Subject], grid: Grid) -> None:
             f"at least 5 networks must come within {grid.tolerance:.0%} of the training loss {grid.target:g}, got "
             f"{matched} (nearest losses: {reached}); change the target or the epochs"
         )
+
+
+def _judged(
+    sharpness: Mapping[str, Sequence[float]], subjects: Sequence[Subject], grid: Grid, seed: int
+) -> FlatnessVerdict:
+    """Rank correlations over the networks near the target."""
+    return flatness(
+        sharpness,
+        [subject.gap for subject in subjects],
+        [subject.training.loss for subject in subjects],
+        settings=[(subject.rate, subject.batch_size) for subject in subjects],
+        matched=(grid.target * (1 - grid.tolerance), grid.target * (1 + grid.tolerance)),
+        generator=child(seed, "generalisation"),
+    )
 
 
 def _columns(flat: Flatness) -> dict[str, tuple[float, ...]]:
