@@ -129,6 +129,9 @@ def to_mean(
         generator: draws the order, and is handed to the matcher.
         progress: called after each round.
 
+    Raises:
+        WeightsError: fewer than two solutions.
+
     Reference: Ainsworth et al., arXiv 2209.04836, algorithm 3. The objective Σ_{i<j} ⟨πᵢθᵢ, πⱼθⱼ⟩ rises monotonically.
     """
     check_many(solutions)

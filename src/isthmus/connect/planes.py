@@ -72,7 +72,7 @@ def plane_through(first: Weights, second: Weights, third: Weights, *, tensors: C
         first: the solution at (0, 0).
         second: the solution at (length, 0).
         third: the solution above or below the axis, at y > 0.
-        tensors: the tensors that span the plane (give ``network.parameter_names`` to leave running statistics out of the
+        tensors: those that span the plane (give ``network.parameter_names`` to leave running statistics out of the
             distances); all floating ones by default. The others stay as in the first solution.
 
     Raises:
@@ -143,9 +143,12 @@ def random_plane(
         scale: ``filter``: each filter or row of a direction has the length of the solution's, and vectors (biases,
             normalisation) are zero; ``layer``: each tensor has the solution's length; ``unit``: the whole direction has
             length one.
-        tensors: the tensors that move (give ``network.parameter_names``); all floating ones by default.
+        tensors: those that move (give ``network.parameter_names``); all floating ones by default.
 
     The axes are independent draws, nearly but not exactly at right angles; coordinates are multiples of them.
+
+    Raises:
+        WeightsError: a tensor is none of the solution's.
 
     Reference: Li, Xu, Taylor, Studer and Goldstein, arXiv 1712.09913, section 4 (filter normalisation).
     """

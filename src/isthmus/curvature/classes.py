@@ -68,7 +68,7 @@ def class_structure(
         weights: where.
         outliers: eigenpairs of the Hessian or the Gauss–Newton matrix at the same place and of the same ``tensors``,
             largest first, to be named.
-        tensors: the tensors that vary.
+        tensors: those that vary.
         dtype: working precision, as in ``hessian``.
 
     Raises:

@@ -122,6 +122,7 @@ def worst_case(
 
     Raises:
         SettingError: a radius that is not positive, no steps.
+        WeightsError: ``start`` has not one entry for each weight that moves, or a tensor is none of the network's.
 
     Cost: ``steps`` gradients and one evaluation.
 
@@ -151,6 +152,10 @@ def adaptive_worst_case(
 
     Unchanged when units are rescaled, so that flatness of different networks can be compared. Arguments as in
     :func:`worst_case`; ``start`` is a direction of ε / |w|. Weights that are exactly zero cannot move.
+
+    Raises:
+        SettingError: as there.
+        WeightsError: as there.
 
     Reference: Kwon et al., "ASAM" (ICML 2021), definition 2 with the element-wise operator |w|, repeated.
     """

@@ -111,7 +111,7 @@ def gradient_noise(
         weights: where.
         eigenbasis: eigenvalues and unit vectors (columns) of the Hessian at the same place and of the same ``tensors``.
         leading: how many vectors of the covariance to find.
-        tensors: the tensors that vary; all trainable ones by default.
+        tensors: those that vary; all trainable ones by default.
         dtype: working precision; by default the weights' own, but at least float32.
         memory: bytes of gradients that may be kept; where they do not fit every product computes them again.
 

@@ -57,7 +57,7 @@ class PerExampleGradients:
         Args:
             objective: network, data and loss.
             weights: where.
-            tensors: the tensors that vary; all trainable ones by default.
+            tensors: those that vary; all trainable ones by default.
             dtype: working precision; by default the weights' own, but at least float32.
             memory: bytes of gradients that may be kept between passes.
 

@@ -29,6 +29,7 @@ def partial_permutation(symmetry: Symmetry, *, group: str, moved: int, generator
 
     Raises:
         SettingError: no permutation moves exactly one unit, or more units than there are.
+        SymmetryError: the group is none of the symmetry's permutation groups.
     """
     size = _group(symmetry, group).size
     if moved == 1 or not 0 <= moved <= size:
