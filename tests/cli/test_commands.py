@@ -259,3 +259,23 @@ def test_a_folder_of_checkpoints_means_all_of_them(shell, trained):
     whole = answer(shell, "barrier", trained[0].parent, *arguments)
     assert whole["names"] == [path.name for path in trained]
     assert len(whole["barriers"]["naive"]["curves"]) == 3
+
+
+def test_networks_that_look_tokens_up_are_trained_from_a_file(shell, tmp_path):
+    """A file's whole numbers were taken for pixels by every command that trains, and only by these."""
+    import numpy as np
+
+    (tmp_path / "reader.py").write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(24, 2))\n"
+    )
+    tokens = np.random.default_rng(0).integers(0, 9, (40, 6))
+    np.savez(tmp_path / "tokens.npz", x=tokens, y=tokens[:, 0] % 2)
+    model, data = f"{tmp_path / 'reader.py'}:build", tmp_path / "tokens.npz"
+    out = tmp_path / "two"
+    assert shell("train", "--model", model, "--data", data, "--solutions", 2, "--epochs", 1, "-o", out)[0] == 0
+    table = load(out / "replica-0.safetensors")["0.weight"]
+    assert table.shape == (9, 4)
+    code, _, said = shell("check", "--train", f"network={model},epochs=1", "--data", data, "--solutions", 2, "--quick")
+    assert code in (0, 1), said

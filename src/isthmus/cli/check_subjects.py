@@ -147,6 +147,7 @@ class Source:
         base = subjects.recipe_for(whole, given)
         if self.solutions < 2:
             raise SettingError(f"solutions must be at least 2, got {self.solutions}")
+        whole = inputs.taken(whole, base)
         recipes = base.replicates(self.solutions, vary=console.names(self.vary))
         replicas = train(recipes, data=whole, module=build, device=self.device)
         kept = [(place, replica) for place, replica in enumerate(replicas) if not replica.diverged]

@@ -38,8 +38,10 @@ def generalisation(
         where = inputs.found_device(device)
         name = subjects.data_name(data, console.settings(train, what="train"))
         found = inputs.found_data(name, data_dir).to(where)
+        recipe = subjects.recipe_of(train or "", found, name)
+        found = inputs.taken(found, recipe)
         made = study(
-            subjects.recipe_of(train or "", found, name), data=found, module=build, grid=grid, gap=gap,
+            recipe, data=found, module=build, grid=grid, gap=gap,
             products=products, device=where, seed=seed, progress=told,
         )  # fmt: skip
         values = console.traced(made, found)

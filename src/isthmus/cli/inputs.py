@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from isthmus.core.objective import Objective
     from isthmus.core.symmetry import Symmetry
     from isthmus.core.weights import Weights
+    from isthmus.train import Recipe
     from isthmus.zoo.data import Data
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -196,6 +197,15 @@ def found_data(spec: str, folder: str | None, *, examples: int | None = None) ->
 
     found = load(spec, folder)
     return found if examples is None else found.limited(examples)
+
+
+def taken(found: Data, recipe: Recipe) -> Data:
+    """The data in the type that a recipe's network takes: token numbers where it looks them up."""
+    from isthmus.core.network import Network
+    from isthmus.zoo.models import build
+    from isthmus.zoo.text import suited
+
+    return suited(found, Network.of(build(recipe).to(found.train_inputs.device)))
 
 
 def objective(network: Network, found: Data, *, split: str, batch_size: int = 500) -> Objective:

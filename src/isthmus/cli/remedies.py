@@ -58,6 +58,7 @@ def remedies(
         found = inputs.found_data(name, data_dir, examples=examples).to(where)
         recipe = Recipe.from_dict({**RECIPE.to_dict(), "data": name, **fields})
         if model is not None:
+            found = inputs.taken(found, subjects.recipe_for(found, {**recipe.to_dict(), "network": model}))
             _check_fit(model, found)
         chosen = USUAL if only is None else tuple(REMEDIES) if only == "all" else tuple(console.names(only))
         result = try_remedies(

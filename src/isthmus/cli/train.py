@@ -48,6 +48,7 @@ def train(
         name = subjects.data_name(data, fields)
         found = inputs.found_data(name, data_dir)
         base = subjects.recipe_for(found, {"network": model, "data": name, "epochs": epochs, **fields})
+        found = inputs.taken(found, base)
         recipes = base.replicates(solutions, vary=console.names(vary))
         try:
             replicas = train_replicas(
