@@ -40,6 +40,33 @@ def test_branches_that_no_input_decides_are_followed() -> None:
     assert sizes(Masking(), 3, 4) == [6]
 
 
+class Counting(Pair):
+    """Keeps a whole number as a tensor and counts with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("stride", torch.tensor(2))
+        self.register_buffer("seen", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.ceil((4 - self.stride).float() / self.stride).long()
+        return self.pair(x) if int(steps) == 1 else self.b(self.a(x)[:, : int(steps)])
+
+
+def test_whole_numbers_that_a_module_keeps_may_decide() -> None:
+    assert sizes(Counting(), 3, 4) == [6]
+
+
+class Learned(Counting):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pair(x) if self.seen.sum() > 0 else self.pair(-x)
+
+
+def test_numbers_that_training_changes_may_not_decide() -> None:
+    with pytest.raises(SymmetryError, match="without looking at values"):
+        sizes(Learned(), 3, 4)
+
+
 class Written(Pair):
     """Writes something of the input into a mask, through a view, before it looks at it."""
 

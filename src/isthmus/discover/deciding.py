@@ -7,10 +7,11 @@ input of the example's shape. Branches that an input decides stay refused: anoth
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
@@ -23,9 +24,10 @@ _ASKING = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__"}
 class Deciding(TorchFunctionMode):
     """Answers questions for a tensor's numbers from what the graph so far computes out of nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.graphs: dict[fx.Graph, _Numbers] = {}
+        self.held = _in_order(module)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The number itself where it is known; otherwise whatever export does."""
@@ -48,26 +50,42 @@ class Deciding(TorchFunctionMode):
         if slot is None:
             return None
         node = slot.proxy.node
-        return self.graphs.setdefault(node.graph, _Numbers(mode.tracer.root)).of(node)
+        return self.graphs.setdefault(node.graph, _Numbers(mode.tracer.root, self.held)).of(node)
+
+
+def _in_order(module: nn.Module) -> list[tuple[Tensor, bool]]:
+    """Tensors in the order in which a graph is given them, and which of them are whole numbers that nobody learns."""
+    parameters = [(tensor, False) for _, tensor in module.named_parameters(remove_duplicate=False)]
+    buffers = [tensor for _, tensor in module.named_buffers(remove_duplicate=False)]
+    return parameters + [(b, not (b.is_floating_point() or b.is_complex() or b.is_meta)) for b in buffers]
 
 
 class _Numbers:
     """Values of one growing graph's nodes that depend on no placeholder, computed in its order."""
 
-    def __init__(self, root: Any) -> None:
-        self.root = root
+    def __init__(self, root: Any, held: Sequence[tuple[Tensor, bool]]) -> None:
+        self.root, self.held = root, held
         self.values: dict[fx.Node, Any] = {}
         self.seen: set[fx.Node] = set()
 
     def of(self, wanted: fx.Node) -> Tensor | None:
         """A node's value, if it is known."""
         with torch._C.DisableTorchFunction(), _disable_current_modes():  # nothing of this belongs in the graph
+            if not self.seen:
+                self._take_buffers(wanted.graph)
             for node in list(wanted.graph.nodes):
                 if node not in self.seen:
                     self.seen.add(node)
                     self._look(node)
         found = self.values.get(wanted)
         return found if isinstance(found, Tensor) else None
+
+    def _take_buffers(self, graph: fx.Graph) -> None:
+        """Whole numbers that the module keeps (strides, counters) are constants; parameters and inputs are not."""
+        given = [node for node in graph.nodes if node.op == "placeholder"][: len(self.held)]
+        shapes = [getattr(node.meta.get("val"), "shape", None) for node in given]
+        if shapes == [tensor.shape for tensor, _ in self.held]:
+            self.values |= {node: t.clone() for node, (t, still) in zip(given, self.held, strict=True) if still}
 
     def _look(self, node: fx.Node) -> None:
         if node.op == "get_attr":

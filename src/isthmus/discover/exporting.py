@@ -28,14 +28,14 @@ def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str,
     """
     with _TRACING, evaluating(module), _quiet(), _kept_where_they_are():
         try:
-            with Deciding():
+            with Deciding(module):
                 return torch.export.export(module, example, dict(keywords), strict=False)
         except Exception as problem:
             if _waits_for_values(str(problem)):
                 raise SymmetryError(_refusal(module, problem)) from problem
             first = problem
         try:
-            with _as_when_called(), Deciding():
+            with _as_when_called(), Deciding(module):
                 return torch.export.export(module, example, dict(keywords), strict=False)
         except Exception as problem:
             named = problem if _waits_for_values(str(problem)) else first
