@@ -3,8 +3,9 @@
 Perceptrons of several widths on MNIST and a small convolutional network on CIFAR-10. For each: overlaps of independent
 networks (as they are, aligned to a reference, aligned pair by pair, and of what they compute), their distribution P(q),
 whether they form a hierarchy, and whether known families come out of the dendrogram: a planted tree, networks that left
-common trunks, networks that saw the same part of the data. Then walks from a solution (random steps on its sphere,
-Metropolis), descents back, copies with k of h units permuted, and flatness against the generalisation gap.
+common trunks after a hundredth of the steps, networks that saw the same part of the data. Then walks from a solution
+(random steps on its sphere, Metropolis), descents back, copies with k of h units permuted, and flatness against the
+generalisation gap.
 
     PYTHONPATH=. python reproductions/overlaps-and-walks/run.py --data FOLDER --output OUT
 
@@ -140,10 +141,10 @@ class Bench:
         """Overlaps, P(q), hierarchy, families."""
         seconds: dict[str, float] = {}
         trunks = self.count // 4
-        spawn = self.recipe.steps_in_epoch(len(self.data.train_targets))
+        spawn = max(1, self.recipe.total_steps(len(self.data.train_targets)) // 100)
         with Phase("training", seconds):
             replicas = self.replicas
-            family = dataclasses.replace(self.recipe, spawn=min(spawn, self.recipe.total_steps(spawn)))
+            family = dataclasses.replace(self.recipe, spawn=spawn)
             born = [
                 dataclasses.replace(family, initialisation_seed=trunk, order_seed=trunk, spawn_seed=child)
                 for trunk in range(trunks)
