@@ -101,8 +101,8 @@ def matrix_memory(m: Any, x: Tensor) -> Tensor:
 
 def recurrent_heads(m: Any, x: Tensor) -> Tensor:
     """Recurrent weights within each head only."""
-    h = torch.zeros(len(x), 2, 3)
-    c = torch.zeros(len(x), 2, 3)
+    h = x.new_zeros(len(x), 2, 3)
+    c = x.new_zeros(len(x), 2, 3)
     for t in range(x.shape[1]):
         gates = m.a(x[:, t]).view(-1, 4, 2, 3) + torch.einsum("bhi,hgij->bghj", h, m.r)
         i, f, z, o = gates.unbind(1)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.discover.image_modules import IMAGES
 from tests.discover.modules import CASES, Calls, lin
+from tests.discover.sequence_modules import SEQUENCES
 from torch import Tensor, nn
 
 import isthmus
@@ -45,6 +47,8 @@ def flattened() -> nn.Module:
         nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), lin(16, 5), nn.Tanh(), lin(5, 2)
     )
 
+
+PARTS = ("weight", "bias")
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[Coordinates, ...]]] = {
     "convolution and flatten": (
@@ -135,6 +139,67 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[Coordi
         CASES["group norm"].make,
         (2, 3, 8, 8),
         (Coordinates(12, at(("0.weight", 0), ("0.bias", 0), ("1.weight", 0), ("1.bias", 0), ("3.weight", 1))),),
+    ),
+    # Units j of heads h: four gates' rows, and both axes of the head's recurrent weights. Coordinate 3 h + j.
+    "recurrent heads": (
+        SEQUENCES["recurrent heads"].make,
+        (2, 3, 5),
+        (
+            Coordinates(
+                2,
+                (
+                    *((f"a.{p}", 0, lambda h: [6 * g + 3 * h + j for g in range(4) for j in range(3)]) for p in PARTS),
+                    *at(("r", 0)),
+                    ("o.weight", 1, lambda h: [3 * h, 3 * h + 1, 3 * h + 2]),
+                ),
+            ),
+            Coordinates(
+                6, (*((f"a.{p}", 0, lambda i: [6 * g + i for g in range(4)]) for p in PARTS), *at(("o.weight", 1)))
+            ),
+        ),
+    ),
+    # Blocks k, and places j in each: the first's columns are the second's blocks.
+    "monarch": (
+        IMAGES["monarch"].make,
+        (2, 5),
+        (
+            Coordinates(
+                2,
+                (
+                    *at(("first", 0), ("second", 1)),
+                    *((f"i.{p}", 0, lambda k: [3 * k, 3 * k + 1, 3 * k + 2]) for p in PARTS),
+                ),
+            ),
+            Coordinates(3, (*at(("first", 2), ("second", 0)), ("o.weight", 1, lambda j: [2 * j, 2 * j + 1]))),
+            Coordinates(3, at(("first", 2), ("second", 0))),
+            Coordinates(6, at(("i.weight", 0), ("i.bias", 0))),
+        ),
+    ),
+    # Query, key and prefix channels are one head's; prefixes have an order in each head, which moves no whole axis.
+    "learned prefix": (
+        SEQUENCES["learned prefix"].make,
+        (2, 5, 6),
+        (
+            Coordinates(
+                2,
+                (
+                    *at(("pk", 1), ("pv", 1)),
+                    *((f"{n}.{p}", 0, lambda h: list(range(4 * h, 4 * h + 4))) for n in "qkv" for p in PARTS),
+                    ("o.weight", 1, lambda h: list(range(4 * h, 4 * h + 4))),
+                ),
+            ),
+            Coordinates(3, at(("pk", 2))),
+            Coordinates(8, tuple((f"{n}.{p}", 0, lambda i: [i]) for n in "qk" for p in PARTS)),
+        ),
+    ),
+    "zeros for the key": (
+        SEQUENCES["zeros for the key"].make,
+        (2, 5, 6),
+        (
+            Coordinates(8, (("w", 0, lambda i: [i, 8 + i]), *at(("qb", 0)))),
+            Coordinates(8, (("w", 0, lambda i: [16 + i]), *at(("vb", 0), ("o.weight", 1)))),
+            Coordinates(8, (("w", 0, lambda i: [8 + i]),)),
+        ),
     ),
     "lstm": (
         lambda: Calls(lambda m, x: m.o(m.l(x)[0]), l=nn.LSTM(3, 4, batch_first=True), o=lin(4, 2)),
