@@ -26,11 +26,15 @@ _PLACES = {
 }  # fmt: skip
 _SIDES = frozenset({"add", "mul", "maximum", "minimum", "logaddexp", "logical_or", "logical_and", "bitwise_or"})
 _LISTS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
+_FORMS = frozenset({"view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "to", "_to_copy", "clone", "contiguous"})
 #: Operations that take what is there so far and put a part's own contribution to it.
 _STEPS = _SIDES | {
     "index_add", "index_put", "index_copy", "scatter", "scatter_add", "where", "masked_scatter", "select_scatter",
     "slice_scatter", "index",
 }  # fmt: skip
+
+
+_ON_THE_WAY = _STEPS | _FORMS
 
 
 def word(node: fx.Node) -> str:
@@ -93,8 +97,8 @@ class Outline:
         ]
         return hash((node.op, name_of(node), tuple(map(tuple, shapes_of(node))), tuple(parts)))
 
-    def between(self, early: fx.Node, late: fx.Node) -> bool:
-        """Whether a node depends on another."""
+    def between(self, early: fx.Node, late: fx.Node, *, steps: bool = False) -> bool:
+        """Whether one of two nodes depends on the other; if ``steps``, through steps of a running sum alone."""
         if self.place[early] > self.place[late]:
             early, late = late, early
         first, waiting, seen = self.place[early], [late], {late}
@@ -102,7 +106,7 @@ class Outline:
             for used in waiting.pop().all_input_nodes:
                 if used is early:
                     return True
-                if self.place[used] > first and used not in seen:
+                if self.place[used] > first and used not in seen and (not steps or word(used) in _ON_THE_WAY):
                     seen.add(used)
                     waiting.append(used)
         return False
@@ -231,7 +235,7 @@ class Pairing:
                 pairs.append((a, b))
             else:
                 before += 1
-        if not before or not self.outline.between(reader, peer):
+        if not before or not self.outline.between(reader, peer, steps=True):
             return False
         self.steps[reader] = peer
         return all(self._pair(a, b) for a, b in pairs)
