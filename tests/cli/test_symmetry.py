@@ -87,3 +87,11 @@ def test_modules_that_are_units_share_a_row_with_what_is_inside_each():
         ["e.*.l.*", 3, "each unit", ["e.0.l.0"]],
         ["e.*.l.*.up", 5, "each unit", ["e.0.l.0.up"]],
     ]
+
+
+def test_the_page_says_how_it_was_made(shell, tmp_path):
+    page = tmp_path / "page.html"
+    code, said, _ = shell("symmetry", "mlp-8x1", "--input", "1x1x8x8", "--json", "--report", page)
+    assert code == 0
+    assert json.loads(said)["provenance"]["versions"]["isthmus"]
+    assert "How to reproduce this" in page.read_text(encoding="utf-8")

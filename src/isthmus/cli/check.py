@@ -20,7 +20,7 @@ def check(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="package.module:function, file.py:function, torchvision:NAME or a zoo name; a store knows."),
+        typer.Option(help=f"{options.MODEL[:-1]}; a store knows."),
     ] = None,
     data: options.MaybeData = None,
     data_dir: options.DataDir = None,

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-_MODEL = "package.module:function, file.py:function, torchvision:NAME, timm:NAME, a Hugging Face folder or a zoo name."
+MODEL = "package.module:function, file.py:function, torchvision:NAME, timm:NAME, a Hugging Face folder or a zoo name."
 _DATA = "digits, mnist, fashion-mnist, cifar10, an .npz (x, y, x_test, y_test), a .txt or module:function."
 
 Checkpoints = Annotated[
     list[str], typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt, or folders of them.")
 ]
-Model = Annotated[str, typer.Option(help=_MODEL)]
+Model = Annotated[str, typer.Option(help=MODEL)]
 MaybeCheckpoints = Annotated[
     list[str] | None, typer.Argument(help="Checkpoints: .safetensors, .pt, .pth, .bin, .ckpt or folders.")
 ]
-MaybeModel = Annotated[str | None, typer.Option("--model", help=_MODEL)]
+MaybeModel = Annotated[str | None, typer.Option("--model", help=MODEL)]
 Checkpoint = Annotated[
     str | None, typer.Argument(help="A checkpoint: .safetensors, .pt, .pth, .bin, .ckpt or a folder.")
 ]

@@ -13,7 +13,8 @@ Number = TypeVar("Number", int, float)
 
 def redundancy(
     model: Annotated[
-        str, typer.Argument(help="module:function, file.py:function, torchvision:NAME, timm:NAME, a zoo name.")
+        str,
+        typer.Argument(help=options.MODEL),
     ],
     checkpoints: Annotated[
         list[str] | None,

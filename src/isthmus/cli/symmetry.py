@@ -13,7 +13,8 @@ from isthmus.cli import console, inputs, options
 
 def symmetry(
     model: Annotated[
-        str, typer.Argument(help="module:function, file.py:function, torchvision:NAME, timm:NAME, a config.")
+        str,
+        typer.Argument(help=options.MODEL),
     ],
     shape: options.Shape = None,
     tokens: options.Tokens = False,
@@ -31,6 +32,7 @@ def symmetry(
     """Find every group of units that may be permuted without changing the function, prove it, and count."""
     with console.progress("symmetry"):
         import isthmus.discover as discovery
+        from isthmus.core.provenance import provenance
         from isthmus.core.randomness import child
         from isthmus.core.symmetry_file import save_symmetry
         from isthmus.report.redundancy import summary
@@ -48,7 +50,7 @@ def symmetry(
         )
         if save:
             save_symmetry(found, save)
-        values = summary(found, discovery.layer_map(found))
+        values = {**summary(found, discovery.layer_map(found)), "provenance": provenance()}
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def train(
     model: Annotated[
-        str, typer.Option(help="mlp-128x2, resnet20, vit, torchvision:NAME or module:function.")
+        str,
+        typer.Option(
+            help="mlp-128x2, resnet20, vit, torchvision:NAME, timm:NAME, a Hugging Face folder or module:function."
+        ),
     ] = "mlp-128x2",
     data: options.RecipeData = None,
     data_dir: options.DataDir = None,
