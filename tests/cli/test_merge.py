@@ -178,6 +178,16 @@ def test_help_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 
 
+def test_a_merge_from_disk_to_disk_needs_no_torch(checkpoints):
+    """Loading it takes five times the memory of the merge."""
+    a, b, out = (str(checkpoints / f"{name}.safetensors") for name in ("a", "b", "out"))
+    code = (
+        "import sys; from isthmus.cli.main import invoke; "
+        f"invoke(['merge', {a!r}, {b!r}, '-o', {out!r}]); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
 def test_files_with_and_without_a_wrapper_s_prefix_are_merged(shell, checkpoints):
     """What a training with DataParallel wrote, and what ``isthmus align`` made of another."""
     one, two = ends(checkpoints)

@@ -144,9 +144,10 @@ _NO_BASE = "--predict asks what is lost of what the models learned: give the --b
 
 def _deliver(told: dict[str, Any], output: str, *, written: bool, report: str | None, json: bool) -> None:
     from isthmus.cli.merge_measures import show_prediction
-    from isthmus.core.provenance import provenance
 
     if report:
+        from isthmus.core.provenance import provenance
+
         found = [told[name].to_dict() for name in ("kept", "verdict", "prediction") if name in told]
         drawn = [{**values, "provenance": values.get("provenance") or provenance()} for values in found]
         console.draw([(output, values) for values in drawn], report)
