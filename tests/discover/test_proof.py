@@ -15,9 +15,10 @@ from torch import nn
 
 import isthmus
 from isthmus.core.errors import SymmetryError
+from isthmus.core.symmetry import Site, Symmetry, UnitGroup
 from isthmus.discover.labels import Labels
 from isthmus.discover.rules import RULES, Rule
-from isthmus.discover.verify import difference, module_call, random_weights
+from isthmus.discover.verify import difference, module_call, prove, random_weights
 
 
 def first_only(ledger: Any, value: Labels, *_: Any, **__: Any) -> Labels:
@@ -183,3 +184,51 @@ def test_a_layer_in_two_places_is_left_as_it_was() -> None:
     isthmus.discover(module, torch.zeros(2, 5))
     assert layer.weight is held
     assert torch.equal(layer.weight, numbers)
+
+
+class TwoSums(nn.Module):
+    """Two layers of two units, and one that reads the products of equal places: the two may only move together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other, self.read = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(2, 3, bias=False)
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return self.read(torch.tanh(self.one(value)) * torch.tanh(self.other(value)))
+
+
+def forged(*layers: tuple[str, ...]) -> Symmetry:
+    """A symmetry of ``TwoSums`` with a group of two units over the axes of each list of layers."""
+    module = TwoSums()
+    axes = {"one": (("one.weight", 0), ("one.bias", 0)), "other": (("other.weight", 0), ("other.bias", 0))}
+    axes["read"] = (("read.weight", 1),)
+    groups = tuple(
+        UnitGroup(
+            ", ".join(names),
+            2,
+            tuple(Site(tensor, dim, torch.arange(2)[:, None]) for n in names for tensor, dim in axes[n]),
+        )
+        for names in layers
+    )
+    return Symmetry(groups, {name: tuple(tensor.shape) for name, tensor in module.named_parameters()})
+
+
+@pytest.mark.parametrize("layers", [[("one", "other")], [("one", "read"), ("other",)], [("one",), ("other", "read")]])
+def test_a_wrong_group_of_two_units_is_caught_by_every_seed(layers: list[tuple[str, ...]]) -> None:
+    """A uniform draw leaves two units in place half of the time, and moves two groups alike half of the time."""
+    module, example = TwoSums().double(), torch.randn(4, 3, dtype=torch.float64)
+    for seed in range(40):
+        with pytest.raises(SymmetryError, match="change"):
+            prove(
+                forged(*layers), module_call(module), (example,), {},
+                originals=dict(module.state_dict()), generator=torch.Generator().manual_seed(seed),
+            )  # fmt: skip
+
+
+def test_the_right_group_of_two_units_is_proved() -> None:
+    module, example = TwoSums().double(), torch.randn(4, 3, dtype=torch.float64)
+    proof = prove(
+        forged(("one", "other", "read")), module_call(module), (example,), {},
+        originals=dict(module.state_dict()), generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert proof.error <= 1e-14
