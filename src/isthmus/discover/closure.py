@@ -222,13 +222,13 @@ def _loops(nodes: int, edges: np.ndarray) -> np.ndarray | None:
 
 
 def _alone(edges: np.ndarray) -> np.ndarray:
-    """Pairs of a child and the parent in which it lies alone, as far as one relation goes: they move as one."""
+    """Pairs of a child and a parent where all children of one relation lie alone in parents of their own."""
     edges = np.unique(edges, axis=1)
-    order = np.lexsort((edges[2], edges[1]))
-    kind = edges[1:, order]
-    new = np.r_[True, (kind[:, 1:] != kind[:, :-1]).any(axis=0), True] if edges.shape[1] else np.zeros(1, dtype=bool)
-    starts = np.flatnonzero(new)
-    return edges[:2, order[starts[:-1][np.diff(starts) == 1]]]
+    order = np.argsort(edges[2], kind="stable")
+    edges = edges[:, order]
+    runs = np.split(edges, np.flatnonzero(np.diff(edges[2])) + 1, axis=1)
+    sole = [run for run in runs if len(np.unique(run[0])) == len(np.unique(run[1])) == run.shape[1]]
+    return np.concatenate([edges[:2, :0], *(run[:2] for run in sole)], axis=1)
 
 
 def first_label(node: np.ndarray) -> np.ndarray:
