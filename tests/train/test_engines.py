@@ -259,7 +259,7 @@ def test_cuda_engines_are_the_plain_loop(name, engine):
 )
 def test_own_kernels_are_the_plain_loop(engine, changed, limit):
     """Weights after a few steps differ by a small part of the way that they went."""
-    recipe = dataclasses.replace(BASE, precision="float32", rate=0.01, steps=5, **{"network": "", **changed})
+    recipe = dataclasses.replace(BASE, **{"precision": "float32", "rate": 0.01, "steps": 5, **changed})
     recipes = recipe.replicates(3)
     start, right, ours = (
         train(these, data=images(), module=build, engine=name, device="cuda")
