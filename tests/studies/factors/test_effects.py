@@ -228,6 +228,19 @@ def test_verdicts_follow_the_order_that_the_claim_names(planted, claim, outcome)
     assert (verdict.outcome, verdict.measure) == (outcome, "barrier")
 
 
+def test_a_level_whose_networks_all_diverged_is_said_and_not_printed_as_a_number(planted):
+    gone = {(2, width, unit) for width in range(2) for unit in range(6)}
+    between = [0.1, 0.3]
+    found = verdicts_of(
+        table(planted, diverged=gone),
+        {"factor": "rate", "between": between}, {"factor": "rate", "between": between, "at": {"width": "a"}},
+        {"factor": "rate", "between": between, "depends_on": "width"},
+    )  # fmt: skip
+    for verdict in found:
+        assert verdict.outcome == "not measured"
+        assert verdict.evidence.startswith("a level has no value: its networks diverged")
+
+
 def test_what_is_asked_beside_main_effects_is_corrected_with_its_own_kind(planted):
     from scipy import stats
 

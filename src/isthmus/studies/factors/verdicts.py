@@ -129,8 +129,11 @@ def _verdict(claim: Claim, test: Test | None) -> Verdict:
         shown = test.difference
         sign, evidence = shown.estimate, f"{_compared(test)}: {shown} over {shown.networks} units, {shown.method}"
     p = test.p_corrected
-    outcome = _outcome(claim.direction, sign, p)
-    return Verdict(claim.words, outcome, f"{evidence}; p = {p:.2g} after Holm", p, claim.measure)
+    if math.isnan(sign):
+        why = "a level has no value: its networks diverged, or none of them could be compared"
+        return Verdict(claim.words, "not measured", why, p, claim.measure)
+    tested = "too few units for a test" if math.isnan(p) else f"p = {p:.2g} after Holm"
+    return Verdict(claim.words, _outcome(claim.direction, sign, p), f"{evidence}; {tested}", p, claim.measure)
 
 
 def _compared(test: Contrast | Interaction) -> str:
