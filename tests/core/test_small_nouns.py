@@ -26,7 +26,7 @@ from isthmus.core.progress import silent, within
 from isthmus.core.provenance import provenance
 from isthmus.core.randomness import child, child_seed
 from isthmus.core.record import Record, plain, to_json
-from isthmus.core.statistics import Interval, bootstrap, over_networks, over_pairs, student_quantile
+from isthmus.core.statistics import Interval, over_networks, over_pairs, student_quantile
 from isthmus.core.status import Status
 
 
@@ -226,19 +226,6 @@ def test_students_interval_against_scipy():
     expected = stats.t.interval(0.95, 7, loc=sample.mean(), scale=stats.sem(sample.numpy()))
     assert (found.low, found.high) == pytest.approx(tuple(map(float, expected)))
     assert student_quantile(0.975, 7) == pytest.approx(float(stats.t.ppf(0.975, 7)))
-
-
-def test_the_bootstrap_draws_whole_networks():
-    values = np.arange(10.0)
-    seen = []
-    found = bootstrap(lambda drawn: seen.append(drawn) or values[drawn].mean(), 10, generator=child(0, "b"), draws=500)
-    assert found.estimate == 4.5
-    assert len(seen) == 501
-    assert all(len(drawn) == 10 for drawn in seen)
-    # The bootstrap's own standard deviation of a mean of ten: 2.872/√10 = .908.
-    assert found.low == pytest.approx(4.5 - 1.96 * 0.908, abs=0.35)
-    assert found.high == pytest.approx(4.5 + 1.96 * 0.908, abs=0.35)
-    assert math.isnan(bootstrap(lambda drawn: 1.0, 2, generator=child(0, "b")).low)
 
 
 def test_a_part_tells_of_the_whole():
