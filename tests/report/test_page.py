@@ -104,3 +104,11 @@ def test_results_that_cannot_be_drawn(tmp_path):
 def test_an_unknown_language_is_refused():
     with pytest.raises(SettingError, match="must be one of en, ja"):
         render(page(), language="xx")
+
+
+def test_bars_stand_at_their_names_unless_a_name_has_several():
+    rows = [{"name": "A", "value": 1.0, "of": "network"}, {"name": "middle", "value": 0.5, "of": "midpoint"}]
+    words = {"x": "value", "y": "name", "x_title": "accuracy", "series": "of"}
+    assert "yOffset" not in figures.bars(rows, **words)["encoding"]
+    both = [*rows, {"name": "A", "value": 0.9, "of": "midpoint"}]
+    assert figures.bars(both, **words)["encoding"]["yOffset"]["field"] == "of"

@@ -14,15 +14,17 @@ def bars(
     """Horizontal bars, grouped by ``y`` and coloured by ``series``."""
     alt = altair()
     names, present = list(dict.fromkeys(str(entry[y]) for entry in rows)), list(order or distinct(rows, series))
+    # Room for every series beside its name, where a name has more than one: a single bar stands at its name.
+    beside = {"yOffset": alt.YOffset(f"{series}:N", sort=list(order) or None)} if len(names) < len(rows) else {}
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_bar()
         .encode(
             x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(tickCount=6)),
             y=alt.Y(f"{y}:N", title=None, sort=names),
-            yOffset=alt.YOffset(f"{series}:N", sort=list(order) or None),
             color=colour(series, present, legend=len(present) > 1),
             tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
+            **beside,
         )
         .properties(width=WIDTH)
     )
