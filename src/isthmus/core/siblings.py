@@ -14,7 +14,7 @@ from torch import Tensor
 
 from isthmus.core.errors import SymmetryError
 from isthmus.core.permutation import Permutation
-from isthmus.core.symmetry import Site, Symmetry, UnitGroup
+from isthmus.core.symmetry import Siblings, Site, Symmetry, UnitGroup
 from isthmus.core.weights import Weights
 
 
@@ -169,7 +169,7 @@ def _on_stacks(
     return dataclasses.replace(group, sites=tuple(sites), siblings=rows)
 
 
-def _renamed(row, places: Mapping[str, tuple[str, int]]):
+def _renamed(row: Siblings, places: Mapping[str, tuple[str, int]]) -> Siblings:
     names = tuple(places[name][0] if name in places else name for name in row.tensors)
     return dataclasses.replace(row, tensors=names)
 

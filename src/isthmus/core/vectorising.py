@@ -29,7 +29,10 @@ class Vectorising(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Every torch function that is called within the mode comes by here."""
-        named = kwargs or {}
+        return self.rewritten(function, args, kwargs or {})
+
+    def rewritten(self, function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """The result of one torch function."""
         if function is functional.scaled_dot_product_attention:
             return attention(*args, **named)
         return function(*args, **named)

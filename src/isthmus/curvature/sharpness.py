@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -128,14 +128,10 @@ def worst_case(
 
     Reference: Foret et al., "Sharpness-aware minimization" (ICLR 2021), equation 2, repeated.
     """
-    settings: dict[str, Any] = {
-        "radius": radius,
-        "steps": steps,
-        "start": start,
-        "tensors": tensors,
-        "progress": progress,
-    }
-    return _ascent(objective, weights, torch.ones_like, perturbation="worst case in a ball", **settings)
+    return _ascent(
+        objective, weights, torch.ones_like, perturbation="worst case in a ball", radius=radius, steps=steps,
+        start=start, tensors=tensors, progress=progress,
+    )  # fmt: skip
 
 
 def adaptive_worst_case(
@@ -159,14 +155,10 @@ def adaptive_worst_case(
 
     Reference: Kwon et al., "ASAM" (ICML 2021), definition 2 with the element-wise operator |w|, repeated.
     """
-    settings: dict[str, Any] = {
-        "radius": radius,
-        "steps": steps,
-        "start": start,
-        "tensors": tensors,
-        "progress": progress,
-    }
-    return _ascent(objective, weights, torch.abs, perturbation="adaptive worst case", **settings)
+    return _ascent(
+        objective, weights, torch.abs, perturbation="adaptive worst case", radius=radius, steps=steps,
+        start=start, tensors=tensors, progress=progress,
+    )  # fmt: skip
 
 
 def _ascent(

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
-from isthmus.core.vectorising import attention
+from isthmus.core.vectorising import Vectorising
 
 _MULTIPLE = 16  # channels of one replica for which grouped kernels exist in both directions
 
@@ -27,7 +26,7 @@ def folded(inputs: Tensor) -> Tensor:
     return inputs.permute(1, 3, 4, 0, 2).contiguous().permute(0, 3, 4, 1, 2)
 
 
-class Rewriting(TorchFunctionMode):
+class Rewriting(Vectorising):
     """Within it, what one replica computes is written in forms that exist for many at once.
 
     Batch normalisation is written out, in float32 for 16-bit images as its kernels compute it in any case: under
@@ -42,29 +41,17 @@ class Rewriting(TorchFunctionMode):
         super().__init__()
         self.convolutions = convolutions
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Every torch function that is called within the mode comes by here."""
-        return self.rewritten(function, args, kwargs or {})
-
     def rewritten(self, function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """The result of one torch function."""
         if function is torch.conv2d and self.convolutions:
             return _conv2d(*args, **named)
         if function is torch.conv2d:
             return _patches(*args, **named)
-        if function is functional.scaled_dot_product_attention:
-            return attention(*args, **named)
         if function is functional.batch_norm and (
             self.convolutions or args[0].dtype in (torch.bfloat16, torch.float16)
         ):
             return _batch_norm(*args, **named)
-        return function(*args, **named)
+        return super().rewritten(function, args, named)
 
 
 def _batch_norm(  # noqa: PLR0917 - torch's own order
