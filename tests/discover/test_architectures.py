@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.discover.architectures import (
     Architecture,
+    define_missing_operators,
     hugging_face_configurations,
     timm_families,
     torchvision_classifiers,
@@ -36,6 +37,7 @@ def failures(architectures: list[Architecture]) -> dict[str, str]:
 
 
 def listed(source: str) -> list[Architecture]:
+    define_missing_operators()  # before torchvision is imported, by whomever
     pytest.importorskip(source)
     return {
         "torchvision": torchvision_classifiers,
