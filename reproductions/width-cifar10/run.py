@@ -240,6 +240,7 @@ def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.N
         settings |= {**VGG16, "channels": [max(1, round(width * size)) for size in VGG16["channels"]]}
     else:
         settings["width"] = width
+    optimiser = asked.layer_optimiser if norm == "layer" else "sgd"
     if norm != "none":  # without a norm, only He's start keeps the signal through so many layers
         settings["initialisation"] = "torch"
     steps = len(data.train_targets) // asked.batch
@@ -247,8 +248,9 @@ def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.N
         network=asked.network,
         settings=settings,
         data=data.name,
+        optimiser=optimiser,
         rate={"none": asked.plain_rate, "layer": asked.layer_rate}.get(norm, asked.rate),
-        momentum=0.9,
+        momentum=0.9 if optimiser == "sgd" else 0.0,
         weight_decay={"none": asked.plain_decay, "layer": asked.layer_decay}.get(norm, asked.decay),
         schedule="cosine",
         warmup=min(steps * asked.warmup, steps * asked.epochs // 2),
@@ -278,6 +280,7 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
         "batch",
         "rate",
         "decay",
+        "layer_optimiser",
         "layer_rate",
         "layer_decay",
         "plain_rate",
@@ -302,6 +305,7 @@ def _arguments() -> argparse.Namespace:
     words.add_argument("--batch", type=int, default=128)
     words.add_argument("--rate", type=float, default=0.1)
     words.add_argument("--decay", type=float, default=2e-3, help="weight decay")
+    words.add_argument("--layer-optimiser", choices=("sgd", "adam"), default="sgd", help="of networks with LayerNorm")
     words.add_argument("--layer-rate", type=float, default=0.02, help="the rate of networks with LayerNorm")
     words.add_argument("--layer-decay", type=float, default=5e-4)
     words.add_argument("--plain-rate", type=float, default=0.05, help="the rate of networks without a norm")
