@@ -23,7 +23,7 @@ import tomllib
 from pathlib import Path
 
 import torch
-from reproductions.common import say
+from reproductions.cells import say
 
 from isthmus.core.files import write_text
 

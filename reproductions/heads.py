@@ -25,8 +25,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import Cells, Phase, say, settings_of, told
+from reproductions.cells import Cells, Phase, say, told
 from reproductions.heads_shown import WAYS, claims_of, tables_of
+from reproductions.options import settings_of
 
 from isthmus.align import ActivationMatching, Match, Matcher, WeightMatching
 from isthmus.connect import Line, PairBarriers, barrier, barriers

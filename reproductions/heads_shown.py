@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reproductions.common import disjoint, markdown, shown
+from reproductions.summaries import disjoint, markdown, shown
 
 from isthmus.core.record import plain
 from isthmus.core.statistics import over_networks, over_pairs

@@ -19,19 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import (
-    CONVENTIONS,
-    Bench,
-    Cells,
-    Phase,
-    arguments,
-    corrected,
-    disjoint,
-    loaded,
-    markdown,
-    shown,
-    told,
-)
+from reproductions.bench import Bench
+from reproductions.cells import Cells, Phase, told
+from reproductions.options import arguments, loaded
+from reproductions.summaries import CONVENTIONS, corrected, disjoint, markdown, shown
 
 from isthmus.connect import PairBarriers, barriers, variance_ratios
 from isthmus.core.record import plain

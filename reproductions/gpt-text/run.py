@@ -13,7 +13,7 @@ import dataclasses
 from pathlib import Path
 
 from reproductions import heads
-from reproductions.common import arguments
+from reproductions.options import arguments
 
 from isthmus.train import Recipe
 from isthmus.zoo import characters

@@ -25,7 +25,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reproductions.common import Cells, Phase, arguments, loaded, say, settings_of, told
+from reproductions.cells import Cells, Phase, say, told
+from reproductions.options import arguments, loaded, settings_of
 from tables import claims_of, tables_of
 
 from isthmus.core.network import Network

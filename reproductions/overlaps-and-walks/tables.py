@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import markdown, shown
+from reproductions.summaries import markdown, shown
 
 from isthmus.cluster import FiniteSize, Overlaps, finite_size
 from isthmus.core.record import plain

@@ -21,7 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from reproductions.common import Cells, Phase, arguments, corrected, laid_out, loaded, markdown, shown, told
+from reproductions.bench import laid_out
+from reproductions.cells import Cells, Phase, told
+from reproductions.options import arguments, loaded
+from reproductions.summaries import corrected, markdown, shown
 from torch import Tensor
 
 from isthmus.connect import barriers

@@ -22,7 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reproductions.common import Bench, Cells, Phase, arguments, loaded, say, summary, told
+from reproductions.bench import Bench
+from reproductions.cells import Cells, Phase, say, told
+from reproductions.options import arguments, loaded
+from reproductions.summaries import summary
 from tables import FRAMES, HEIGHTS, PAIRWISE, REFERENCE, tables_of, trends_of
 
 from isthmus.align import CycleConsistent, claims, to_mean, to_reference

@@ -22,7 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import Cells, Phase, arguments, laid_out, loaded, told
+from reproductions.bench import laid_out
+from reproductions.cells import Cells, Phase, told
+from reproductions.options import arguments, loaded
 from tables import comparisons_of, tables_of
 
 from isthmus.core.checkpoint import load, save

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import markdown, shown
+from reproductions.summaries import markdown, shown
 from torch import Tensor
 
 from isthmus.core.record import plain

@@ -10,7 +10,7 @@ FOLDER holds ``cifar10.npz`` (``x``, ``y``, ``x_test``, ``y_test``; pixels as by
 from __future__ import annotations
 
 from reproductions import heads
-from reproductions.common import arguments, loaded
+from reproductions.options import arguments, loaded
 
 from isthmus.train import Recipe
 from isthmus.zoo.data import Data

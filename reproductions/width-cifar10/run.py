@@ -24,18 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reproductions.common import (
-    Bench,
-    Cells,
-    Phase,
-    among,
-    arguments,
-    curves,
-    loaded,
-    say,
-    summary,
-    told,
-)
+from reproductions.bench import Bench
+from reproductions.cells import Cells, Phase, say, told
+from reproductions.options import arguments, loaded
+from reproductions.summaries import among, curves, summary
 from tables import METHODS, NORMS, tables_of, trends_of
 
 from isthmus.align import to_reference

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reproductions.common import corrected, disjoint, markdown, shown
+from reproductions.summaries import corrected, disjoint, markdown, shown
 
 from isthmus.core.record import plain
 from isthmus.studies.factors.trends import jonckheere

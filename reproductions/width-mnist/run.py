@@ -19,18 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from reproductions.common import (
-    Bench,
-    Cells,
-    Phase,
-    arguments,
-    corrected,
-    loaded,
-    markdown,
-    say,
-    shown,
-    told,
-)
+from reproductions.bench import Bench
+from reproductions.cells import Cells, Phase, say, told
+from reproductions.options import arguments, loaded
+from reproductions.summaries import corrected, markdown, shown
 
 from isthmus.connect import PairBarriers, barriers
 from isthmus.core.record import plain
