@@ -70,7 +70,7 @@ def sizes_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, FiniteSize]:
                 q = torch.tensor(given["q"], dtype=torch.float64)
                 # Function overlaps are over as many outputs at every size: the network's size is what changes.
                 entries = cell["glass"]["arrangements"][0]["overlaps"]["entries"]
-                made = Overlaps(tuple(given["labels"]), q, {}, given["space"], "raw", None, entries, (), ())
+                made = Overlaps(tuple(map(str, range(len(q)))), q, {}, given["space"], "raw", None, entries, (), ())
                 found.setdefault(each["label"], []).append(made)
     return {label: finite_size(sets) for label, sets in found.items() if len(sets) > 1}
 
@@ -90,7 +90,7 @@ def tables_of(cells: Sequence[Mapping[str, Any]], claims: Sequence[Mapping[str, 
     for cell in (each for each in cells if "glass" in each):
         for each in cell["glass"]["arrangements"]:
             verdict, recovered = each["verdict"], each["recovery"]
-            row = [cell["name"], each["label"], len(each["overlaps"]["labels"])]
+            row = [cell["name"], each["label"], len(each["overlaps"]["q"])]
             row += [shown(each["distribution"][name]) for name in ("mean", "spread")]
             row += [shown(verdict[name]) if verdict else "–" for name in ("gap", "cophenetic")]
             row += [f"{verdict['p']:.3g}", "yes" if verdict["hierarchical"] else "no"] if verdict else ["–", "–"]

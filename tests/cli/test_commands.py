@@ -209,7 +209,7 @@ def test_a_diverged_solution_is_named_and_left_out(shell, trained, tmp_path):
     for each in found["arrangements"][:2]:
         (out,) = each["overlaps"]["left_out"]
         assert out["reason"].startswith("diverged")
-    assert len(found["disconnectivity"]["labels"]) == 3
+    assert len(found["disconnectivity"]["names"]) == 3
     assert "broken.safetensors" in (tmp_path / "g.html").read_text()
 
 

@@ -20,7 +20,7 @@ HEIGHTS = torch.tensor(
 
 
 def test_a_graph_by_hand():
-    linear = disconnectivity(LOSS, HEIGHTS, labels=["a", "b", "c", "d"])
+    linear = disconnectivity(LOSS, HEIGHTS, names=["a", "b", "c", "d"])
     # {a,b} join at .5, {c,d} at .9; average linkage joins them at the mean of the four ways between.
     torch.testing.assert_close(linear.merges[:, 2], torch.tensor([0.5, 0.9, (2.0 + 2.5 + 1.8 + 2.2) / 4]).double())
     assert not linear.ultrametric_by_construction
@@ -68,7 +68,7 @@ def test_minimax_heights_are_ultrametric_whatever_the_landscape():
     [
         (lambda: disconnectivity([0.1], torch.zeros(1, 1)), SettingError, "at least 2 solutions"),
         (lambda: disconnectivity(LOSS, HEIGHTS, source="best"), SettingError, "linear or minimax"),
-        (lambda: disconnectivity(LOSS, HEIGHTS, labels=["a"]), SettingError, "one for each of 4"),
+        (lambda: disconnectivity(LOSS, HEIGHTS, names=["a"]), SettingError, "one for each of 4"),
         (lambda: disconnectivity(LOSS, HEIGHTS[:3]), DataError, "4 × 4 matrix"),
         (lambda: disconnectivity(LOSS, HEIGHTS / 0), DataError, "must be finite"),
         (lambda: disconnectivity(LOSS, HEIGHTS - 1.0), DataError, "pass losses, not barriers"),

@@ -53,7 +53,7 @@ def _align(moving, fixed):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_overlaps_are_cosines_whole_and_by_layer(dtype):
     solutions = [_network(seed, dtype) for seed in range(4)]
-    found = overlaps(solutions, labels=["a", "b", "c", "d"])
+    found = overlaps(solutions, names=["a", "b", "c", "d"])
     for i in range(4):
         for j in range(4):
             assert float(found.q[i, j]) == pytest.approx(w.cosine(solutions[i], solutions[j]), abs=1e-12)
@@ -211,16 +211,16 @@ def test_diverged_solutions_are_named_and_left_out():
     solutions = [_network(seed) for seed in range(5)]
     solutions[1]["fc1.bias"][3] = math.nan
     solutions[3] = {name: tensor * 0 for name, tensor in solutions[3].items()}
-    found = overlaps(solutions, labels=["a", "b", "c", "d", "e"])
-    assert found.labels == ("a", "c", "e")
-    assert [(each.label, each.reason) for each in found.left_out] == [
+    found = overlaps(solutions, names=["a", "b", "c", "d", "e"])
+    assert found.names == ("a", "c", "e")
+    assert [(each.name, each.reason) for each in found.left_out] == [
         ("b", "diverged: NaN or Inf in fc1.bias"),
         ("d", "all zero: it has no direction"),
     ]
     torch.testing.assert_close(found.q, overlaps([solutions[i] for i in (0, 2, 4)]).q)
     outputs = torch.randn(4, 6, 3)
     outputs[2, 0] = math.inf
-    assert function_overlaps(outputs, measure="agreement").labels == ("0", "1", "3")
+    assert function_overlaps(outputs, measure="agreement").names == ("0", "1", "3")
 
 
 def test_identical_solutions_are_named():
@@ -248,11 +248,11 @@ def test_running_statistics_do_not_count():
             "got 1 .1: diverged",
         ),
         (
-            lambda: overlaps([_network(0), {**_network(1), "fc2.bias": torch.zeros(4)}], labels=["a", "b"]),
+            lambda: overlaps([_network(0), {**_network(1), "fc2.bias": torch.zeros(4)}], names=["a", "b"]),
             WeightsError,
             r"solutions a and b must have the same shapes; fc2.bias is \(3,\) and \(4,\)",
         ),
-        (lambda: overlaps([_network(0), _network(1)], labels=["a", "a"]), SettingError, "labels must be different"),
+        (lambda: overlaps([_network(0), _network(1)], names=["a", "a"]), SettingError, "names must be different"),
         (lambda: overlaps([_network(0), _network(1)], tensors=["x"]), WeightsError, "unknown: x"),
         (lambda: overlaps([_network(0), _network(1)], alignment="pairwise"), SettingError, "needs an aligner"),
         (lambda: overlaps([_network(0), _network(1)], alignment="cross"), SettingError, "raw, reference or pairwise"),

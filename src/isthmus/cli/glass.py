@@ -141,6 +141,6 @@ def _show(values: dict[str, Any]) -> None:
             console.say(f"{each['label']}: {each['verdict']['sentence']}")
     left_out = values["arrangements"][0]["overlaps"]["left_out"]
     for each in left_out:
-        console.say(f"left out, {len(left_out)} in all: {each['label']} ({each['reason']})")
+        console.say(f"left out, {len(left_out)} in all: {each['name']} ({each['reason']})")
     for first, second in values["arrangements"][0]["overlaps"]["identical"]:
         console.say(f"the same solution, judged once: {first} and {second}")

@@ -23,7 +23,7 @@ class Disconnectivity(Record):
     """A tree whose leaves hang at the solutions' losses and whose branches join at the height of the ways between.
 
     Attributes:
-        labels: the solutions.
+        names: of the solutions.
         source: ``linear``: average linkage of the highest loss on straight segments, an upper bound of the true passes;
             ``minimax``: the lowest pass over chains of known segments.
         ultrametric_by_construction: such heights form a tree whatever the landscape; their tree is no evidence.
@@ -34,7 +34,7 @@ class Disconnectivity(Record):
         cophenetic: how well the tree returns the heights: evidence for ``linear``, 1 by construction for ``minimax``.
     """
 
-    labels: tuple[str, ...]
+    names: tuple[str, ...]
     source: Source
     ultrametric_by_construction: bool
     loss: Float[Tensor, " networks"]
@@ -49,7 +49,7 @@ def disconnectivity(
     heights: Float[Tensor, "networks networks"],
     *,
     source: Source = "linear",
-    labels: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Disconnectivity:
     """The tree of solutions by the height of the ways between them.
 
@@ -57,10 +57,10 @@ def disconnectivity(
         loss: of each solution.
         heights: highest loss on the straight segment between each pair (a loss, not a barrier above the ends).
         source: what the branches join at.
-        labels: names of the solutions.
+        names: of the solutions; by default their numbers from 0.
 
     Raises:
-        SettingError: fewer than two solutions, or labels that do not fit.
+        SettingError: fewer than two solutions, or names that do not fit.
         DataError: heights that are not finite and symmetric, or lie below the ends of their segment.
 
     Reference: Becker and Karplus, "The topology of multidimensional potential energy surfaces" (1997).
@@ -72,8 +72,8 @@ def disconnectivity(
         raise SettingError(f"source must be linear or minimax, got {source!r}")
     floor = torch.as_tensor(loss, dtype=torch.float64).flatten().cpu()
     given = torch.as_tensor(heights, dtype=torch.float64).cpu()
-    names = tuple(labels) if labels is not None else tuple(str(index) for index in range(len(floor)))
-    matrix = _checked(floor, given, names)
+    named = tuple(names) if names is not None else tuple(str(index) for index in range(len(floor)))
+    matrix = _checked(floor, given, named)
     if source == "minimax":
         matrix = minimax(matrix)
     # Linkage needs a zero diagonal and takes any non-negative numbers: heights above the lowest solution.
@@ -88,7 +88,7 @@ def disconnectivity(
         cophenetic = float("nan")
     merges[:, 2] += float(floor.min())
     return Disconnectivity(
-        names, source, source == "minimax", floor, matrix, torch.from_numpy(merges), tuple(map(int, order)), cophenetic
+        named, source, source == "minimax", floor, matrix, torch.from_numpy(merges), tuple(map(int, order)), cophenetic
     )
 
 
@@ -103,12 +103,12 @@ def minimax(heights: Float[Tensor, "networks networks"]) -> Float[Tensor, "netwo
     return passes
 
 
-def _checked(loss: Tensor, heights: Tensor, labels: Sequence[str]) -> Tensor:
+def _checked(loss: Tensor, heights: Tensor, names: Sequence[str]) -> Tensor:
     size = len(loss)
     if size < 2:
         raise SettingError(f"a disconnectivity graph needs at least 2 solutions, got {size}")
-    if len(labels) != size:
-        raise SettingError(f"labels must name one for each of {size} solutions, got {len(labels)}")
+    if len(names) != size:
+        raise SettingError(f"names must be one for each of {size} solutions, got {len(names)}")
     if heights.shape != (size, size):
         raise DataError(f"heights must be a {size} × {size} matrix, got {tuple(heights.shape)}")
     heights = heights.clone()
@@ -118,7 +118,7 @@ def _checked(loss: Tensor, heights: Tensor, labels: Sequence[str]) -> Tensor:
     ends = torch.maximum(loss[:, None], loss[None, :])
     if low := (heights < ends - 1e-6 * (1 + ends.abs())).nonzero().tolist():
         row, column = low[0]
-        pair = f"{labels[row]} and {labels[column]}"
+        pair = f"{names[row]} and {names[column]}"
         raise DataError(
             f"a height must not lie below the ends of its segment, got {np.float64(heights[row, column]):.6g} between "
             f"{pair} with losses {float(loss[row]):.6g} and {float(loss[column]):.6g}; pass losses, not barriers"

@@ -75,7 +75,7 @@ def distribution(
     Raises:
         SettingError: fewer than three solutions, or no bins.
     """
-    networks = len(overlaps.labels)
+    networks = len(overlaps.names)
     if networks < 3:
         raise SettingError(f"a distribution of overlaps needs at least 3 solutions, got {networks}")
     if bins < 1:
@@ -133,7 +133,7 @@ def finite_size(sets: Sequence[Overlaps], *, level: float = 0.95) -> FiniteSize:
     sets = sorted(sets, key=lambda each: each.entries)
     if len({each.entries for each in sets}) < 2:
         raise SettingError(f"finite_size needs networks of at least 2 sizes, got {len({e.entries for e in sets})}")
-    if few := [len(each.labels) for each in sets if len(each.labels) < 4]:
+    if few := [len(each.names) for each in sets if len(each.names) < 4]:
         raise SettingError(f"finite_size needs at least 4 solutions at each size, got {few[0]}")
     spreads = tuple(_spread(each.q.numpy(), level) for each in sets)
     x = np.log([each.entries for each in sets])
@@ -144,7 +144,7 @@ def finite_size(sets: Sequence[Overlaps], *, level: float = 0.95) -> FiniteSize:
     centred = x - (weights * x).sum() / weights.sum()
     slope = float((weights * centred * y).sum() / (weights * centred**2).sum())
     reach = z / math.sqrt(float((weights * centred**2).sum()))
-    networks = min(len(each.labels) for each in sets)
+    networks = min(len(each.names) for each in sets)
     exponent = Interval(slope, slope - reach, slope + reach, level, networks, "weighted least squares over sizes")
     return FiniteSize(tuple(each.entries for each in sets), spreads, exponent)
 

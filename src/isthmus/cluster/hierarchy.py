@@ -57,7 +57,7 @@ class Verdict(Record):
         p: the largest p-value of the four: the verdict's own.
         level: the rate of false alarms that is allowed.
         networks: how many were judged.
-        left_out: labels of solutions that were not judged (diverged, or copies of another).
+        left_out: names of solutions that were not judged (diverged, or copies of another).
     """
 
     hierarchical: bool
@@ -109,8 +109,8 @@ def hierarchy(overlaps: Overlaps, *, generator: torch.Generator, level: float = 
         raise SettingError(f"level must lie between 1/(draws + 1) = {1 / (draws + 1):.3g} and 1, got {level}")
     copies = [second for _, second in overlaps.identical]
     overlaps = overlaps.without(sorted(set(copies)), reason="a copy of another solution") if copies else overlaps
-    left_out = tuple(each.label for each in overlaps.left_out)
-    networks = len(overlaps.labels)
+    left_out = tuple(each.name for each in overlaps.left_out)
+    networks = len(overlaps.names)
     if networks < _LEAST:
         without = f" ({len(left_out)} left out: diverged or copies)" if left_out else ""
         raise SettingError(f"a hierarchy needs at least {_LEAST} different solutions, got {networks}{without}")

@@ -32,18 +32,18 @@ class Overlaps(Record):
     """Cosines between solutions.
 
     Attributes:
-        labels: the solutions' names, in the order of rows and columns.
+        names: of the solutions, in the order of rows and columns.
         q: overlaps in [−1, 1], symmetric, 1 on the diagonal.
         layers: the same for each layer alone; empty in function space. A layer that is zero somewhere is NaN there.
         space: ``weights``, or the measure of function space.
         alignment: ``raw``, ``reference`` or ``pairwise``.
-        reference: the label that all were aligned to, if they were.
+        reference: the name of the solution that all were aligned to, if they were.
         entries: how many numbers each overlap is over; structureless solutions have overlaps of about 1/√entries.
         left_out: solutions that were not used, and why.
         identical: pairs of solutions that are the same; with pairwise alignment, the same up to the aligner's moves.
     """
 
-    labels: tuple[str, ...]
+    names: tuple[str, ...]
     q: Float[Tensor, "networks networks"]
     layers: Mapping[str, Float[Tensor, "networks networks"]]
     space: str
@@ -68,16 +68,16 @@ class Overlaps(Record):
             raise SettingError(f"layer must be one of {', '.join(self.layers) or 'none'}, got {name}")
         return dataclasses.replace(self, q=self.layers[name], layers={})
 
-    def without(self, labels: Sequence[str], *, reason: str) -> Overlaps:
+    def without(self, names: Sequence[str], *, reason: str) -> Overlaps:
         """The overlaps of the other solutions."""
-        stay = [index for index, label in enumerate(self.labels) if label not in set(labels)]
+        stay = [index for index, name in enumerate(self.names) if name not in set(names)]
         return dataclasses.replace(
             self,
-            labels=tuple(self.labels[index] for index in stay),
+            names=tuple(self.names[index] for index in stay),
             q=self.q[stay][:, stay],
             layers={name: q[stay][:, stay] for name, q in self.layers.items()},
-            left_out=(*self.left_out, *(LeftOut(label, reason) for label in labels)),
-            identical=tuple(pair for pair in self.identical if not set(pair) & set(labels)),
+            left_out=(*self.left_out, *(LeftOut(name, reason) for name in names)),
+            identical=tuple(pair for pair in self.identical if not set(pair) & set(names)),
         )
 
 
@@ -89,7 +89,7 @@ def distances(q: Float[Tensor, "networks networks"]) -> Float[Tensor, "networks 
 def overlaps(
     solutions: Sequence[Weights],
     *,
-    labels: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
     tensors: Sequence[str] | None = None,
     alignment: Alignment = "raw",
     align: Aligner | None = None,
@@ -102,13 +102,13 @@ def overlaps(
 
     Args:
         solutions: weights of one architecture; one that diverged is named and left out.
-        labels: their names.
+        names: what they are called; by default their numbers from 0.
         tensors: tensors to compare, such as ``network.parameter_names``; by default all floating ones except running
             statistics. Name them for networks with tied tensors, which would count twice.
         alignment: ``raw``; ``reference``: all aligned to one solution; ``pairwise``: of each pair the later aligned to
             the earlier.
         align: (moving, fixed) → a permutation, a result that holds one as ``permutation``, or the moved weights.
-        reference: number or label of the solution that the others are aligned to.
+        reference: number or name of the solution that the others are aligned to.
         normalise: applied to every solution first; for networks whose units have a free scale
             ``functools.partial(isthmus.core.canonical.unit_scale, symmetry)``.
         threads: alignments at once; by default as many as PyTorch may use.
@@ -129,7 +129,7 @@ def overlaps(
         raise SettingError(f"alignment must be raw, reference or pairwise, got {alignment!r}")
     if alignment != "raw" and align is None:
         raise SettingError(f"alignment {alignment!r} needs an aligner; pass align=")
-    kept = sift(solutions, labels=labels, names=tensors)
+    kept = sift(solutions, names=names, tensors=tensors)
     if normalise is not None:
         kept = dataclasses.replace(kept, solutions=tuple(normalise(solution) for solution in kept.solutions))
     name = None
@@ -149,7 +149,7 @@ def function_overlaps(
     outputs: Float[Tensor, "networks examples outputs"] | Sequence[Tensor],
     *,
     measure: Measure = "correlation",
-    labels: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Overlaps:
     """Overlaps of what networks compute on the same examples; permutations of hidden units do not matter here.
 
@@ -160,7 +160,7 @@ def function_overlaps(
         measure: ``correlation``: cosine after every output's mean over the examples is removed; ``agreement``: share of
             examples with the same largest output; ``cka``: linear centred kernel alignment, blind to rotations of the
             outputs, for hidden activations.
-        labels: the networks' names.
+        names: what they are called; by default their numbers from 0.
 
     Raises:
         DataError: fewer than two examples.
@@ -181,7 +181,7 @@ def function_overlaps(
         features = [part - part.mean(0, keepdim=True) for part in features]
     if features and len(features[0]) < 2:
         raise DataError(f"function overlaps need at least two examples, got {len(features[0])}")
-    kept = sift([{"outputs": feature} for feature in features], labels=labels)
+    kept = sift([{"outputs": feature} for feature in features], names=names)
     stacked = torch.stack([solution["outputs"] for solution in kept.solutions])
     gram = _cka_gram(stacked) if measure == "cka" else _gram(list(stacked))
     found = _from_grams(kept, {"outputs": gram}, alignment="raw", reference=None)
@@ -189,21 +189,21 @@ def function_overlaps(
 
 
 def _reference(kept: Sifted, reference: int | str) -> str:
-    if isinstance(reference, str) and reference in kept.labels:
+    if isinstance(reference, str) and reference in kept.names:
         return reference
-    if isinstance(reference, int) and 0 <= reference < len(kept.labels):
-        return kept.labels[reference]
-    raise SettingError(f"reference must be one of the solutions {', '.join(kept.labels[:5])}, …, got {reference}")
+    if isinstance(reference, int) and 0 <= reference < len(kept.names):
+        return kept.names[reference]
+    raise SettingError(f"reference must be one of the solutions {', '.join(kept.names[:5])}, …, got {reference}")
 
 
 def _aligned(kept: Sifted, reference: str, align: Aligner, *, threads: int | None, progress: Progress) -> Sifted:
-    fixed = kept.solutions[kept.labels.index(reference)]
+    fixed = kept.solutions[kept.names.index(reference)]
 
     def one(pair: tuple[str, Weights]) -> Weights:
-        label, solution = pair
-        return solution if label == reference else _moved(align(solution, fixed), solution)
+        name, solution = pair
+        return solution if name == reference else _moved(align(solution, fixed), solution)
 
-    pairs = list(zip(kept.labels, kept.solutions, strict=True))
+    pairs = list(zip(kept.names, kept.solutions, strict=True))
     moved = in_threads(one, pairs, threads=threads, progress=progress, label="aligning")
     return dataclasses.replace(kept, solutions=tuple(moved))
 
@@ -277,7 +277,7 @@ def _from_grams(kept: Sifted, grams: Mapping[str, Tensor], *, alignment: Alignme
     for i, j in same:
         q[i, j] = q[j, i] = 1.0
     return Overlaps(
-        labels=kept.labels,
+        names=kept.names,
         q=q,
         layers={layer: _cosines(gram) for layer, gram in by_layer.items()},
         space="weights",
@@ -285,7 +285,7 @@ def _from_grams(kept: Sifted, grams: Mapping[str, Tensor], *, alignment: Alignme
         reference=reference,
         entries=sum(kept.solutions[0][name].numel() for name in kept.tensors),
         left_out=kept.left_out,
-        identical=tuple((kept.labels[i], kept.labels[j]) for i, j in same),
+        identical=tuple((kept.names[i], kept.names[j]) for i, j in same),
     )
 
 

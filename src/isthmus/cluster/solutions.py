@@ -16,7 +16,7 @@ from isthmus.core.weights import Weights, check_alike
 class LeftOut(Record):
     """A solution that was not used, and why."""
 
-    label: str
+    name: str
     reason: str
 
 
@@ -25,57 +25,57 @@ class Sifted:
     """The solutions that can be compared.
 
     Attributes:
-        labels: names of the solutions that are left.
+        names: of the solutions that are left.
         solutions: their weights.
         tensors: the names of the tensors that are compared.
         left_out: what was left out, and why.
     """
 
-    labels: tuple[str, ...]
+    names: tuple[str, ...]
     solutions: tuple[Weights, ...]
     tensors: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
 
 
 def sift(
-    solutions: Sequence[Weights], *, labels: Sequence[str] | None = None, names: Sequence[str] | None = None
+    solutions: Sequence[Weights], *, names: Sequence[str] | None = None, tensors: Sequence[str] | None = None
 ) -> Sifted:
     """Name the solutions, check that they are of one architecture and leave out those that have no direction.
 
     Args:
         solutions: weights of one architecture.
-        labels: their names; by default their numbers from 0.
-        names: tensors to compare; by default all floating ones except running statistics.
+        names: what they are called; by default their numbers from 0.
+        tensors: those to compare; by default all floating ones except running statistics.
 
     Raises:
         WeightsError: solutions of other shapes, or a tensor that is not there.
-        SettingError: labels that do not fit, or fewer than two solutions left.
+        SettingError: names that do not fit, or fewer than two solutions left.
     """
-    named = tuple(labels) if labels is not None else tuple(str(index) for index in range(len(solutions)))
+    named = tuple(names) if names is not None else tuple(str(index) for index in range(len(solutions)))
     if len(named) != len(solutions) or len(set(named)) != len(named):
-        raise SettingError(f"labels must be different, one for each of {len(solutions)} solutions, got {listed(named)}")
+        raise SettingError(f"names must be different, one for each of {len(solutions)} solutions, got {listed(named)}")
     if not solutions:
         raise SettingError("at least two solutions are needed to compare, got none")
-    for label, solution in zip(named[1:], solutions[1:], strict=True):
-        check_alike(solutions[0], solution, what=f"solutions {named[0]} and {label}")
-    tensors = tuple(names) if names is not None else compared(solutions[0])
-    if unknown := [name for name in tensors if name not in solutions[0]]:
-        raise WeightsError(f"names must be tensors of the solutions; unknown: {listed(unknown)}")
-    if not tensors:
+    for name, solution in zip(named[1:], solutions[1:], strict=True):
+        check_alike(solutions[0], solution, what=f"solutions {named[0]} and {name}")
+    chosen = tuple(tensors) if tensors is not None else compared(solutions[0])
+    if unknown := [name for name in chosen if name not in solutions[0]]:
+        raise WeightsError(f"tensors must be names of tensors of the solutions; unknown: {listed(unknown)}")
+    if not chosen:
         raise WeightsError("solutions must hold floating tensors to compare, got none")
     kept, left_out = [], []
-    for label, solution in zip(named, solutions, strict=True):
-        reason = _flaw(solution, tensors)
+    for name, solution in zip(named, solutions, strict=True):
+        reason = _flaw(solution, chosen)
         if reason is None:
-            kept.append((label, solution))
+            kept.append((name, solution))
         else:
-            left_out.append(LeftOut(label, reason))
+            left_out.append(LeftOut(name, reason))
     if len(kept) < 2:
-        flaws = "; ".join(f"{each.label}: {each.reason}" for each in left_out[:5])
+        flaws = "; ".join(f"{each.name}: {each.reason}" for each in left_out[:5])
         raise SettingError(
             f"at least two solutions must be left to compare, got {len(kept)} ({flaws or 'none left out'})"
         )
-    return Sifted(tuple(label for label, _ in kept), tuple(s for _, s in kept), tensors, tuple(left_out))
+    return Sifted(tuple(name for name, _ in kept), tuple(s for _, s in kept), chosen, tuple(left_out))
 
 
 def compared(weights: Weights) -> tuple[str, ...]:

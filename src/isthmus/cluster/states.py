@@ -25,14 +25,14 @@ class States(Record):
     """Solutions in groups.
 
     Attributes:
-        labels: the solutions.
+        names: of the solutions.
         state: the group of each, from 0 in the order of the drawing.
         merges: the dendrogram of average linkage in SciPy's form: (left, right, height, leaves) for each merge.
         order: leaves in the order in which a dendrogram or an ordered matrix shows them.
         height: where the tree was cut.
     """
 
-    labels: tuple[str, ...]
+    names: tuple[str, ...]
     state: tuple[int, ...]
     merges: Float[Tensor, "merges 4"]
     order: tuple[int, ...]
@@ -76,7 +76,7 @@ def states(overlaps: Overlaps, *, count: int | None = None, height: float | None
     from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
     from scipy.spatial.distance import squareform
 
-    networks = len(overlaps.labels)
+    networks = len(overlaps.names)
     if count is not None and height is not None:
         raise SettingError("states are cut by count or by height, not by both")
     if count is not None and not 1 <= count <= networks:
@@ -99,7 +99,7 @@ def states(overlaps: Overlaps, *, count: int | None = None, height: float | None
     for leaf in order:
         first_seen.setdefault(int(raw[leaf]), len(first_seen))
     state = tuple(first_seen[int(group)] for group in raw)
-    return States(overlaps.labels, state, torch.from_numpy(merges), tuple(int(leaf) for leaf in order), height)
+    return States(overlaps.names, state, torch.from_numpy(merges), tuple(int(leaf) for leaf in order), height)
 
 
 def recovery(
@@ -109,7 +109,7 @@ def recovery(
 
     Args:
         overlaps: of the solutions.
-        families: the known family of each solution in ``overlaps.labels``: seeds, spawn families, subsets of the data.
+        families: the known family of each solution in ``overlaps.names``: seeds, spawn families, subsets of the data.
         generator: shuffles the families for the p-value.
         draws: shuffles.
 
@@ -118,8 +118,8 @@ def recovery(
 
     Reference: Hubert and Arabie, "Comparing partitions" (1985).
     """
-    if len(families) != len(overlaps.labels):
-        raise SettingError(f"families must name one for each of {len(overlaps.labels)} solutions, got {len(families)}")
+    if len(families) != len(overlaps.names):
+        raise SettingError(f"families must name one for each of {len(overlaps.names)} solutions, got {len(families)}")
     names = {family: index for index, family in enumerate(dict.fromkeys(families))}
     if len(names) < 2:
         raise SettingError(f"recovery needs at least 2 families, got {len(names)}")

@@ -28,7 +28,7 @@ def glass_section(values: Mapping[str, Any], words: Words) -> Section:
     names = ("set", "measure", "null", "observed", "expected", "low", "high", "p")
     text = [words("glass.text"), words("glass.scale" if values["scale_removed"] else "glass.no_scale")]
     if left_out := values["arrangements"][0]["overlaps"]["left_out"]:
-        said = "; ".join(f"{each['label']} ({each['reason']})" for each in left_out)
+        said = "; ".join(f"{each['name']} ({each['reason']})" for each in left_out)
         text.append(words("glass.left_out", n=len(left_out), names=said))
     return Section(
         words("glass.title"),
@@ -51,7 +51,7 @@ def arrangement_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str]
     rows = []
     for each in values["arrangements"]:
         verdict, spread = each["verdict"], each["distribution"]
-        row = [words(f"glass.{each['label']}"), len(each["overlaps"]["labels"]), interval_text(spread["mean"])]
+        row = [words(f"glass.{each['label']}"), len(each["overlaps"]["names"]), interval_text(spread["mean"])]
         row.append(interval_text(spread["spread"]))
         if verdict:
             row += [interval_text(verdict["gap"]), interval_text(verdict["cophenetic"]), verdict["p"]]
@@ -65,16 +65,16 @@ def arrangement_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str]
 
 def _matrix(each: Mapping[str, Any], words: Words) -> Figure:
     """Overlaps with the solutions in the order of the dendrogram."""
-    order, labels, q = each["states"]["order"], each["overlaps"]["labels"], each["overlaps"]["q"]
-    names = [labels[place] for place in order]
-    rows = [{"first": labels[i], "second": labels[j], "q": q[i][j] if i != j else None} for i in order for j in order]
+    order, names, q = each["states"]["order"], each["overlaps"]["names"], each["overlaps"]["q"]
+    rows = [{"first": names[i], "second": names[j], "q": q[i][j] if i != j else None} for i in order for j in order]
     off = [row["q"] for row in rows if row["q"] is not None]
     place = {leaf: float(position) for position, leaf in enumerate(order)}
     merges = [
         [place.get(int(left), left), place.get(int(right), right), height, leaves]
         for left, right, height, leaves in each["states"]["merges"]
     ]
-    spec = figures.ordered_matrix(rows, names, row="first", column="second", value="q", title="q", merges=merges)
+    shown = [names[leaf] for leaf in order]
+    spec = figures.ordered_matrix(rows, shown, row="first", column="second", value="q", title="q", merges=merges)
     title = words("glass." + each["label"])
     return Figure(title, spec, caption=words("glass.matrix"), description=f"{title}: {min(off):.3g} … {max(off):.3g}")
 
@@ -101,7 +101,7 @@ def _histogram(each: Mapping[str, Any], words: Words) -> Figure:
 
 
 def _passes(graph: Mapping[str, Any], words: Words) -> Figure:
-    spec = figures.tree(graph["merges"], graph["order"], graph["loss"], graph["labels"], y_title=words("curve.loss"))
+    spec = figures.tree(graph["merges"], graph["order"], graph["loss"], graph["names"], y_title=words("curve.loss"))
     kind = words("glass.by_construction") if graph["ultrametric_by_construction"] else words("glass.linear_passes")
     title = words(f"glass.passes.{graph['source']}")
     low, high = min(graph["loss"]), max(merge[2] for merge in graph["merges"])
@@ -146,6 +146,6 @@ def _headline(values: Mapping[str, Any], words: Words) -> str:
             )  # fmt: skip
             (controls if control else parts).append(said)
     if not parts:
-        parts.append(words("glass.too_few", n=len(values["arrangements"][0]["overlaps"]["labels"])))
+        parts.append(words("glass.too_few", n=len(values["arrangements"][0]["overlaps"]["names"])))
     parts += controls
     return words("glass.headline", parts="; ".join(parts))

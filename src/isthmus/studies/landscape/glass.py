@@ -135,7 +135,7 @@ def glass(
     for place, alignment in enumerate(alignments):
         compared = overlaps(
             solutions,
-            labels=names,
+            names=names,
             tensors=tensors,
             alignment=alignment,  # type: ignore[arg-type]
             align=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
@@ -145,7 +145,7 @@ def glass(
         found.append(_arranged(compared, alignment, families, seed))
     known = found[0].overlaps
     if objective is not None:
-        computed = function_overlaps(_outputs(solutions, objective), labels=names)
+        computed = function_overlaps(_outputs(solutions, objective), names=names)
         found.append(_arranged(computed, "function", families, seed))
     sizes = None
     if others:
@@ -160,13 +160,13 @@ def glass(
     graph = lowest = None
     if objective is not None:
         # A diverged solution has no height: the trees are of those that the overlaps kept.
-        labels = names if names is not None else [str(place) for place in range(len(solutions))]
-        stay = {label: each for label, each in zip(labels, solutions, strict=True) if label in known.labels}
+        named = names if names is not None else [str(place) for place in range(len(solutions))]
+        stay = {name: each for name, each in zip(named, solutions, strict=True) if name in known.names}
         told = within(progress, phases - 1, phases, label="passes")
         graph = _passes(
             barriers(list(stay.values()), objective, names=list(stay), points=points, progress=told, **settings)
         )
-        lowest = disconnectivity(graph.loss, graph.heights, source="minimax", labels=graph.labels)
+        lowest = disconnectivity(graph.loss, graph.heights, source="minimax", names=graph.names)
     return Glass(tuple(found), graph, lowest, sizes, scaled)
 
 
@@ -226,10 +226,10 @@ def _aligner(symmetry: Symmetry, seed: int) -> Callable[[Weights, Weights], Any]
 def _arranged(found: Overlaps, label: str, families: Mapping[str, str] | None, seed: int) -> Arrangement:
     known = None
     if families is not None:
-        kept = [families[name] for name in found.labels]
+        kept = [families[name] for name in found.names]
         known = recovery(found, kept, generator=child(seed, "recovery", label)) if len(set(kept)) > 1 else None
     copies = len({second for _, second in found.identical})
-    judged = len(found.labels) - copies >= 4
+    judged = len(found.names) - copies >= 4
     return Arrangement(
         label=label,
         overlaps=found,
@@ -254,4 +254,4 @@ def _passes(found: PairBarriers) -> Disconnectivity:
         heights[first, second] = heights[second, first] = curve.loss.max()
         loss[first], loss[second] = curve.loss[0], curve.loss[-1]
     heights += torch.diag(loss)
-    return disconnectivity(loss, heights, labels=found.names)
+    return disconnectivity(loss, heights, names=found.names)
