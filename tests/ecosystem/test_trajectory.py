@@ -75,15 +75,49 @@ def test_a_training_goes_on_in_its_folder_and_another_is_refused(tmp_path):
     recorder.start({"rate": 0.1})
     recorder.seen(4, module.state_dict)
     assert Trajectory.open(tmp_path).steps == (0, 2, 4)
-    with pytest.raises(SettingError, match="holds a training with another rate; choose another folder"):
+    with pytest.raises(
+        SettingError, match=r"training with another rate \(0\.1 there, 0\.2 here\); choose another folder"
+    ):
         Recorder(tmp_path).start({"rate": 0.2})
+
+
+def test_going_on_from_a_step_forgets_what_an_attempt_that_was_given_up_left_behind(tmp_path):
+    module = nn.Linear(2, 1)
+    run(tmp_path, module, 6, recipe={"start": "abc", "arguments": {"rate": 0.1, "steps": 6}}, at=(0,), every=3)
+    recorder = Recorder(tmp_path, every=4)
+    again = {"start": None, "arguments": {"rate": 0.1, "steps": 8}}
+    with pytest.raises(SettingError, match=r"another arguments\.steps \(6 there, 8 here\)"):
+        recorder.start(again, step=3)
+    with pytest.raises(SettingError, match="started from other weights"):
+        recorder.start({"start": "xyz", "arguments": {"rate": 0.1, "steps": 6}}, step=0, limits=["arguments.steps"])
+    assert Trajectory.open(tmp_path).steps == (0, 3, 6)
+    recorder.start(again, step=3, limits=["arguments.steps"])
+    found = Trajectory.open(tmp_path)
+    assert (found.steps, found.finished, found.resumed) == ((0, 3), False, (3,))
+    assert found.recipe == {"start": "abc", "arguments": {"rate": 0.1, "steps": 8}}
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == [
+        "step-000000.safetensors", "step-000003.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_loop_that_counts_several_steps_at_once_is_recorded_where_it_passes_a_chosen_one(tmp_path):
+    recorder, module = Recorder(tmp_path, at=(0, 3), every=5, last=False), nn.Linear(2, 1)
+    recorder.start({})
+    recorder.seen(0, module.state_dict)
+    for step in range(2, 13, 2):
+        recorder.seen(step, module.state_dict, since=step - 2)
+    assert Trajectory.open(tmp_path).steps == (0, 4, 6, 10)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Recorder("x", at=(-1,)), "at must be steps from 0 on, got -1"),
-        (lambda: Recorder("x", every=0), "every must be at least 1 step, got 0"),
+        (lambda: Recorder("x", at=3), r"at must be whole steps, such as \(0, 100\), got 3"),
+        (lambda: Recorder("x", at=(0, 2.5)), r"at must be whole steps, such as \(0, 100\), got \(0, 2\.5\)"),
+        (lambda: Recorder("x", every=0), "every must be a whole number of steps, at least 1, got 0"),
+        (lambda: Recorder("x", every="4"), "every must be a whole number of steps, at least 1, got '4'"),
+        (lambda: Recorder("x").start({"net": nn.Linear(1, 1)}), "recipe must hold numbers, text, lists .* got Linear"),
     ],
 )
 def test_settings_out_of_range_are_one_line(make, message):
@@ -109,18 +143,22 @@ def trainer(tmp_path):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
 
-    def made(folder, *, seed=0, **settings):
+    def made(folder, *, seed=0, arguments=None, callbacks=(), **settings):
         config = transformers.GPT2Config(vocab_size=17, n_positions=8, n_embd=8, n_layer=1, n_head=2)
         torch.manual_seed(seed)
         model = transformers.GPT2LMHeadModel(config)
         tokens = torch.randint(17, (24, 8), generator=torch.Generator().manual_seed(1))
         data = [{"input_ids": row, "labels": row} for row in tokens]
-        arguments = transformers.TrainingArguments(
+        chosen = dict(
             output_dir=str(tmp_path / "out"), max_steps=4, per_device_train_batch_size=4, report_to=[], seed=seed,
             save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True, gradient_accumulation_steps=2,
         )  # fmt: skip
         return transformers.Trainer(
-            model, arguments, train_dataset=data, callbacks=[trainer_callback(folder, **settings)]
+            model,
+            transformers.TrainingArguments(**{**chosen, **(arguments or {})}),
+            train_dataset=data,
+            eval_dataset=data,
+            callbacks=[trainer_callback(folder, **settings), *callbacks],
         )
 
     return made
@@ -142,7 +180,58 @@ def test_the_trainer_of_transformers_is_recorded(tmp_path, trainer):
     assert recipe["arguments"]["gradient_accumulation_steps"] == 2
     assert recipe["configuration"]["n_embd"] == 8
     assert recipe["order"]["examples"] == 24
+    assert (recipe["order"]["sampler"], recipe["order"]["batch_size"]) == ("SeedableRandomSampler", 4)
     assert found.provenance["versions"]["torch"] == torch.__version__
+
+
+def test_a_trainer_that_was_cut_off_goes_on_in_its_folder(tmp_path, trainer):
+    import transformers
+
+    class Cut(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **further):
+            if state.global_step == 5:
+                raise RuntimeError("no power")
+
+    often = {"max_steps": 8, "save_strategy": "steps", "save_steps": 3}
+    with pytest.raises(RuntimeError, match="no power"):
+        trainer(tmp_path / "cut", every=2, arguments=often, callbacks=[Cut()]).train()
+    before = Trajectory.open(tmp_path / "cut")
+    assert (before.steps, before.finished) == ((0, 2, 4), False)
+    trainer(tmp_path / "cut", every=2, arguments=often).train(resume_from_checkpoint=True)
+    trainer(tmp_path / "whole", every=2, arguments={**often, "output_dir": str(tmp_path / "other")}).train()
+    found, whole = Trajectory.open(tmp_path / "cut"), Trajectory.open(tmp_path / "whole")
+    assert (found.steps, found.finished, found.resumed) == ((0, 2, 4, 6, 8), True, (3,))
+    assert found.recipe == whole.recipe
+    for step in found.steps:
+        expected = whole.weights(step)
+        assert all(torch.allclose(one, expected[name], atol=1e-6) for name, one in found.weights(step).items())
+    with pytest.raises(SettingError, match=r"another arguments\.learning_rate \(5e-05 there, 0\.1 here\)"):
+        trainer(tmp_path / "cut", arguments={**often, "learning_rate": 0.1}).train(resume_from_checkpoint=True)
+    trainer(tmp_path / "cut", every=2, arguments={**often, "max_steps": 10}).train(resume_from_checkpoint=True)
+    assert Trajectory.open(tmp_path / "cut").steps == (0, 2, 4, 6, 8, 10)
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_the_last_step_holds_its_own_weights_where_the_best_come_back(tmp_path, trainer, ours_first):
+    import transformers
+
+    often = {
+        "max_steps": 20, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1,
+        "load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True,
+        "learning_rate": 0.01, "gradient_accumulation_steps": 1,
+    }  # fmt: skip
+    made = trainer(tmp_path / "run", at=(0,), arguments=often)  # a training gets better, so the first is "best" here
+    made.add_callback(transformers.EarlyStoppingCallback(3))
+    if not ours_first:
+        made.callback_handler.callbacks.reverse()
+    made.train()
+    found = Trajectory.open(tmp_path / "run")
+    assert (found.steps, found.finished) == ((0, 1, 4), True)
+    from isthmus.core.checkpoint import load
+
+    for step in (1, 4):
+        theirs = load(tmp_path / "out" / f"checkpoint-{step}")
+        assert all(torch.equal(one, found.weights(step)[name]) for name, one in theirs.items())
 
 
 def test_two_trainings_say_whether_they_share_their_start(tmp_path, trainer):
@@ -197,6 +286,52 @@ def test_lightning_is_recorded_under_both_names(tmp_path, monkeypatch, name):
         "examples": 24, "data": None,
     }  # fmt: skip
     assert found.recipe["note"] == "mine"
+
+
+def test_lightning_goes_on_in_its_folder_and_is_sent_to_other_processes(tmp_path):
+    import pickle
+
+    define_missing_operators()
+    library = pytest.importorskip("lightning.pytorch")
+
+    class Module(library.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(2, 1)
+
+        def training_step(self, batch, index):
+            return self.net(batch[0]).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    class Cut(library.Callback):
+        def on_train_batch_end(self, trainer, *further):
+            if trainer.global_step == 5:
+                raise RuntimeError("no power")
+
+    saving = library.callbacks.ModelCheckpoint
+    data = torch.utils.data.TensorDataset(torch.ones(24, 2))
+
+    def fit(*callbacks, steps=8, ckpt_path=None):
+        ours = pickle.loads(pickle.dumps(lightning_callback(tmp_path / "run", every=2)))
+        kept = saving(tmp_path / "kept", every_n_train_steps=3, save_top_k=-1, filename="{step}")
+        trainer = library.Trainer(
+            max_steps=steps, callbacks=[ours, kept, *callbacks], logger=False, enable_progress_bar=False,
+            enable_model_summary=False, accelerator="cpu", default_root_dir=tmp_path,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=2), ckpt_path=ckpt_path)
+
+    with pytest.raises(RuntimeError, match="no power"):
+        fit(Cut())
+    started = Trajectory.open(tmp_path / "run")
+    assert (started.steps, started.finished) == ((0, 2, 4), False)
+    fit(steps=10, ckpt_path=tmp_path / "kept" / "step=3.ckpt")
+    found = Trajectory.open(tmp_path / "run")
+    assert (found.steps, found.finished, found.resumed) == ((0, 2, 4, 6, 8, 10), True, (3,))
+    assert found.recipe["start"] == started.recipe["start"] is not None
+    assert found.recipe["arguments"]["max_steps"] == 10
 
 
 def test_without_lightning_the_error_says_so(monkeypatch):

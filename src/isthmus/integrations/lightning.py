@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from isthmus.core.errors import SettingError
 from isthmus.integrations.order import order_of, readable, start_of
 from isthmus.integrations.trajectory import Recorder
 
+# What only says when to stop; a training that goes on may have more of it.
+_LIMITS = ("arguments.max_epochs", "arguments.max_steps")
 _NAMES = ("lightning.pytorch", "pytorch_lightning")
 
 
@@ -29,7 +32,10 @@ def lightning_callback(
     It is a callback of ``lightning`` and of ``pytorch_lightning``, whichever the program has imported (both, if both);
     if none, of the first that is installed. Recorded are the module's hyperparameters, the optimisers with their
     settings, the trainer's limits, the seed that ``seed_everything`` set, what the data loader says of the order, the
-    versions, and a digest of the weights at the start. Only the first process writes. A step is an optimiser step.
+    versions, and a digest of the weights at the start. Only the first process writes. A step is an optimiser step, as
+    ``trainer.global_step`` counts them: with several optimisers more than one for a batch, and what is recorded is the
+    first count that reaches a chosen one. A training that goes on with ``ckpt_path`` goes on in its folder, also with
+    more steps than at first.
 
     Args:
         folder: of the trajectory; see :class:`isthmus.integrations.Trajectory`.
@@ -51,19 +57,24 @@ def lightning_callback(
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             if trainer.is_global_zero:
-                recorder.start({**_recipe(trainer, pl_module), **(recipe or {})})
-                recorder.seen(trainer.global_step, pl_module.state_dict)
-                done["step"] = trainer.global_step
+                step = trainer.global_step
+                recorder.start({**_recipe(trainer, pl_module), **(recipe or {})}, step=step, limits=_LIMITS)
+                recorder.seen(step, pl_module.state_dict)
+                done["step"] = step
 
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *further: Any, **more: Any) -> None:
             # Gradients are accumulated over several batches: the step counts only once.
             if trainer.is_global_zero and trainer.global_step != done["step"]:
-                recorder.seen(trainer.global_step, pl_module.state_dict)
+                recorder.seen(trainer.global_step, pl_module.state_dict, since=done["step"])
                 done["step"] = trainer.global_step
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             if trainer.is_global_zero:
                 recorder.finish(trainer.global_step, pl_module.state_dict)
+
+        def __reduce__(self) -> Any:
+            # Strategies that start their processes by spawning send the callback there; a class made here is made anew.
+            return partial(lightning_callback, folder, at=at, every=every, last=last, recipe=recipe), ()
 
     return RecordTrajectory()
 
@@ -96,5 +107,5 @@ def _recipe(trainer: Any, module: Any) -> dict[str, Any]:
         "order_seed": int(seed) if seed else None,
         "augmentation_seed": int(seed) if seed else None,
         "order": order_of(trainer.train_dataloader),
-        "start": start_of(module),
+        "start": None if trainer.global_step else start_of(module),  # it goes on from other weights than its start
     }

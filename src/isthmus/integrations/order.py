@@ -18,18 +18,28 @@ def order_of(loader: Any) -> dict[str, Any]:
     What a loader does not say is ``None``; loaders other than torch's may say little.
     """
     loader = loader[0] if isinstance(loader, list | tuple) and loader else loader
-    sampler: Any = getattr(loader, "sampler", None)
+    batches = _batches(loader)
+    # A loader that is given whole batches has a sampler too, one that it never asks.
+    sampler: Any = getattr(batches, "sampler", None) or getattr(loader, "sampler", None)
     generator: Any = getattr(sampler, "generator", None) or getattr(loader, "generator", None)
     data: Any = getattr(loader, "dataset", None)
     return {
         "sampler": type(sampler).__name__ if sampler is not None else None,
         "generator_seed": generator.initial_seed() if hasattr(generator, "initial_seed") else None,
-        "batch_size": getattr(loader, "batch_size", None),
-        "drop_last": getattr(loader, "drop_last", None),
+        "batch_size": getattr(batches, "batch_size", None) or getattr(loader, "batch_size", None),
+        "drop_last": getattr(batches, "drop_last", getattr(loader, "drop_last", None)),
         "workers": getattr(loader, "num_workers", None),
         "examples": len(data) if hasattr(data, "__len__") else None,
         "data": getattr(data, "_fingerprint", None),
     }
+
+
+def _batches(loader: Any) -> Any:
+    """The sampler of batches at the bottom: libraries that share batches among processes wrap it."""
+    batches = getattr(loader, "batch_sampler", None)
+    while getattr(batches, "batch_sampler", None) is not None:
+        batches = batches.batch_sampler
+    return batches
 
 
 def start_of(module: nn.Module) -> str:

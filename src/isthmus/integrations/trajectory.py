@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Trajectory:
         files: file name by step, in the order of the steps.
         finished: whether the training came to its end.
         provenance: versions, machine and command.
+        resumed: the steps from which it went on after it had been cut off.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Trajectory:
     files: Mapping[int, str]
     finished: bool
     provenance: Mapping[str, Any]
+    resumed: tuple[int, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path) -> Trajectory:
@@ -61,7 +64,12 @@ class Trajectory:
             content = json.loads((place / LISTING).read_text(encoding="utf-8"))
             files = {int(step): str(name) for step, name in content["files"].items()}
             return cls(
-                place, content["recipe"], dict(sorted(files.items())), content["finished"], content["provenance"]
+                place,
+                content["recipe"],
+                dict(sorted(files.items())),
+                content["finished"],
+                content["provenance"],
+                tuple(content.get("resumed", ())),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
             raise CheckpointError(f"{place} must hold a trajectory with a readable {LISTING}: {problem}") from problem
@@ -122,42 +130,82 @@ class Recorder:
     _about: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        try:
+            self.at = tuple(index(step) for step in self.at)
+        except TypeError:
+            raise SettingError(f"at must be whole steps, such as (0, 100), got {self.at!r}") from None
         if any(step < 0 for step in self.at):
             raise SettingError(f"at must be steps from 0 on, got {min(self.at)}")
-        if self.every is not None and self.every < 1:
-            raise SettingError(f"every must be at least 1 step, got {self.every}")
+        if self.every is not None and (not isinstance(self.every, int) or self.every < 1):
+            raise SettingError(f"every must be a whole number of steps, at least 1, got {self.every!r}")
 
     @property
     def started(self) -> bool:
         """Whether the recipe is written."""
         return bool(self._about)
 
-    def start(self, recipe: Mapping[str, Any]) -> None:
+    def start(self, recipe: Mapping[str, Any], *, step: int | None = None, limits: Sequence[str] = ()) -> None:
         """Write down the recipe before the first step.
 
+        Args:
+            recipe: plain values, by name.
+            step: the step after which the training goes on; 0 at its beginning. What the folder holds of later steps
+                comes from an attempt that was given up, and is removed. ``None``: everything there is kept.
+            limits: fields such as ``arguments.max_steps`` that only say when to stop, which a training that goes on
+                may change. Fields that it gives as ``None`` are kept as they were.
+
         Raises:
-            SettingError: the folder holds another training.
+            SettingError: the folder holds another training, or the recipe holds more than plain values.
+            UnwritableError: the folder cannot be written.
         """
-        values = plain(dict(recipe))
+        try:
+            values = plain(dict(recipe))
+        except TypeError as problem:
+            raise SettingError(f"recipe must hold numbers, text, lists and mappings of them: {problem}") from None
         files: dict[int, str] = {}
+        resumed: list[int] = []
         if (Path(self.folder) / LISTING).exists():
             before = Trajectory.open(self.folder)
-            if differ := [name for name in {**before.recipe, **values} if before.recipe.get(name) != values.get(name)]:
-                raise SettingError(
-                    f"{self.folder} holds a training with another {differ[0]}; choose another folder for this one"
-                )
-            files = dict(before.files)
+            if step:
+                values = {name: before.recipe.get(name) if value is None else value for name, value in values.items()}
+            self._same(before.recipe, values, limits if step else ())
+            files, resumed = dict(before.files), list(before.resumed)
+        given_up = {late: name for late, name in files.items() if step is not None and late > step}
         self._recipe = to_json(values, indent=None)
-        self._about = {"recipe": values, "files": files, "finished": False, "provenance": provenance()}
-        self._write()
+        self._about = {
+            "recipe": values,
+            "files": {early: name for early, name in files.items() if early not in given_up},
+            "resumed": [*(one for one in resumed if step is None or one < step), *([step] if step else [])],
+            "finished": False,
+            "provenance": provenance(),
+        }
+        self._write()  # first the list, so that it never names a file that is gone
+        for name in given_up.values():
+            (Path(self.folder) / name).unlink(missing_ok=True)
+
+    def _same(self, there: Mapping[str, Any], here: Mapping[str, Any], limits: Sequence[str]) -> None:
+        """Refuse a folder whose training has another recipe."""
+        old, new = _flat(there), _flat(here)
+        differ = [name for name in {**old, **new} if name not in limits and old.get(name) != new.get(name)]
+        if not differ:
+            return
+        name = differ[0]
+        what = f"with another {name} ({_short(old.get(name))} there, {_short(new.get(name))} here)"
+        if name == "start":
+            what = "that started from other weights"
+        raise SettingError(f"{self.folder} holds a training {what}; choose another folder for this one")
 
     def wants(self, step: int) -> bool:
         """Whether a step is one of those chosen."""
         return step in self.at or (self.every is not None and step % self.every == 0)
 
-    def seen(self, step: int, weights: Seen) -> None:
-        """Record a step if it is one of those chosen; ``weights`` is only called then."""
-        if self.wants(step):
+    def seen(self, step: int, weights: Seen, *, since: int | None = None) -> None:
+        """Record a step if it is one of those chosen; ``weights`` is only called then.
+
+        Where a loop counts several steps at once (two optimisers in turn), ``since`` is the step seen before: this one
+        is recorded, under its own number, if one of those chosen lies after that.
+        """
+        if any(self.wants(passed) for passed in range(step if since is None else since + 1, step + 1)):
             self._record(step, weights())
 
     def finish(self, step: int, weights: Seen) -> None:
@@ -177,6 +225,19 @@ class Recorder:
 
     def _write(self) -> None:
         write_text(Path(self.folder) / LISTING, to_json({"kind": "Trajectory", **self._about}))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _whole(weights: Mapping[str, Any]) -> Weights:
