@@ -38,7 +38,7 @@ def test_checkpoints_that_are_no_minimum_are_refused(shell, checkpoints):
     [
         (("--noise", "thermal"), "noise must be some of"),
         (("--noise", ","), "noise must be some of"),
-        (("--batch", "0"), "batch must be at least 1"),
+        (("--batch-size", "0"), "batch-size must be at least 1"),
         (("--train", TINY, "--examples", "40", "--rate", "99", "--settle", "0", "--noise", "labels"), "below 2/λ_max"),
         (("--train", TINY, "--settle", "-1"), "at least 1 iteration"),
         (("--train", TINY, "--examples", "40", "--walkers", "1", "--force", "--settle", "0"), "at least 2 walkers"),

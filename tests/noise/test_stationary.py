@@ -21,10 +21,10 @@ def seeded(seed=0):
 @pytest.mark.parametrize("kind", NOISES)
 def test_the_law_on_a_quadratic_within_five_percent(kind):
     noise = NOISES[kind]
-    bowl = Bowl(VALUES, noise, batch=4)
+    bowl = Bowl(VALUES, noise, batch_size=4)
     start = torch.zeros(4, dtype=torch.float64)
     found = stationary(
-        bowl, start, values=VALUES, noise=noise, rate=0.1, batch=4, steps=1600, walkers=400, generator=seeded(1)
+        bowl, start, values=VALUES, noise=noise, rate=0.1, batch_size=4, steps=1600, walkers=400, generator=seeded(1)
     )
     assert found.relaxed.all()
     assert (found.ratio - 1).abs().max() < 0.05
@@ -36,7 +36,7 @@ def test_the_formula_is_the_fixed_point_of_the_recursion():
     variance = torch.zeros(4, dtype=torch.float64)
     for _ in range(3000):
         variance = (1 - 0.3 * VALUES).square() * variance + 0.3**2 * NOISES["isotropic"] / 8
-    assert torch.allclose(predicted_variance(VALUES, NOISES["isotropic"], rate=0.3, batch=8), variance, rtol=1e-12)
+    assert torch.allclose(predicted_variance(VALUES, NOISES["isotropic"], rate=0.3, batch_size=8), variance, rtol=1e-12)
 
 
 def test_label_noise_hides_the_curvature_and_other_noise_does_not():
@@ -44,7 +44,7 @@ def test_label_noise_hides_the_curvature_and_other_noise_does_not():
     values = torch.tensor([0.01, 3.0], dtype=torch.float64)
     spreads = []
     for noise in (values, torch.ones_like(values), values.square()):
-        predicted = predicted_variance(values, noise, rate=0.1, batch=1)
+        predicted = predicted_variance(values, noise, rate=0.1, batch_size=1)
         spreads.append(float(predicted.max() / predicted.min()))
     assert spreads == pytest.approx([1.999 / 1.7, 300 * 1.7 / 1.999, 300 * 1.999 / 1.7])
 
@@ -52,7 +52,7 @@ def test_label_noise_hides_the_curvature_and_other_noise_does_not():
 def test_directions_that_have_not_relaxed_are_marked_and_left_out():
     values = torch.tensor([0.001, 1.0], dtype=torch.float64)
     start = torch.zeros(2, dtype=torch.float64)
-    settings = {"noise": torch.ones_like(values), "rate": 0.1, "batch": 1, "walkers": 128, "steps": 400}
+    settings = {"noise": torch.ones_like(values), "rate": 0.1, "batch_size": 1, "walkers": 128, "steps": 400}
     found = stationary(Bowl(values, settings["noise"]), start, values=values, generator=seeded(), **settings)
     assert found.relaxed.tolist() == [False, True]
     assert math.isnan(found.ratio[0])
@@ -75,7 +75,7 @@ def test_a_rotated_basis_is_seen_through_its_vectors():
         vectors=basis,
         noise=torch.ones(4),
         rate=0.1,
-        batch=1,
+        batch_size=1,
         steps=800,
         walkers=256,
         generator=seeded(),
@@ -101,13 +101,13 @@ def test_the_law_for_a_network_under_batch_sampling(trained):
     noise = gradient_noise(objective, minimum, eigenbasis=(values, vectors))
     gradients = PerExampleGradients.at(objective, minimum)
     found = stationary(
-        Sampled(gradients, batch=20),
+        Sampled(gradients, batch_size=20),
         gradients.vector,
         values=values,
         vectors=vectors,
         noise=noise.eigenbasis.noise,
         rate=0.02,
-        batch=20,
+        batch_size=20,
         steps=700,
         walkers=100,
         generator=seeded(),
@@ -128,13 +128,13 @@ def test_fresh_label_noise_gives_every_direction_the_same_variance(trained):
         return targets + 2 * torch.randn(targets.shape, generator=generator, dtype=torch.float64)
 
     found = stationary(
-        Sampled(gradients, batch=20, relabel=relabel),
+        Sampled(gradients, batch_size=20, relabel=relabel),
         gradients.vector,
         values=values,
         vectors=vectors,
         noise=2 * 4 * values,
         rate=0.02,
-        batch=20,
+        batch_size=20,
         steps=700,
         walkers=100,
         generator=seeded(),
@@ -156,7 +156,7 @@ def test_noise_that_knows_nothing_of_the_data(trained, kind):
         vectors=vectors,
         noise=noise,
         rate=0.05,
-        batch=1,
+        batch_size=1,
         steps=400,
         walkers=100,
         generator=seeded(),
@@ -178,13 +178,13 @@ def test_weight_decay_adds_to_every_curvature(trained):
     slope = gradients.mean() + decay * gradients.vector
     assert slope.norm() < 1e-12
     found = stationary(
-        Sampled(gradients, batch=50, decay=decay),
+        Sampled(gradients, batch_size=50, decay=decay),
         gradients.vector,
         values=values + decay,
         vectors=vectors,
         noise=noise,
         rate=0.02,
-        batch=50,
+        batch_size=50,
         steps=400,
         walkers=100,
         generator=seeded(),
@@ -197,7 +197,7 @@ def test_weight_decay_adds_to_every_curvature(trained):
 def test_negative_curvature_outside_the_given_directions_is_refused(trained):
     objective, minimum, values, vectors = trained
     gradients = PerExampleGradients.at(objective, minimum)
-    settings = {"noise": values, "rate": 0.01, "batch": 20, "steps": 10, "walkers": 2, "vectors": vectors}
+    settings = {"noise": values, "rate": 0.01, "batch_size": 20, "steps": 10, "walkers": 2, "vectors": vectors}
     with pytest.raises(WeightsError, match=r"lowest curvature -0\.5"):
         stationary(Sampled(gradients, 20), gradients.vector, values=values, lowest=-0.5, generator=seeded(), **settings)
 
@@ -206,8 +206,8 @@ def test_no_minimum_is_refused_unless_forced(trained):
     objective, minimum, values, vectors = trained
     elsewhere = {"weight": minimum["weight"] + 1}
     gradients = PerExampleGradients.at(objective, elsewhere)
-    settings = {"noise": values, "rate": 0.01, "batch": 20, "steps": 10, "walkers": 2, "vectors": vectors}
-    sampled = Sampled(gradients, batch=20)
+    settings = {"noise": values, "rate": 0.01, "batch_size": 20, "steps": 10, "walkers": 2, "vectors": vectors}
+    sampled = Sampled(gradients, batch_size=20)
     with pytest.raises(WeightsError, match=r"needs a minimum, but the bottom lies beyond .* gradient's norm is"):
         stationary(sampled, gradients.vector, values=values, generator=seeded(), slope=gradients.mean(), **settings)
     stationary(
@@ -222,7 +222,7 @@ def test_no_minimum_is_refused_unless_forced(trained):
 def test_what_is_refused():
     start, noise = torch.zeros(4, dtype=torch.float64), torch.ones(4)
     with pytest.raises(SettingError, match=r"below 2/λ_max = 0\.6667 or SGD diverges, got 0\.7"):
-        predicted_variance(VALUES, noise, rate=0.7, batch=1)
+        predicted_variance(VALUES, noise, rate=0.7, batch_size=1)
     with pytest.raises(SettingError, match="at least 2 walkers and 10 steps, got 1 and 100"):
         stationary(
             Bowl(VALUES, noise),
@@ -230,7 +230,7 @@ def test_what_is_refused():
             values=VALUES,
             noise=noise,
             rate=0.1,
-            batch=1,
+            batch_size=1,
             steps=100,
             walkers=1,
             generator=seeded(),

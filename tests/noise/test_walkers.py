@@ -33,7 +33,7 @@ def test_labels_come_as_often_as_they_are_probable():
 def test_taught_gradients_have_no_mean_and_the_gauss_newton_matrix_as_covariance(place):
     objective, weights = place
     gradients = PerExampleGradients.at(teaching(objective, weights), weights)
-    source = Sampled(gradients, batch=4, relabel=drawn_labels)
+    source = Sampled(gradients, batch_size=4, relabel=drawn_labels)
     rows = source(gradients.vector.repeat(20_000, 1), seeded())
     covariance = 4 * rows.T @ rows / len(rows)
     expected = gauss_newton(objective, weights).dense()

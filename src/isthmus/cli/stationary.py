@@ -29,7 +29,7 @@ def stationary(
     rate: Annotated[
         float | None, typer.Option(help="The constant rate; by default a tenth of 2/λ_max, where SGD diverges.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Examples in each step.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Examples in each step.")] = 32,
     walkers: Annotated[int, typer.Option(help="Walkers at once.")] = 64,
     steps: Annotated[
         int | None, typer.Option(help="Of each walker; by default ten relaxation times of the flattest direction.")
@@ -63,7 +63,7 @@ def stationary(
         kinds = tuple(dict.fromkeys(console.names(noise)))
         if not kinds or set(kinds) - set(KINDS):
             raise SettingError(f"noise must be some of {', '.join(KINDS)}, got {noise!r}")
-        for name, value in {"batch": batch, "pairs": pairs}.items():
+        for name, value in {"batch-size": batch_size, "pairs": pairs}.items():
             if value < 1:
                 raise SettingError(f"{name} must be at least 1, got {value}")
         own = checkpoint is not None or store is not None
@@ -82,7 +82,7 @@ def stationary(
             pairs=pairs,
             decay=float(trained.get("weight_decay", 0.0)) if decay is None else decay,
             settle=(0 if own else _SETTLE) if settle is None else settle,
-            walking=Walking(rate, batch, walkers, steps, seed),
+            walking=Walking(rate, batch_size, walkers, steps, seed),
             forced=force,
             progress=told,
         )

@@ -37,7 +37,7 @@ class Stationary(Record):
         relaxed: whether the first half of the steps is at least five times 1/(ηλ). Others are marked and left out.
         drift: distance of the common mean from the start, in predicted standard deviations.
         rate: the step η.
-        batch: examples in each step, n.
+        batch_size: examples in each step, n.
         walkers: how many.
         steps: how many each.
     """
@@ -51,7 +51,7 @@ class Stationary(Record):
     relaxed: Bool[Tensor, " pairs"]
     drift: Float[Tensor, " pairs"]
     rate: float
-    batch: int
+    batch_size: int
     walkers: int
     steps: int
 
@@ -63,7 +63,7 @@ class Stationary(Record):
 
 
 def predicted_variance(
-    values: Float[Tensor, " pairs"], noise: Float[Tensor, " pairs"], *, rate: float, batch: int
+    values: Float[Tensor, " pairs"], noise: Float[Tensor, " pairs"], *, rate: float, batch_size: int
 ) -> Float[Tensor, " pairs"]:
     """ηC/(nλ(2−ηλ)); infinite for directions without positive curvature.
 
@@ -71,7 +71,7 @@ def predicted_variance(
         values: eigenvalues λ of the Hessian.
         noise: variance C of a single example's gradient along each eigenvector.
         rate: the step η.
-        batch: examples in each step, n.
+        batch_size: examples in each step, n.
 
     Raises:
         SettingError: a rate outside 0 … 2/λ_max, where SGD diverges.
@@ -79,7 +79,7 @@ def predicted_variance(
     Reference: Glukhov, arXiv 2411.07008, from the fixed point of the variance's recursion.
 
     Example:
-        >>> predicted_variance(torch.tensor([1.0]), torch.tensor([2.0]), rate=0.5, batch=4)
+        >>> predicted_variance(torch.tensor([1.0]), torch.tensor([2.0]), rate=0.5, batch_size=4)
         tensor([0.1667], dtype=torch.float64)
     """
     values, noise = values.double().cpu(), noise.double().cpu()
@@ -87,7 +87,7 @@ def predicted_variance(
     if rate <= 0 or (largest > 0 and rate >= 2 / largest):
         limit = f"below 2/λ_max = {2 / largest:.4g}" if largest > 0 else "positive"
         raise SettingError(f"rate must be {limit} or SGD diverges, got {rate:g}")
-    result = rate * noise / (batch * values * (2 - rate * values))
+    result = rate * noise / (batch_size * values * (2 - rate * values))
     return torch.where(values > 0, result, torch.inf)
 
 
@@ -99,7 +99,7 @@ def stationary(
     vectors: Float[Tensor, "size pairs"] | None = None,
     noise: Float[Tensor, " pairs"],
     rate: float,
-    batch: int,
+    batch_size: int,
     steps: int,
     generator: torch.Generator,
     walkers: int = 64,
@@ -117,7 +117,7 @@ def stationary(
         vectors: their unit vectors as columns; the axes by default.
         noise: variance of a single example's gradient along each (``GradientNoise.eigenbasis.noise``).
         rate: the constant step η.
-        batch: examples in each step, for the prediction; ``gradients`` draws them.
+        batch_size: examples in each step, for the prediction; ``gradients`` draws them.
         steps: of each walker; the first half relaxes, the second is measured.
         generator: draws the noise.
         walkers: how many, at least 2.
@@ -135,7 +135,7 @@ def stationary(
     """
     if walkers < 2 or steps < 10:
         raise SettingError(f"a stationary law needs at least 2 walkers and 10 steps, got {walkers} and {steps}")
-    predicted = predicted_variance(values, noise, rate=rate, batch=batch)
+    predicted = predicted_variance(values, noise, rate=rate, batch_size=batch_size)
     columns = torch.eye(len(start), dtype=start.dtype, device=start.device) if vectors is None else vectors.to(start)
     if not forced:
         check_minimum(values, predicted, columns, slope, lowest=lowest)
@@ -165,5 +165,5 @@ def stationary(
     drift = centre.abs() / predicted.sqrt()
     single = torch.where(usable, each * (measured / each.mean(0)) / predicted, torch.nan)
     return Stationary(
-        curvature, measured, errors, single, predicted, ratio, relaxed, drift, float(rate), batch, walkers, steps
+        curvature, measured, errors, single, predicted, ratio, relaxed, drift, float(rate), batch_size, walkers, steps
     )

@@ -29,17 +29,17 @@ class Bowl:
         values: eigenvalues λ.
         noise: variance C of a single example's gradient along each of them. C ∝ λ is label noise, constant C is
             isotropic, C ∝ λ² is an optimum that moves about.
-        batch: examples in each step.
+        batch_size: examples in each step.
     """
 
     values: Float[Tensor, " size"]
     noise: Float[Tensor, " size"]
-    batch: int = 1
+    batch_size: int = 1
 
     def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
         """The gradient at every walker's place, each with noise of its own."""
         drawn = _normal(positions, generator)
-        return self.values.to(positions) * positions + (self.noise.to(positions) / self.batch).sqrt() * drawn
+        return self.values.to(positions) * positions + (self.noise.to(positions) / self.batch_size).sqrt() * drawn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,13 +48,13 @@ class Sampled:
 
     Attributes:
         examples: single gradients at the minimum; its objective's data are sampled.
-        batch: examples in each step.
+        batch_size: examples in each step.
         relabel: changes the targets of a drawn batch (targets, generator) → targets: fresh label noise at every step.
         decay: weight decay: ½·decay·‖θ‖² is part of what is minimised.
     """
 
     examples: PerExampleGradients
-    batch: int
+    batch_size: int
     relabel: Callable[[Tensor, torch.Generator], Tensor] | None = None
     decay: float = 0.0
 
@@ -62,7 +62,7 @@ class Sampled:
         """The gradient at every walker's place over a batch of its own."""
         objective = self.examples.objective
         drawn = torch.randint(
-            len(objective.targets), (len(positions), self.batch), generator=generator, device=generator.device
+            len(objective.targets), (len(positions), self.batch_size), generator=generator, device=generator.device
         )
         targets = objective.targets[drawn.to(objective.targets.device)]
         if self.relabel is not None:

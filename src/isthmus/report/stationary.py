@@ -56,7 +56,7 @@ def stationary_table(values: Mapping[str, Any], words: Words) -> Table:
             f"{within} / {len(kept)}",
             _short(law["spread"]),
             _short(law["expected_spread"]),
-            f"{found['rate']:.3g}, {found['batch']}, {found['walkers']}, {found['steps']}",
+            f"{found['rate']:.3g}, {found['batch_size']}, {found['walkers']}, {found['steps']}",
         ])  # fmt: skip
     names = ("place", "kind", "ratio", "relaxed", "within", "spread", "expected", "setting")
     return Table(words("stationary.summary"), [words(f"stationary.column.{name}") for name in names], rows)

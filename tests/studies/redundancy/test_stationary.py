@@ -40,7 +40,7 @@ def test_quadratics_obey_within_five_percent():
 
 
 def test_a_trained_network_obeys(place):
-    walking = Walking(batch=32, walkers=32, steps=260)
+    walking = Walking(batch_size=32, walkers=32, steps=260)
     found = on_network(
         *place, kinds=("sampling", "labels", "isotropic", "moving"), pairs=4, decay=DECAY, walking=walking
     )
@@ -77,7 +77,7 @@ def test_it_is_drawn_and_marks_what_has_not_relaxed(place):
 def test_the_mean_ratio_has_an_interval_over_walkers():
     values = torch.tensor([0.5, 1.0], dtype=torch.float64)
     found = stationary(
-        Bowl(values, values), torch.zeros(2, dtype=torch.float64), values=values, noise=values, rate=0.2, batch=1,
+        Bowl(values, values), torch.zeros(2, dtype=torch.float64), values=values, noise=values, rate=0.2, batch_size=1,
         steps=400, walkers=50, generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     law = judged("labels", found)

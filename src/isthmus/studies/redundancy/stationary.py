@@ -99,14 +99,14 @@ class Walking:
 
     Attributes:
         rate: the constant step η; by default a tenth of 2/λ_max, where SGD diverges.
-        batch: examples in each step, n.
+        batch_size: examples in each step, n.
         walkers: how many at once; a quarter of them, but 16 or more, where every step needs all data.
         steps: of each; by default a little more than ten relaxation times of the flattest direction, at most 10,000.
         seed: of the noise.
     """
 
     rate: float | None = None
-    batch: int = 32
+    batch_size: int = 32
     walkers: int = 64
     steps: int | None = None
     seed: int = 0
@@ -139,12 +139,12 @@ def on_quadratics(
     flattest, sharpest = (math.log10(end) for end in CURVATURES)
     values = torch.logspace(flattest, sharpest, directions, dtype=torch.float64)
     noises = {"labels": values, "isotropic": torch.ones_like(values), "moving": values.square()}
-    predicted_variance(values, values, rate=rate, batch=1)
+    predicted_variance(values, values, rate=rate, batch_size=1)
     laws = []
     for kind in (kind for kind in kinds if kind in noises):
         found = stationary(
             Bowl(values, noises[kind]), torch.zeros_like(values), values=values, noise=noises[kind], rate=rate,
-            batch=1, steps=_steps(values, rate, None), walkers=walkers,
+            batch_size=1, steps=_steps(values, rate, None), walkers=walkers,
             generator=child(seed, "stationary", "quadratic", kind), progress=progress,
         )  # fmt: skip
         laws.append(judged(kind, found))
@@ -178,7 +178,7 @@ def on_network(
         pairs: how many of the largest eigenvalues.
         decay: ½·decay·‖θ‖² is part of what was minimised. Without it, a network that fits its labels has no minimum.
         settle: iterations of descent to the bottom before; see :func:`isthmus.noise.settled`.
-        walking: rate, batch, walkers, steps.
+        walking: rate, batch size, walkers, steps.
         forced: go on where the start is no minimum.
         progress: told after each kind.
 
@@ -237,20 +237,20 @@ def _walked(kind: str, place: Place, walking: Walking, forced: bool, progress: P
     noise, walkers = place.noise, walking.walkers
     if kind in ("sampling", "labels"):
         relabel = drawn_labels if kind == "labels" else None
-        gradients: Any = Sampled(place.gradients, walking.batch, relabel=relabel, decay=place.decay)
+        gradients: Any = Sampled(place.gradients, walking.batch_size, relabel=relabel, decay=place.decay)
     else:
         # As loud as batches of the data are on the whole, so that the walkers stay as near.
         walkers = min(walkers, max(16, walkers // 4))
-        deviation = math.sqrt(place.trace / place.gradients.size / walking.batch)
+        deviation = math.sqrt(place.trace / place.gradients.size / walking.batch_size)
         if kind == "moving":
             deviation /= float(place.values.max())
         each = place.values.square() if kind == "moving" else torch.ones_like(place.values)
-        noise = each * deviation**2 * walking.batch
+        noise = each * deviation**2 * walking.batch_size
         gradients = Shaken(place.gradients, deviation, kind, decay=place.decay)
     found = stationary(
         gradients, place.gradients.vector, values=place.values, vectors=place.vectors, noise=noise, rate=rate,
-        batch=walking.batch, steps=_steps(place.values, rate, walking.steps), walkers=walkers, slope=place.slope,
-        lowest=place.lowest, forced=forced, progress=progress,
+        batch_size=walking.batch_size, steps=_steps(place.values, rate, walking.steps), walkers=walkers,
+        slope=place.slope, lowest=place.lowest, forced=forced, progress=progress,
         generator=child(walking.seed, "stationary", "network", kind),
     )  # fmt: skip
     return judged(kind, found)
