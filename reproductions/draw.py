@@ -6,8 +6,8 @@ figure of its section on a page, and all their sentences and tables stand in ``t
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from isthmus.core.files import write_text
@@ -18,6 +18,8 @@ from isthmus.report.section import section
 
 def draw(folder: Path) -> None:
     """Draw what lies in a folder."""
+    if not folder.is_dir():
+        raise SystemExit(f"a folder of recorded results must be there, got {folder}")
     lines = []
     for file in sorted(folder.glob("*.json")):
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -38,5 +40,7 @@ def markdown(table: Table) -> str:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        draw(Path(name))
+    words = argparse.ArgumentParser(description="Figures and tables of recorded results.")
+    words.add_argument("folders", nargs="+", type=Path)
+    for each in words.parse_args().folders:
+        draw(each)
