@@ -74,6 +74,20 @@ def test_one_checkpoint_in_a_folder_is_that_folder(tmp_path):
     assert inputs.expanded([str(tmp_path)]) == [str(tmp_path)]
 
 
+def test_a_trainer_s_folders_are_its_checkpoints(tmp_path):
+    weights = network(MODEL, inputs=(1, 8, 8)).state_dict()
+    for step in (2, 10, 4):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        save(weights, tmp_path / f"checkpoint-{step}" / "model.safetensors")
+        for beside in ("optimizer.pt", "rng_state.pth", "training_args.bin"):
+            save(weights, tmp_path / f"checkpoint-{step}" / beside)
+    (tmp_path / "checkpoint-best").mkdir()
+    assert inputs.expanded([str(tmp_path)]) == [str(tmp_path / f"checkpoint-{step}") for step in (2, 4, 10)]
+    assert inputs.expanded([str(tmp_path / "checkpoint-4")]) == [str(tmp_path / "checkpoint-4")]
+    save(weights, tmp_path / "model.safetensors")
+    assert inputs.expanded([str(tmp_path)]) == [str(tmp_path)]
+
+
 def test_networks_of_known_trunks_are_recovered(shell):
     arguments = ("--train", f"network={MODEL},epochs=6,spawn=60", "--solutions", "6", "--trunks", "2")
     raw = answer(shell, "glass", *arguments, "--alignments", "raw")["arrangements"][0]

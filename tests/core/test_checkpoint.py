@@ -101,6 +101,18 @@ def test_a_folder_must_hold_one_checkpoint(tmp_path):
         load(tmp_path)
 
 
+def test_what_trainers_write_beside_the_weights_is_no_checkpoint(tmp_path):
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin", "optimizer_1.bin"):
+        save({"w": torch.zeros(1)}, tmp_path / name)
+    with pytest.raises(CheckpointError, match="found none"):
+        load(tmp_path)
+    save(WEIGHTS, tmp_path / "pytorch_model.bin")
+    assert same(load(tmp_path), WEIGHTS)
+    changed = {name: tensor + 1 for name, tensor in WEIGHTS.items()}
+    save(changed, tmp_path / "model.safetensors")  # the newer format counts where a folder has both
+    assert same(load(tmp_path), changed)
+
+
 class Runs:
     """A pickle that would run code."""
 

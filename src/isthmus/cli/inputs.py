@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from isthmus.train import Recipe
     from isthmus.zoo.data import Data
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
@@ -94,15 +92,17 @@ def case(
 def expanded(paths: Sequence[str]) -> list[str]:
     """Every folder of several checkpoints replaced by the checkpoints in it, in the order of their names.
 
-    A folder with one checkpoint, a sharded one included, stays: it is that checkpoint.
+    A folder with one checkpoint, a sharded one included, stays: it is that checkpoint. A folder without any is that of
+    a ``Trainer`` if it holds folders ``checkpoint-STEP``, which are taken in the order of their steps.
     """
+    from isthmus.core.folders import checkpoints_in, steps_in
+
     found: list[str] = []
     for path in paths:
         folder = Path(path)
-        inside: list[Path] = []
-        if folder.is_dir() and not any(folder.glob("*.index.json")):
-            inside = sorted(file for file in folder.iterdir() if file.suffix in _SUFFIXES)
-        found += [str(file) for file in inside] if len(inside) > 1 else [path]
+        inside = checkpoints_in(folder) if folder.is_dir() else []
+        several = inside if len(inside) > 1 else steps_in(folder) if folder.is_dir() and not inside else []
+        found += [str(one) for one in several] or [path]
     return found
 
 

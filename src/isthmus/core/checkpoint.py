@@ -21,10 +21,10 @@ from torch import Tensor
 
 from isthmus.core.errors import CheckpointError, first_line, listed
 from isthmus.core.files import atomic
+from isthmus.core.folders import TORCH_SUFFIXES, checkpoints_in
 from isthmus.core.history import Raw
 from isthmus.core.weights import Weights
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 _NESTED_UNDER = (
     *("state_dict", "model_state_dict", "model", "params", "module", "network", "net", "weights"),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_model"),  # last: a file may hold both
@@ -49,9 +49,9 @@ def load(path: str | Path, *, unsafe_pickle: bool = False, device: str | torch.d
         return _load_shards(file, device)
     if file.suffix == ".safetensors":
         return _load_safetensors(file, device)
-    if file.suffix in _TORCH_SUFFIXES:
+    if file.suffix in TORCH_SUFFIXES:
         return _tensors_of(_load_torch(file, unsafe_pickle=unsafe_pickle, device=device), file)
-    kinds = ".safetensors, .safetensors.index.json, " + ", ".join(_TORCH_SUFFIXES)
+    kinds = ".safetensors, .safetensors.index.json, " + ", ".join(TORCH_SUFFIXES)
     raise CheckpointError(f"a checkpoint must be one of {kinds}, got {file}")
 
 
@@ -71,12 +71,12 @@ def save(weights: Weights, path: str | Path, *, metadata: Mapping[str, str] | No
 
         with atomic(file) as temporary, _full_disk_is_named(file, SafetensorError):
             save_file(_unshared(tensors), temporary, metadata=dict(metadata or {}))
-    elif file.suffix in _TORCH_SUFFIXES:
+    elif file.suffix in TORCH_SUFFIXES:
         with atomic(file) as temporary, _full_disk_is_named(file, RuntimeError):
             torch.save({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
     else:
         raise CheckpointError(
-            f"a checkpoint is written as .safetensors or one of {', '.join(_TORCH_SUFFIXES)}, got {file}"
+            f"a checkpoint is written as .safetensors or one of {', '.join(TORCH_SUFFIXES)}, got {file}"
         )
     return file
 
@@ -130,8 +130,8 @@ def _locate(path: Path) -> Path:
         raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")
     if not path.is_dir():
         return path
-    candidates = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.safetensors"))
-    candidates = candidates or sorted(file for file in path.iterdir() if file.suffix in _TORCH_SUFFIXES)
+    inside = checkpoints_in(path)
+    candidates = [file for file in inside if file.suffix not in TORCH_SUFFIXES] or inside
     if len(candidates) != 1:
         found = f"found {listed(file.name for file in candidates)}" if candidates else "found none"
         raise CheckpointError(f"the folder {path} must hold exactly one checkpoint, {found}; name the file")

@@ -36,7 +36,7 @@ def order_of(loader: Any) -> dict[str, Any]:
 
 def _batches(loader: Any) -> Any:
     """The sampler of batches at the bottom: libraries that share batches among processes wrap it."""
-    batches = getattr(loader, "batch_sampler", None)
+    batches: Any = getattr(loader, "batch_sampler", None)
     while getattr(batches, "batch_sampler", None) is not None:
         batches = batches.batch_sampler
     return batches

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core.errors import CheckpointError, IsthmusError
+from isthmus.core.folders import checkpoints_in
 from isthmus.core.history import KEY, Descent, beside, printable, read_descent
 from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
-from isthmus.merge.parents import TORCH_FILES, content_of_file
+from isthmus.merge.parents import content_of_file
 
 # More cannot be read from a picture; the list in the result holds all.
 _MOST = 2000
@@ -220,6 +221,6 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if any(path.glob("*.safetensors.index.json")):
         return [path]
-    here = sorted(file for file in path.iterdir() if file.is_file() and file.suffix in (".safetensors", *TORCH_FILES))
+    here = checkpoints_in(path)
     inside = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.is_symlink())
     return [*here, *(file for folder in inside for file in _files(folder))]
