@@ -95,14 +95,19 @@ def check(
             raise _wrong(f"floors must name a capability ({', '.join(found.models[0].capabilities)}), got {unknown[0]}")
         values = found.to_dict()
     if junit:
-        from isthmus.core.files import write_text
-        from isthmus.report.check import junit as as_junit
-
-        write_text(junit, as_junit(values, words_for(language)))
+        _write_junit(junit, values, language)
     console.deliver(
         values, output=output, report=report, json=json, show=lambda v: _show(v, language), language=language
     )
     return 0 if values["compatible"] else 1
+
+
+def _write_junit(path: str, values: dict[str, Any], language: str) -> None:
+    from isthmus.core.files import write_text
+    from isthmus.report.check import junit
+    from isthmus.report.words import words_for
+
+    write_text(path, junit(values, words_for(language)))
 
 
 def _wrong(line: str) -> Exception:

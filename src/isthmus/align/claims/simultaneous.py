@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -89,11 +90,7 @@ def simultaneous(
 
     Cost: for each pair and T times, T + 1 matches and T² + 3T barriers.
     """
-    check_many(trainings)  # type: ignore[arg-type]
-    lengths = {len(training) for training in trainings}
-    if len(lengths) != 1:
-        raise SettingError(f"all trainings must have the same times, got {sorted(lengths)} checkpoints")
-    times = lengths.pop()
+    times = _times(trainings)
     pairs = [(i, i + 1) for i in range(0, len(trainings) - 1, 2)]
     found = _matches(
         symmetry,
@@ -108,12 +105,7 @@ def simultaneous(
     heights = torch.full((len(pairs), times, times), float("nan"), dtype=torch.float64)
     naive, random, at_once = (torch.full((len(pairs), times), float("nan"), dtype=torch.float64) for _ in range(3))
     for place, (i, j) in enumerate(pairs):
-        fixed, moving = trainings[i], trainings[j]
-
-        def along(permutation: Permutation, fixed=fixed, moving=moving) -> Tensor:
-            levels = [height(kept, permutation.apply(moved)) for kept, moved in zip(fixed, moving, strict=True)]
-            return torch.tensor(levels, dtype=torch.float64)
-
+        along = functools.partial(_along, height, trainings[i], trainings[j])
         naive[place] = along(symmetry.identity())
         random[place] = along(symmetry.random(generator))
         for time in range(times):
@@ -132,6 +124,23 @@ def simultaneous(
         together=at_once,
         means=tuple(tuple(over_networks(heights[:, s, t]) for t in range(times)) for s in range(times)),
     )
+
+
+def _times(trainings: Sequence[Sequence[Weights]]) -> int:
+    """How many times all trainings have."""
+    check_many(trainings)  # type: ignore[arg-type]
+    lengths = {len(training) for training in trainings}
+    if len(lengths) != 1:
+        raise SettingError(f"all trainings must have the same times, got {sorted(lengths)} checkpoints")
+    return lengths.pop()
+
+
+def _along(
+    height: Height, fixed: Sequence[Weights], moving: Sequence[Weights], permutation: Permutation
+) -> Float[Tensor, " times"]:
+    """The barrier at each time of two trainings, the second moved by one permutation throughout."""
+    levels = [height(kept, permutation.apply(moved)) for kept, moved in zip(fixed, moving, strict=True)]
+    return torch.tensor(levels, dtype=torch.float64)
 
 
 def _matches(

@@ -7,6 +7,7 @@ Reference: Hess et al., "Forgetting of task-specific knowledge in model merging-
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -175,12 +176,7 @@ def continual(
     trainings = Trainings(
         curriculum.recipe, curriculum.task, curriculum.replicas, device, within(progress, 0.0, 1, share=0.7)
     )
-
-    def learned(found: Ends, name: str) -> None:
-        cue = curriculum.cues[0 if name == "first" else 1].kind
-        own, floor = (bench.accuracy(found.networks[key], (cue, "cue_only")) for key in (name, "base"))
-        check_learned(f"after the {name} task", cue, own, floor.clamp_min(1 / data.classes), curriculum.margin)
-
+    learned = functools.partial(_learned, bench, curriculum, data.classes)
     ends = trainings.run(data, tasks, controls=curriculum.controls, learned=learned)
     curves, controls = _measured(bench, ends, within(progress, 0.7, 1, share=0.2))
     found = Continual(
@@ -207,6 +203,13 @@ def continual(
         archived(archive, ends, bench, recipes=found.recipes, data=fingerprints)
     progress(1.0, 1.0, "measured")
     return found
+
+
+def _learned(bench: Bench, curriculum: Curriculum, classes: int, found: Ends, name: str) -> None:
+    """Refuse to go on after a task whose cue was not learned: the floor test, made as soon as it was trained."""
+    cue = curriculum.cues[0 if name == "first" else 1].kind
+    own, floor = (bench.accuracy(found.networks[key], (cue, "cue_only")) for key in (name, "base"))
+    check_learned(f"after the {name} task", cue, own, floor.clamp_min(1 / classes), curriculum.margin)
 
 
 def _judged(found: Continual, curriculum: Curriculum, classes: int) -> Continual:

@@ -163,10 +163,7 @@ def glass(
         named = names if names is not None else [str(place) for place in range(len(solutions))]
         stay = {name: each for name, each in zip(named, solutions, strict=True) if name in known.names}
         told = within(progress, phases - 1, phases, label="passes")
-        graph = _passes(
-            barriers(list(stay.values()), objective, names=list(stay), points=points, progress=told, **settings)
-        )
-        lowest = disconnectivity(graph.loss, graph.heights, source="minimax", names=graph.names)
+        graph, lowest = _trees(stay, objective, points=points, progress=told, **settings)
     return Glass(tuple(found), graph, lowest, sizes, scaled)
 
 
@@ -243,6 +240,12 @@ def _arranged(found: Overlaps, label: str, families: Mapping[str, str] | None, s
 def _branches(count: int) -> tuple[int, ...]:
     """A family tree of two levels with about as many leaves as there are solutions."""
     return (4, 2, max(2, count // 8)) if count >= 16 else (max(2, count // 4), 2, 2)
+
+
+def _trees(solutions: Mapping[str, Weights], objective: Objective, **settings: Any) -> tuple[Disconnectivity, ...]:
+    """The trees of the straight ways between solutions, and of the lowest passes over chains of them."""
+    ways = _passes(barriers(list(solutions.values()), objective, names=list(solutions), **settings))
+    return ways, disconnectivity(ways.loss, ways.heights, source="minimax", names=ways.names)
 
 
 def _passes(found: PairBarriers) -> Disconnectivity:
