@@ -10,7 +10,7 @@ from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.weights import flatten, to
-from isthmus.noise import PerExampleGradients, gradient_noise
+from isthmus.noise import PerExampleGradients, gradient_noise, gradient_under_resampling
 
 
 @pytest.fixture
@@ -120,3 +120,26 @@ def test_what_is_refused(classifier):
         gradient_noise(classifier, weights, eigenbasis=(torch.ones(2), torch.ones(40, 2)))
     with pytest.raises(WeightsError, match="unknown: nope"):
         gradient_noise(classifier, weights, tensors=["nope"])
+
+
+def test_unequal_numbers_of_tokens_weigh_as_in_the_objective():
+    """Single gradients average to the objective's; of resampled ones only the values that count are divided by."""
+    torch.manual_seed(0)
+    network = Network.of(torch.nn.Sequential(torch.nn.Embedding(7, 5), torch.nn.Linear(5, 4)).double())
+    tokens, targets = torch.randint(7, (20, 6)), torch.randint(4, (20, 6))
+    for place, row in enumerate(targets):
+        row[place % 5 + 1 :] = -100
+    targets[-1] = -100
+    objective = Objective(network, tokens, targets, batch_size=7)
+    truth = flatten(objective.gradient(network.weights)[1], tensors=network.parameter_names)
+    for memory in (0, 2**30):
+        gradients = PerExampleGradients.at(objective, network.weights, memory=memory)
+        assert torch.allclose(gradients.mean(), truth, atol=1e-12)
+    assert not torch.cat(list(gradients.chunks()))[-1].any()
+    assert gradient_noise(objective, network.weights).total.gradient_norm == pytest.approx(float(truth.norm()))
+    generator = torch.Generator().manual_seed(0)
+    length, _ = gradient_under_resampling(gradients, generator=generator, draws=2)
+    drawn = torch.randint(20, (2, 20), generator=generator.manual_seed(0))
+    again = [flatten(objective.over(places).gradient(network.weights)[1], tensors=network.parameter_names).norm()
+             for places in drawn]  # fmt: skip
+    assert length.mean == pytest.approx(float(sum(again)) / 2)

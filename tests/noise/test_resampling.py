@@ -24,7 +24,8 @@ def seeded(seed=0):
 
 def test_resampling_has_the_standard_error_of_a_mean(objective):
     weights = objective.network.weights
-    names, table = by_example(objective, weights)
+    names, table, counts = by_example(objective, weights)
+    assert bool((counts == 1).all())
     assert names == ("loss", "error")
     found = under_resampling(objective, weights, generator=seeded(), draws=2000)
     score = objective(weights)
@@ -90,9 +91,9 @@ def test_tokens_count_as_parts_of_their_example():
     network = Network.of(nn.Sequential(nn.Embedding(5, 5)))
     tokens = torch.randint(5, (7, 4))
     objective = Objective(network, tokens, tokens.roll(1, 1), batch_size=3)
-    _, table = by_example(objective, network.weights)
-    assert table.shape == (7, 2)
-    assert float(table[:, 0].mean()) == pytest.approx(objective(network.weights).loss, rel=1e-6)
+    _, table, counts = by_example(objective, network.weights)
+    assert table.shape == counts.shape == (7, 2)
+    assert float((table / counts)[:, 0].mean()) == pytest.approx(objective(network.weights).loss, rel=1e-6)
 
 
 def test_what_is_refused(objective):
@@ -111,7 +112,49 @@ def test_examples_average_over_the_tokens_that_count_and_buffers_may_be_wider():
     network, targets = Network.of(module), torch.randint(5, (4, 6))
     targets[:, 4:] = -100
     objective = Objective(network, torch.randn(4, 6, 3), targets, batch_size=3)
-    names, values = by_example(objective, network.weights)
+    names, values, counts = by_example(objective, network.weights)
     short = Objective(network, objective.inputs[:, :4], targets[:, :4])
     assert names == ("loss", "error")
     assert torch.allclose(values, by_example(short, network.weights)[1])
+    assert bool((counts == 4).all())
+
+
+def padded(ignored=-100):
+    """Sequences of 1 to 5 tokens that count, of six; the last has none."""
+    torch.manual_seed(0)
+    network = Network.of(nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 4)))
+    tokens, targets = torch.randint(7, (20, 6)), torch.randint(4, (20, 6))
+    for place, row in enumerate(targets):
+        row[place % 5 + 1 :] = ignored
+    targets[-1] = ignored
+    return Objective(network, tokens, targets, batch_size=7)
+
+
+def test_every_source_begins_at_the_objective_s_own_numbers_where_labels_are_ignored():
+    objective = padded()
+    weights, score = objective.network.weights, objective(objective.network.weights)
+    found = [
+        under_resampling(objective, weights, generator=seeded(), draws=400),
+        under_label_noise(objective, weights, share=0.5, classes=4, generator=seeded(), draws=5),
+        under_augmentation(objective, weights, lambda inputs, g: inputs, generator=seeded(), draws=2),
+    ]
+    for loss, error in found:
+        assert (loss.value, error.value) == pytest.approx((score.loss, score.error), rel=1e-6)
+    # A ratio of sums: its bias is far below its own spread.
+    assert found[0][0].mean == pytest.approx(score.loss, abs=0.3 * found[0][0].deviation)
+
+
+def test_ignored_labels_are_never_flipped():
+    targets = padded().targets
+    wrong = flipped(targets, 1.0, classes=4, generator=seeded())
+    assert torch.equal(wrong == -100, targets == -100)
+    assert not bool((wrong == targets)[targets != -100].any())
+
+
+def test_a_network_of_nan_is_never_chosen(objective):
+    weights = objective.network.weights
+    broken = {name: tensor * torch.nan for name, tensor in weights.items()}
+    for solutions, best in (([broken, weights], 1), ([weights, broken], 0)):
+        found = metric_choice(objective, solutions, generator=seeded(), draws=20)
+        assert found.best == (best, best)
+        assert found.stability == (1.0, 1.0)

@@ -58,7 +58,9 @@ def gradient_under_resampling(
         total += part @ chunk.double()
         mean += chunk.double().sum(0)
         first += len(chunk)
-    return _of(RESAMPLED, mean / examples, total / examples)
+    # A sample of examples with many tokens has more values to divide by.
+    values = counts.sum(1) if gradients.shares is None else counts @ gradients.shares.cpu()
+    return _of(RESAMPLED, mean / examples, total / values.clamp_min(1e-300).to(total.device)[:, None])
 
 
 def gradient_under_label_noise(

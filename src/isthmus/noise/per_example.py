@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.core.errors import WeightsError, listed
+from isthmus.core.losses import IGNORED, counted
 from isthmus.core.objective import Objective
 from isthmus.core.operator import Operator
 from isthmus.core.weights import Weights, unflatten
@@ -24,7 +26,9 @@ _KEPT_BYTES = 2**30  # gradients that are kept between passes
 class PerExampleGradients:
     """Gradients of the loss of single examples at one place, in evaluation mode and in at least float32.
 
-    An example's loss is the mean of its values (tokens), so the mean of these gradients is the objective's gradient.
+    An example's loss is the mean of its values (tokens). Where labels are ignored and examples have unequal numbers of
+    values, each is weighted by its own number over the mean number, as the objective weights it: the mean of these
+    gradients is the objective's gradient in every case.
 
     Attributes:
         objective: network, data and loss.
@@ -88,6 +92,19 @@ class PerExampleGradients:
         """Entries of one gradient."""
         return self.vector.numel()
 
+    @functools.cached_property
+    def shares(self) -> Float[Tensor, " examples"] | None:
+        """Each example's number of values over the mean number; ``None`` where no label is ignored."""
+        targets = self.objective.targets
+        if targets.is_floating_point() or not bool((targets == IGNORED).any()):
+            return None
+        parts = [
+            counted(self.objective.loss(outputs, some), some).reshape(len(some), -1).sum(1)
+            for outputs, some in self.objective.outputs(self.fixed)
+        ]
+        counts = torch.cat(parts).to(self.vector.device, torch.float64)
+        return counts / counts.mean().clamp_min(1e-300)
+
     def places(self) -> dict[str, slice]:
         """Where each tensor's entries lie in a gradient."""
         places, first = {}, 0
@@ -108,13 +125,15 @@ class PerExampleGradients:
         for first in range(0, self.examples, most):
             part = slice(first, first + most)
             gradients = self.of([inputs[part] for inputs in self.objective.parts], self.objective.targets[part])
+            if self.shares is not None:
+                gradients = gradients * self.shares[part, None].to(gradients.dtype)
             if fits:
                 collected.append(gradients)
             yield gradients
         self.kept.extend(collected)
 
     def of(self, inputs: list[Tensor], targets: Tensor) -> Float[Tensor, "examples entries"]:
-        """The gradients of given examples."""
+        """The gradients of given examples, not weighted."""
         cast = [part.to(self.vector.dtype) if part.is_floating_point() else part for part in inputs]
         single = torch.func.grad(self.loss)
         if self.vectorises:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.core.errors import DataError, SettingError
-from isthmus.core.losses import counted
+from isthmus.core.losses import IGNORED, counted
 from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights
@@ -86,9 +86,10 @@ def under_resampling(
         ['loss', 'error']
     """
     check_draws(draws)
-    names, table = by_example(objective, weights)
-    means = torch.stack([table[_drawn(len(table), generator)].mean(0) for _ in range(draws)])
-    return spreads(RESAMPLED, names, table.mean(0), means)
+    names, sums, counts = by_example(objective, weights)
+    drawn = (_drawn(len(sums), generator) for _ in range(draws))
+    means = torch.stack([_mean(sums[places], counts[places]) for places in drawn])
+    return spreads(RESAMPLED, names, _mean(sums, counts), means)
 
 
 def under_label_noise(
@@ -118,15 +119,14 @@ def under_label_noise(
     check_draws(draws)
     outputs = _outputs(objective, weights)
 
-    def table(targets: Tensor) -> Tensor:
+    def means(targets: Tensor) -> Tensor:
         parts = zip(outputs, targets.split(objective.batch_size), strict=True)
-        return torch.cat([_values(objective, output, part)[1] for output, part in parts])
+        columns = zip(*(_values(objective, output, part) for output, part in parts), strict=True)
+        return _mean(*(torch.cat(column) for column in columns))
 
     names = ("loss", *objective.metrics)
-    clean = table(objective.targets).mean(0)
-    noisy = [
-        table(flipped(objective.targets, share, classes=classes, generator=generator)).mean(0) for _ in range(draws)
-    ]
+    clean = means(objective.targets)
+    noisy = [means(flipped(objective.targets, share, classes=classes, generator=generator)) for _ in range(draws)]
     return spreads(wrong_labels(share), names, clean, torch.stack(noisy))
 
 
@@ -148,17 +148,17 @@ def under_augmentation(
     Cost: ``draws`` + 1 passes over the data.
     """
     check_draws(draws)
-    names, clean = by_example(objective, weights)
-    rows = []
-    for _ in range(draws):
-        rows.append(by_example(viewed(objective, augment, generator), weights)[1].mean(0))
-    return spreads(AUGMENTED, names, clean.mean(0), torch.stack(rows))
+    names, *clean = by_example(objective, weights)
+    rows = [_mean(*by_example(viewed(objective, augment, generator), weights)[1:]) for _ in range(draws)]
+    return spreads(AUGMENTED, names, _mean(*clean), torch.stack(rows))
 
 
 def metric_choice(
     objective: Objective, solutions: Sequence[Weights], *, generator: torch.Generator, draws: int = 500
 ) -> MetricChoice:
     """Whether the loss and the metrics choose the same solution, and whether other data would.
+
+    A solution with NaN in any measure is not the best by any: of its outputs some class is named all the same.
 
     Args:
         objective: network, data, loss, metrics (costs: smaller is better).
@@ -174,26 +174,35 @@ def metric_choice(
     if len(solutions) < 2:
         raise DataError(f"a choice needs at least 2 solutions, got {len(solutions)}")
     rows = [by_example(objective, weights) for weights in solutions]
-    names, tables = rows[0][0], torch.stack([table for _, table in rows])
-    means = tables.mean(1)
+    names, sums, counts = rows[0][0], torch.stack([row[1] for row in rows]), torch.stack([row[2] for row in rows])
+    sums[sums.isnan().any(2).any(1)] = torch.inf
+    means = _mean(sums, counts)
     best = means.argmin(0)
     agreement = torch.eye(len(names), dtype=torch.float64)
     for i in range(len(names)):
         for j in range(i):
             agreement[i, j] = agreement[j, i] = _kendall(means[:, i], means[:, j])
-    chosen = torch.stack([tables[:, _drawn(tables.shape[1], generator)].mean(1).argmin(0) for _ in range(draws)])
+    drawn = (_drawn(sums.shape[1], generator) for _ in range(draws))
+    chosen = torch.stack([_mean(sums[:, places], counts[:, places]).argmin(0) for places in drawn])
     stability = (chosen == best).double().mean(0)
     return MetricChoice(names, tuple(best.tolist()), agreement, tuple(stability.tolist()))
 
 
-def by_example(objective: Objective, weights: Weights) -> tuple[tuple[str, ...], Float[Tensor, "examples measures"]]:
-    """Names and values of the loss and every metric for each example (tokens averaged), in float64."""
+def by_example(
+    objective: Objective, weights: Weights
+) -> tuple[tuple[str, ...], Float[Tensor, "examples measures"], Float[Tensor, "examples measures"]]:
+    """The loss and every metric of each example, in float64.
+
+    Returns:
+        Their names; their sums over each example's values (tokens), without ignored labels; how many values those are.
+    """
     parts = zip(_outputs(objective, weights), objective.targets.split(objective.batch_size), strict=True)
-    return ("loss", *objective.metrics), torch.cat([_values(objective, *part)[1] for part in parts])
+    sums, counts = zip(*(_values(objective, *part) for part in parts), strict=True)
+    return ("loss", *objective.metrics), torch.cat(sums), torch.cat(counts)
 
 
 def flipped(targets: Tensor, share: float, *, classes: int, generator: torch.Generator) -> Tensor:
-    """Labels of which a share, drawn one by one, is replaced by a uniform other class.
+    """Labels of which a share, drawn one by one, is replaced by a uniform other class; labels of −100 stay.
 
     Raises:
         SettingError: a share outside 0 … 1, fewer than two classes.
@@ -202,7 +211,8 @@ def flipped(targets: Tensor, share: float, *, classes: int, generator: torch.Gen
         raise SettingError(f"label noise needs a share in 0 … 1 and at least 2 classes, got {share} and {classes}")
     wrong = torch.rand(targets.shape, generator=generator, device=generator.device) < share
     step = torch.randint(1, classes, targets.shape, generator=generator, device=generator.device)
-    return torch.where(wrong.to(targets.device), (targets + step.to(targets.device)) % classes, targets)
+    changed = wrong.to(targets.device) & (targets != IGNORED)
+    return torch.where(changed, (targets + step.to(targets.device)) % classes, targets)
 
 
 def wrong_labels(share: float) -> str:
@@ -221,17 +231,24 @@ def _outputs(objective: Objective, weights: Weights) -> list:
     return [outputs for outputs, _ in objective.outputs(weights)]
 
 
-def _values(objective: Objective, outputs, targets: Tensor) -> tuple[tuple[str, ...], Tensor]:
+def _values(objective: Objective, outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """For each example of a batch the sums of the loss and the metrics, and how many values they are over."""
     functions: Mapping[str, Callable[..., Tensor]] = {"loss": objective.loss, **objective.metrics}
     found = {name: function(outputs, targets).double() for name, function in functions.items()}
     counts = counted(found["loss"], targets)
-    columns = []
+    sums, numbers = [], []
     for values in found.values():
-        shares = counts if values.shape == counts.shape else torch.ones_like(values, dtype=torch.bool)
-        shares = shares.reshape(len(targets), -1)
-        total = torch.where(shares, values.reshape(len(targets), -1), 0.0).sum(1)
-        columns.append(total / shares.sum(1).clamp_min(1))
-    return tuple(functions), torch.stack(columns, 1).cpu()
+        own = counts if values.shape == counts.shape else torch.ones_like(values, dtype=torch.bool)
+        sums.append(torch.where(own, values, 0.0).reshape(len(targets), -1).sum(1))
+        numbers.append(own.reshape(len(targets), -1).sum(1).double())
+    return torch.stack(sums, 1).cpu(), torch.stack(numbers, 1).cpu()
+
+
+def _mean(
+    sums: Float[Tensor, "*solutions examples measures"], counts: Float[Tensor, "*solutions examples measures"]
+) -> Float[Tensor, "*solutions measures"]:
+    """Over all values, as the objective takes it: examples of many tokens weigh more than those of few."""
+    return sums.sum(-2) / counts.sum(-2).clamp_min(1)
 
 
 def _kendall(first: Tensor, second: Tensor) -> float:
