@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from tests.discover.found_modules import FOUND
 from tests.discover.image_modules import IMAGES
+from tests.discover.mixed_modules import MIXED
 from tests.discover.modules import CASES, Case
 from tests.discover.odd_modules import ODD
 from tests.discover.sequence_modules import SEQUENCES
 
 import isthmus
 
-ZOO = {**CASES, **ODD, **FOUND, **SEQUENCES, **IMAGES}
+ZOO = {**CASES, **ODD, **FOUND, **SEQUENCES, **IMAGES, **MIXED}
 
 
 @pytest.mark.parametrize("case", ZOO.values(), ids=ZOO)

@@ -16,7 +16,7 @@ from isthmus.discover.closure import close, components, first_label
 from isthmus.discover.hashing import hashed, summed
 from isthmus.discover.implied import simplified
 from isthmus.discover.ledger import Ledger
-from isthmus.discover.refining import lying_of, refine
+from isthmus.discover.refining import Lying, lying_of, refine
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,8 +70,9 @@ def grow(ledger: Ledger) -> Forest:
     for number in np.unique(closed.cells[3]).tolist():
         _settle_cells(cells[:, closed.cells[3] == number], own, lying.get(number, []))
     level = levels(parent)
-    sibling, inner = refine(parent, level, own, lying_of(ledger.families, node, parent, level))
-    least, first = _positions_inside(ledger, node, nodes, origin, parent, level, cells)
+    counted = lying_of(ledger.families, node, rank, parent, level)
+    sibling, inner = refine(parent, level, own, counted)
+    least, first = _least_positions(counted, level), _first_atoms(ledger, node, origin, parent, level, cells)
     place, size = _walk(parent, level, (first, inner, least, sibling))
     kin = np.unique(np.stack([parent, sibling.view(np.int64)]), axis=1, return_inverse=True)[1].reshape(-1)
     kin[cells[0]] = int(kin.max(initial=0)) + 1 + np.arange(cells.shape[1])
@@ -160,7 +161,10 @@ def _describe(  # noqa: PLR0917
     nests: np.ndarray,
     marks: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of labels in their nodes; for each node a hash of its content."""
+    """Ranks of labels in their nodes; for each node a hash of its content.
+
+    Relations are counted downwards, families upwards, so that none is taken for the other.
+    """
     mark = summed(marks[0], hashed(marks[1]), len(node))
     order = np.lexsort((np.arange(len(node)), mark, origin, node))
     starts = np.r_[0, np.flatnonzero(np.diff(node[order])) + 1] if len(node) else np.zeros(0, dtype=np.int64)
@@ -168,8 +172,8 @@ def _describe(  # noqa: PLR0917
     rank = np.empty(len(node), dtype=np.int64)
     rank[order] = np.arange(len(node)) - np.repeat(starts, lengths)
     own = summed(node, hashed(rank, _kinds(ledger)[origin], mark), nodes)
-    own = own + summed(node[ties[0]], hashed(rank[ties[0]], ties[2], rank[ties[1]]), nodes)
-    own = own + summed(node[nests[0]], hashed(rank[nests[0]], nests[2], rank[nests[1]]), nodes)
+    own = own + summed(node[ties[0]], hashed(rank[ties[0]], ~ties[2], rank[ties[1]]), nodes)
+    own = own + summed(node[nests[0]], hashed(rank[nests[0]], ~nests[2], rank[nests[1]]), nodes)
     return rank, own
 
 
@@ -188,24 +192,22 @@ def levels(parent: np.ndarray) -> np.ndarray:
     return level
 
 
-def _positions_inside(  # noqa: PLR0917
-    ledger: Ledger,
-    node: np.ndarray,
-    nodes: int,
-    origin: np.ndarray,
-    parent: np.ndarray,
-    level: np.ndarray,
-    cells: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each node its least position in a split axis (-1 without), and the first position of any weight below it."""
-    least = np.full(nodes, -1)
-    for family in ledger.families:
-        if family.slices is not None and family.positions is not None:
-            here = node[family.start : family.stop]
-            found = np.full(nodes, np.iinfo(np.int64).max)
-            np.minimum.at(found, here, family.positions)
-            least[here] = np.where(least[here] < 0, found[here], np.minimum(least[here], found[here]))
-    first = np.full(nodes, ledger.count)
+def _least_positions(lying: Lying, level: np.ndarray) -> np.ndarray:
+    """For each node its least position in a split axis, of those that its parent sees; -1 without.
+
+    Others may differ between nodes that correspond, and so may not put a node's insides in order.
+    """
+    counted = lying.depth >= np.maximum(level[lying.node] - 1, 0)
+    least = np.full(len(level), np.iinfo(np.int64).max)
+    np.minimum.at(least, lying.node[counted], lying.position[counted])
+    return np.where(least == np.iinfo(np.int64).max, -1, least)
+
+
+def _first_atoms(  # noqa: PLR0917
+    ledger: Ledger, node: np.ndarray, origin: np.ndarray, parent: np.ndarray, level: np.ndarray, cells: np.ndarray
+) -> np.ndarray:
+    """For each node the first position of any weight in or below it."""
+    first = np.full(len(parent), ledger.count)
     is_atom = np.array([family.tensor is not None for family in ledger.families], dtype=bool)
     atoms = np.flatnonzero(is_atom[origin]) if len(origin) else np.zeros(0, dtype=np.int64)
     np.minimum.at(first, node[atoms], atoms)
@@ -214,7 +216,7 @@ def _positions_inside(  # noqa: PLR0917
     for depth in range(int(level.max()) if len(level) else -1, 0, -1):
         here = np.flatnonzero(level == depth)
         np.minimum.at(first, parent[here], first[here])
-    return least, first
+    return first
 
 
 def _walk(parent: np.ndarray, level: np.ndarray, keys: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:

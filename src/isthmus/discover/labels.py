@@ -164,6 +164,16 @@ def canonical(ids: Tensor) -> Tensor:
     return torch.unique(ids, return_inverse=True)[1]
 
 
+def numbered(ids: Tensor) -> Tensor:
+    """Integers renamed 0, 1, … in the order in which they first occur."""
+    values, index = torch.unique(ids, return_inverse=True)
+    flat = index.reshape(-1)
+    first = torch.full((len(values),), len(flat)).scatter_reduce(0, flat, torch.arange(len(flat)), "amin")
+    place = torch.empty_like(first)
+    place[first.argsort()] = torch.arange(len(values))
+    return place[index]
+
+
 def _even(values: Tensor, axis: int) -> bool:
     first = values.narrow(axis, 0, 1)
     if values.shape[axis] > 1 and not torch.equal(values.narrow(axis, 1, 1), first):

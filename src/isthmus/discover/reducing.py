@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from isthmus.discover import choosing
-from isthmus.discover.labels import Labels, Layer, dropped, mixed, positional, squeezed
+from isthmus.discover.labels import Labels, Layer, dropped, mixed, numbered, positional, squeezed
 from isthmus.discover.meeting import deduplicated
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _reduce_layer(ledger: Ledger, layer: Layer, axes: Sequence[int]) -> Layer | 
     if layer.pinned and layer.distinct:
         return positional(layout)
     content = mixed(layer.ids).sum(dim=gone, keepdim=True)
-    block = torch.unique(content, return_inverse=True)[1]
+    block = numbered(content)  # not in the order of their hashes: parts that correspond have theirs in the same order
     if layer.pinned:
         return squeezed(block, pinned=True)
     names, index = torch.unique(layer.ids, return_inverse=True)

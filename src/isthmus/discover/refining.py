@@ -21,28 +21,36 @@ class Lying:
 
     Attributes:
         node: the node of each label.
-        place: a hash of its position.
+        place: a hash of its position and of which of its node's labels it is.
+        position: the position itself.
         depth: the level of the innermost node that holds all of the label's slice; -1 if none does.
     """
 
     node: np.ndarray
     place: np.ndarray
+    position: np.ndarray
     depth: np.ndarray
 
 
-def lying_of(families: Sequence[Family], node: np.ndarray, parent: np.ndarray, level: np.ndarray) -> Lying:
-    """Where all labels of split axes lie."""
+def lying_of(
+    families: Sequence[Family], node: np.ndarray, rank: np.ndarray, parent: np.ndarray, level: np.ndarray
+) -> Lying:
+    """Where all labels of split axes lie; ``rank`` is their place among the labels of their node."""
     parts = [
         (
             node[family.start : family.stop],
-            hashed(np.full(family.stop - family.start, family.start), family.positions),
+            hashed(
+                np.full(family.stop - family.start, family.start), family.positions, rank[family.start : family.stop]
+            ),
+            family.positions,
             _holding(node[family.start : family.stop], family.slices[1], parent, level),
         )
         for family in families
         if family.slices is not None and family.positions is not None
     ]
     if not parts:
-        return Lying(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
+        none = np.zeros(0, dtype=np.int64)
+        return Lying(none, none.view(np.uint64), none, none)
     return Lying(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
@@ -72,7 +80,7 @@ def refine(parent: np.ndarray, level: np.ndarray, own: np.ndarray, lying: Lying)
         seen = own + summed(lying.node[counted], lying.place[counted], len(own))
         for below in range(int(level.max()), depth, -1):
             here = np.flatnonzero(level == below)
-            total = summed(parent[here], seen[here], len(parent))
+            total = summed(parent[here], hashed(seen[here]), len(parent))
             touched = np.unique(parent[here])
             seen[touched] = hashed(seen[touched], total[touched])
         here = level == depth
