@@ -1,4 +1,4 @@
-"""Weight matching: optima by brute force, monotone by law, planted permutations whole, the published counterexample."""
+"""Weight matching: optima by brute force, monotone by law, the published counterexample, scales and starts."""
 
 from __future__ import annotations
 
@@ -10,78 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.align.networks import column, mlp, noisy, residual, weights_of
 from torch import Tensor, nn
 
-from isthmus.align import WeightMatching, held
-from isthmus.align import ascent as ascent_module
+from isthmus.align import WeightMatching
 from isthmus.align.ascent import Ascent
-from isthmus.align.costs import Costs
-from isthmus.align.landscape import Landscape
-from isthmus.align.starts import anchored
 from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import SettingError
 from isthmus.core.randomness import child
 from isthmus.core.status import Status
 from isthmus.core.symmetry import Permutation, Site, Symmetry, UnitGroup
-from isthmus.core.weights import Weights, dot, lerp
+from isthmus.core.weights import dot, lerp
 from isthmus.discover import discover
-
-
-def _column(size: int) -> Tensor:
-    return torch.arange(size).unsqueeze(1)
-
-
-def mlp(*sizes: int) -> Symmetry:
-    """The symmetry of a plain network, written by hand."""
-    tensors: dict[str, tuple[int, ...]] = {}
-    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-        tensors |= {f"{layer}.weight": (fan_out, fan_in), f"{layer}.bias": (fan_out,)}
-    groups = [
-        UnitGroup(
-            f"layer {layer}",
-            size,
-            (
-                Site(f"{layer}.weight", 0, _column(size)),
-                Site(f"{layer}.bias", 0, _column(size)),
-                Site(f"{layer + 1}.weight", 1, _column(size)),
-            ),
-        )
-        for layer, size in enumerate(sizes[1:-1])
-    ]
-    return Symmetry(tuple(groups), tensors)
-
-
-def residual(width: int, hidden: int, blocks: int) -> Symmetry:
-    """Embedding 8 → width, blocks width → hidden → width around a stream, head width → 5."""
-    stream = [Site("embed.weight", 0, _column(width)), Site("embed.bias", 0, _column(width))]
-    tensors: dict[str, tuple[int, ...]] = {"embed.weight": (width, 8), "embed.bias": (width,)}
-    groups = []
-    for block in range(blocks):
-        up, down = f"{block}.up", f"{block}.down"
-        tensors |= {f"{up}.weight": (hidden, width), f"{up}.bias": (hidden,)}
-        tensors |= {f"{down}.weight": (width, hidden), f"{down}.bias": (width,)}
-        stream += [Site(f"{up}.weight", 1, _column(width)), Site(f"{down}.weight", 0, _column(width))]
-        stream += [Site(f"{down}.bias", 0, _column(width))]
-        inner = [(f"{up}.weight", 0), (f"{up}.bias", 0), (f"{down}.weight", 1)]
-        groups.append(UnitGroup(f"block {block}", hidden, tuple(Site(n, d, _column(hidden)) for n, d in inner)))
-    stream.append(Site("head.weight", 1, _column(width)))
-    tensors |= {"head.weight": (5, width), "head.bias": (5,)}
-    return Symmetry((UnitGroup("stream", width, tuple(stream)), *groups), tensors)
-
-
-def weights_of(symmetry: Symmetry, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """PyTorch's default initialisation of linear layers: uniform within 1/√fan-in, biases too."""
-    generator = child(seed, "weights")
-    result = {}
-    for name, shape in symmetry.tensors.items():
-        fan_in = symmetry.tensors[name.replace("bias", "weight")][-1]
-        result[name] = ((2 * torch.rand(shape, generator=generator, dtype=dtype) - 1) / fan_in**0.5).to(dtype)
-    return result
-
-
-def _noisy(weights: dict[str, Tensor], noise: float, seed: int) -> dict[str, Tensor]:
-    generator = child(seed, "noise")
-    return {n: t + noise * t.std() * torch.randn(t.shape, generator=generator) for n, t in weights.items()}
 
 
 def _everything(symmetry: Symmetry) -> Iterator[Permutation]:
@@ -235,96 +175,6 @@ def test_the_objective_never_falls(sizes: list[int], seed: int, dtype: torch.dty
     assert match.objective == pytest.approx(dot(match.aligned(moving), fixed, tensors=counted), rel=1e-6, abs=1e-6)
 
 
-def _planted_found(symmetry: Symmetry, planted: int, noise: float, *, around: Weights | None = None) -> int:
-    """How many of the permutations that were applied to networks come back, with noise on the weights."""
-    found = 0
-    for seed in range(planted):
-        moving, applied = weights_of(symmetry, seed), symmetry.random(child(seed, "planted"))
-        if around is not None:
-            generator = child(seed, "weights")
-            shaken = {n: t.std().nan_to_num() * torch.randn(t.shape, generator=generator) for n, t in around.items()}
-            moving = {name: tensor + shaken[name] for name, tensor in around.items()}
-        fixed = _noisy(applied.apply(moving), noise, seed)
-        match = WeightMatching()(symmetry, moving, fixed, generator=child(seed, "match"))
-        found += match.permutation.same_as(applied)
-    return found
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.05])
-@pytest.mark.parametrize("shape", [(30, 50, 2), (64, 128, 4)])
-def test_planted_permutations_of_residual_networks_come_back(shape: tuple[int, int, int], noise: float) -> None:
-    symmetry = residual(*shape)
-    assert _planted_found(symmetry, 10, noise) == 10
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # of a shared machine
-@pytest.mark.parametrize("noise", [0.0, 0.05])
-@pytest.mark.parametrize("shape", [(30, 50, 2), (64, 128, 4), (256, 512, 4)])
-def test_of_100_planted_permutations_95_come_back(shape: tuple[int, int, int], noise: float) -> None:
-    symmetry = residual(*shape)
-    assert _planted_found(symmetry, 100, noise) >= 95
-
-
-class Transformer(nn.Module):
-    """Small, pre-norm, over a vocabulary."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens = nn.Embedding(20, 32)
-        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
-        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(32)
-        self.head = nn.Linear(32, 20)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.norm(self.layers(self.tokens(tokens))))
-
-
-@pytest.fixture(scope="module")
-def transformer() -> tuple[Symmetry, dict[str, Tensor]]:
-    torch.manual_seed(0)
-    module = Transformer().eval()
-    return discover(module, torch.arange(10).reshape(2, 5)), dict(module.state_dict())
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_planted_permutations_of_a_transformer_come_back(transformer, noise: float) -> None:
-    symmetry, shapes = transformer
-    assert any(group.parent is not None for group in symmetry.groups)
-    assert _planted_found(symmetry, 5, noise, around=shapes) == 5
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # of a shared machine
-@pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_of_100_planted_permutations_of_a_transformer_95_come_back(transformer, noise: float) -> None:
-    symmetry, shapes = transformer
-    assert _planted_found(symmetry, 100, noise, around=shapes) >= 95
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.05])
-def test_100_of_100_planted_permutations_of_a_plain_network_come_back(noise: float) -> None:
-    symmetry = mlp(10, 24, 20, 16, 5)
-    assert _planted_found(symmetry, 100, noise) == 100
-
-
-def test_a_group_on_both_axes_of_a_tensor_rises_and_finds_a_planted_permutation() -> None:
-    """A recurrent square matrix: the similarities of units depend on where the units are."""
-    size = 12
-    sites = (Site("in", 0, _column(size)), Site("loop", 0, _column(size)), Site("loop", 1, _column(size)))
-    symmetry = Symmetry((UnitGroup("state", size, sites),), {"in": (size, 2), "loop": (size, size)})
-    generator = child(0, "weights")
-    moving = {name: torch.randn(shape, generator=generator) for name, shape in symmetry.tensors.items()}
-    planted = symmetry.random(generator)
-    match = WeightMatching()(symmetry, moving, planted.apply(moving), generator=child(0, "match"))
-    assert match.permutation.same_as(planted)
-    other = {name: torch.randn(shape, generator=generator) for name, shape in symmetry.tensors.items()}
-    match = WeightMatching(start="identity", tolerance=0)(symmetry, moving, other, generator=child(0, "match"))
-    assert all(later >= earlier for earlier, later in itertools.pairwise(match.history))
-    assert match.objective > match.identity_objective
-
-
 def test_carried_tensors_move_along_but_do_not_count() -> None:
     symmetry = mlp(3, 6, 2)
     carried = _with_statistics(symmetry)
@@ -342,120 +192,9 @@ def test_carried_tensors_move_along_but_do_not_count() -> None:
 def _with_statistics(symmetry: Symmetry) -> Symmetry:
     """The same symmetry with a vector of running statistics that its first group carries."""
     group = symmetry.groups[0]
-    site = Site("statistics", 0, _column(group.size), role="carry")
+    site = Site("statistics", 0, column(group.size), role="carry")
     wider = UnitGroup(group.name, group.size, (*group.sites, site))
     return Symmetry((wider, *symmetry.groups[1:]), {**symmetry.tensors, "statistics": (group.size,)})
-
-
-def test_kept_similarities_equal_fresh_ones_after_any_moves() -> None:
-    symmetry = residual(16, 24, 3)
-    landscape = Landscape.of(symmetry, weights_of(symmetry, 0, torch.float64), weights_of(symmetry, 1, torch.float64))
-    ascent = Ascent.at(landscape, symmetry.identity(), generator=child(0, "order"))
-    generator = child(1, "moves")
-    updated = 0
-    for _ in range(30):
-        for tree in landscape.trees:
-            fresh = landscape.similarity(ascent.current)([tree.root], [tree.root])[0, 0]
-            torch.testing.assert_close(ascent.costs.similarity(tree, ascent.current), fresh, rtol=1e-9, atol=1e-11)
-            updated += ascent.costs._kept[tree.name].updates > 0
-        tree = landscape.trees[int(torch.randint(len(landscape.trees), (), generator=generator))]
-        index = torch.arange(tree.root.size)
-        pair = torch.randperm(tree.root.size, generator=generator)[:2]
-        index[pair] = index[pair.flip(0)]
-        ascent.take(tree, {tree.name: index})
-    assert updated > 20  # the short way was really taken
-    assert isinstance(ascent.costs, Costs)
-
-
-def _wide_blocks() -> tuple[Symmetry, dict[str, Tensor], dict[str, Tensor]]:
-    """Blocks wide enough for threads, around a stream: trees that share nothing but the stream."""
-    symmetry = residual(24, 260, 3)
-    return symmetry, weights_of(symmetry, 0), weights_of(symmetry, 1)
-
-
-def test_the_number_of_threads_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    symmetry, moving, fixed = _wide_blocks()
-    started: list[int] = []
-    inside = ascent_module.in_threads
-    monkeypatch.setattr(
-        ascent_module, "in_threads", lambda *given, threads: started.append(threads) or inside(*given, threads=threads)
-    )
-    before = torch.get_num_threads()
-    found = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            started.clear()
-            found.append(WeightMatching(tolerance=0)(symmetry, moving, fixed, generator=child(0, "match")))
-            assert max(started) == threads  # the solves were really handed to threads
-    finally:
-        torch.set_num_threads(before)
-    assert found[1].permutation.same_as(found[0].permutation)
-    assert found[1].history == pytest.approx(found[0].history, rel=1e-12)  # sums of products, in another order
-
-
-def test_solving_at_once_is_solving_one_after_the_other() -> None:
-    """A sweep by levels of trees that share no tensor ends where a sweep in the plain order does."""
-    symmetry, moving, fixed = _wide_blocks()
-    landscape = Landscape.of(symmetry, moving, fixed)
-    ascents = [Ascent.at(landscape, symmetry.identity(), generator=child(0, "order")) for _ in range(2)]
-    order = [landscape.trees[place] for place in torch.randperm(4, generator=child(1, "order")).tolist()]
-    levels = ascents[0]._levels(order)
-    assert sorted(tree.name for level in levels for tree in level) == sorted(tree.name for tree in order)
-    assert 1 < len(levels) < len(order)
-    for level in levels:
-        assert not any(second.name in landscape.neighbours[first.name] for first in level for second in level)
-        ascents[0]._settle(level)
-    for tree in order:
-        ascents[1]._settle([tree])
-    assert ascents[0].permutation.same_as(ascents[1].permutation)
-    assert ascents[0].objective == ascents[1].objective
-
-
-def test_the_first_pass_is_not_done_twice() -> None:
-    """Trees that all their tensors spoke for are settled, unless a neighbour moved after them."""
-    symmetry = mlp(8, 12, 3)
-    landscape = Landscape.of(symmetry, weights_of(symmetry, 0), weights_of(symmetry, 1))
-    assert not anchored(landscape, generator=child(0, "order")).unsettled
-    chain = mlp(8, 12, 12, 12, 3)  # the middle one is solved last, with both its sides in place
-    landscape = Landscape.of(chain, weights_of(chain, 0), weights_of(chain, 1))
-    ascent = anchored(landscape, generator=child(0, "order"))
-    last = ascent.landscape.trees[-1].name if "layer 2" not in ascent.unsettled else "layer 1"
-    assert 0 < len(ascent.unsettled) < 3, last
-    for tree in landscape.trees:  # what is said to be settled would really not move
-        if tree.name not in ascent.unsettled:
-            assert not ascent._proposed(tree)
-
-
-def test_tensors_that_are_made_when_needed_give_the_same_match(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without room for copies, with room for the last few, and with room for all: one result."""
-    symmetry, moving, fixed = _wide_blocks()
-    moving, fixed = ({n: t.to(torch.bfloat16) for n, t in weights.items()} for weights in (moving, fixed))
-    kept = WeightMatching()(symmetry, moving, fixed, generator=child(0, "match"))
-    monkeypatch.setattr(held, "ROOM", 0)
-    made = []
-    for room in (0, 200_000, 10_000_000):
-        monkeypatch.setattr(held, "RECENT", room)
-        made.append(WeightMatching()(symmetry, moving, fixed, generator=child(0, "match")))
-    assert all(match.permutation.same_as(kept.permutation) for match in made)
-    assert all(match.objective == kept.objective for match in made)
-
-
-def test_what_is_kept_of_made_tensors_stays_in_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held, "RECENT", 100)
-    calls: list[str] = []
-
-    def make(name: str) -> Tensor:
-        calls.append(name)
-        return torch.full((10,), float(name))
-
-    tensors = held.Made(["1", "2", "3", "4"], make)
-    for name in "1121321":
-        assert float(tensors[name][0]) == float(name)
-    assert calls == ["1", "2", "3", "2", "1"]  # room for two of 40 bytes; the one asked for longest ago makes room
-    assert held.Made(["1"], lambda name: torch.zeros(1000))["1"].shape == (1000,)
-    with pytest.raises(KeyError):
-        tensors["5"]
 
 
 def test_cosine_similarity_does_not_see_the_scale_of_a_unit() -> None:
@@ -463,7 +202,7 @@ def test_cosine_similarity_does_not_see_the_scale_of_a_unit() -> None:
     symmetry = mlp(6, 10, 3)
     moving = weights_of(symmetry, 0)
     planted = symmetry.random(child(0, "planted"))
-    fixed = _noisy(planted.apply(moving), 0.3, 0)
+    fixed = noisy(planted.apply(moving), 0.3, 0)
     stretch = torch.ones(10)
     stretch[0] = 100
     moving = {**moving, "0.weight": moving["0.weight"] * stretch.unsqueeze(1)}
