@@ -13,6 +13,27 @@ from isthmus.core.checkpoint import save
 from isthmus.zoo.networks import network
 
 MODEL = "mlp-8x1"
+STUDY = """
+name = "tiny"
+[recipe]
+network = "mlp-4x1"
+steps = 4
+subset = 100
+[factors]
+rate = [0.05, 0.5]
+[replicates]
+count = 2
+differ = ["order"]
+[measures]
+columns = ["error_barrier", "overlap"]
+points = 3
+examples = 40
+[[claims]]
+words = "the overlap falls with the rate"
+measure = "overlap"
+factor = "rate"
+direction = "falls"
+"""
 
 
 @pytest.fixture
@@ -53,3 +74,24 @@ def trap(tmp_path):
         pickle.dump({"state_dict": Trap(mark)}, file)
     torch.save({"state_dict": Trap(mark)}, tmp_path / "trap2.pt")
     return tmp_path, mark
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory):
+    """The folder of a study that was run through the shell, in one worker process; not to be changed."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "tiny.toml").write_text(STUDY)
+    results = folder / "results.json"
+    arguments = [folder / "tiny.toml", "--store", folder / "store", "--workers", 1, "--device", "cpu", "-o", results]
+    assert invoke(["study", *map(str, arguments)]) == 0
+    return folder
+
+
+@pytest.fixture
+def runs(shell, studied):
+    """``isthmus runs`` on that study's store."""
+
+    def run(command, *arguments):
+        return shell("runs", command, *arguments, "--store", studied / "store")
+
+    return run
