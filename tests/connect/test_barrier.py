@@ -4,39 +4,16 @@ import math
 
 import pytest
 import torch
+from tests.connect.landscapes import norm_net, norm_objective, point, valley
 from torch import nn
 
-from isthmus.connect import Barrier, Line, barrier, barriers
+from isthmus.connect import Barrier, Line, barrier
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.score import Score
 from isthmus.core.status import Status
-
-
-class Valley(nn.Module):
-    """Its output is the square of a distance: with `value` as loss, the landscape is a quadratic in the weight."""
-
-    def __init__(self, size: int = 3) -> None:
-        super().__init__()
-        self.point = nn.Parameter(torch.zeros(size, dtype=torch.float64))
-
-    def forward(self, centres: torch.Tensor) -> torch.Tensor:
-        return (self.point - centres).square().sum(1)
-
-
-def value(outputs, targets):
-    return outputs
-
-
-def valley(centres, function=value):
-    network = Network.of(Valley(centres.shape[1]))
-    return Objective(network, centres, torch.zeros(len(centres)), loss=function, metrics={})
-
-
-def point(*entries):
-    return {"point": torch.tensor(entries, dtype=torch.float64)}
 
 
 def cosine_hill(outputs, targets):
@@ -147,22 +124,6 @@ def test_nan_at_an_end_is_refused_and_inside_the_path_is_reported():
     assert math.isnan(result.uncertainty)
 
 
-def norm_net(seed):
-    torch.manual_seed(seed)
-    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).double()
-    generator = child(seed, "statistics")
-    module[1].running_mean = torch.randn(4, generator=generator, dtype=torch.float64)
-    module[1].running_var = torch.rand(4, generator=generator, dtype=torch.float64) + 0.5
-    return module
-
-
-def norm_objective():
-    generator = child(7, "inputs")
-    inputs = torch.randn(31, 1, 6, 6, generator=generator, dtype=torch.float64)
-    module = norm_net(0)
-    return Objective(Network.of(module), inputs, torch.randint(3, (31,), generator=generator), batch_size=8), inputs
-
-
 def test_ends_keep_their_own_statistics_and_inner_points_get_fresh_ones():
     objective, inputs = norm_objective()
     start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
@@ -229,128 +190,9 @@ def test_nothing_is_written_to():
     assert torch.equal(data, inputs)
 
 
-def test_pairs_hold_every_convention_and_intervals_over_networks():
-    objective = valley(torch.zeros(1, 2, dtype=torch.float64), lambda o, t: torch.sin(3 * o))
-    generator = child(3, "points")
-    solutions = [{"point": torch.randn(2, generator=generator, dtype=torch.float64)} for _ in range(5)]
-    calls = []
-    result = barriers(
-        solutions, objective, points=9, progress=lambda done, total, label="": calls.append((done, total))
-    )
-    assert torch.equal(result.loss_barrier, result.loss_barrier.T)
-    assert torch.equal(result.loss_barrier.diagonal(), torch.zeros(5, dtype=torch.float64))
-    alone = barrier(Line(solutions[1], solutions[3]), objective, points=9)
-    assert float(result.loss_barrier[1, 3]) == alone.loss_barrier
-    interval = result.intervals["loss_barrier"]
-    assert interval.networks == 5
-    assert interval.low < interval.estimate < interval.high
-    assert calls[-1][0] == calls[-1][1] == 10
-    assert result.to_dict()["curves"]
-
-
-def counting(monkeypatch):
-    calls, one = [], Objective.__call__
-
-    def counted(self, weights):
-        calls.append(weights)
-        return one(self, weights)
-
-    monkeypatch.setattr(Objective, "__call__", counted)
-    return calls
-
-
-@pytest.mark.parametrize("policy", ["reestimate", "repair", "rescale"])
-def test_each_solution_is_scored_once_for_all_its_pairs_and_nothing_else_changes(policy, monkeypatch):
-    objective, inputs = norm_objective()
-    solutions = [Network.of(norm_net(seed)).weights for seed in range(4)]
-    settings = {"points": 3, "inputs": inputs, "normalisation": policy}
-    alone = {(i, j): barrier(Line(solutions[i], solutions[j]), objective, **settings) for i, j in PAIRS}
-    calls = counting(monkeypatch)
-    found = barriers(solutions, objective, **settings)
-    assert len(calls) == 4 + 4 + 6  # as they are, treated, and the six points between
-    for pair, curve in alone.items():
-        assert torch.equal(curve.loss, found.curves[pair].loss)
-        assert curve.treated_ends == found.curves[pair].treated_ends
-        assert curve.middle == found.curves[pair].middle
-    calls.clear()
-    moved = barriers(solutions, objective, moving=lambda i, j: {**solutions[j]}, **settings)
-    assert len(calls) == 4 + 4 + 6  # the very same tensors in another mapping
-    assert torch.equal(moved.loss_barrier, found.loss_barrier)
-    calls.clear()
-    doubled = barriers(solutions, objective, moving=lambda i, j: scaled(solutions[j]), **settings)
-    assert len(calls) == 3 + 3 + 6 + 6 + 6  # solutions that begin a pair, and every end of its own
-    for pair, curve in doubled.curves.items():
-        end = scaled(solutions[pair[1]])
-        assert torch.equal(curve.loss, barrier(Line(solutions[pair[0]], end), objective, **settings).loss)
-
-
-PAIRS = [(i, j) for i in range(4) for j in range(i + 1, 4)]
-
-
-def scaled(weights):
-    return {name: tensor * 2 if name == "4.weight" else tensor for name, tensor in weights.items()}
-
-
-def test_what_is_said_of_both_ends_is_said_of_each_pair_anew():
-    objective, inputs = norm_objective()
-    solutions = [Network.of(norm_net(seed)).weights for seed in range(3)]
-    settings = {"points": 3, "inputs": inputs, "further": ("distance",)}
-    found = barriers(solutions, objective, **settings)
-    for (i, j), curve in found.curves.items():
-        alone = barrier(Line(solutions[i], solutions[j]), objective, **settings)
-        for name, values in alone.metrics.items():
-            assert torch.equal(values, curve.metrics[name]), name
-    assert float(found.curves[0, 1].metrics["distance_to_end"][0]) > 0
-
-
-def test_moving_solutions_are_the_ones_compared():
-    objective = valley(torch.zeros(1, 1, dtype=torch.float64), lambda outputs, targets: -outputs)
-    solutions = [point(-1.0), point(1.0), point(2.0)]
-    result = barriers(solutions, objective, points=5, moving=lambda first, second: solutions[first])
-    assert float(result.loss_barrier.max()) == 0.0
-    with pytest.raises(SettingError, match="at least 2 solutions"):
-        barriers(solutions[:1], objective)
-
-
 def test_records_are_plain():
     curve = torch.tensor([0.0, 1.0, 0.0])
     record = Barrier(torch.tensor([0.0, 0.5, 1.0]), curve, {"error": curve / 2}, Score(1.0, {"error": 0.5}, 4))
     assert record.to_dict()["error_barrier"] == 0.5
     assert record.to_dict()["midpoint_error"] == 0.5
     assert not record.stable
-
-
-@pytest.mark.parametrize("together", [2, 3, 100])
-def test_many_points_at_once_give_the_same_and_the_ends_are_alone(together, monkeypatch):
-    objective, inputs = norm_objective()
-    start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
-    sizes, many = [], Objective.many
-
-    def watched(self, stacked, *, together=None):
-        sizes.append(len(stacked["0.bias"]))
-        return many(self, stacked, together=together)
-
-    monkeypatch.setattr(Objective, "many", watched)
-    one = barrier(Line(start, end), objective, points=9, inputs=inputs)
-    assert sizes == []
-    several = barrier(Line(start, end), objective, points=9, inputs=inputs, together=together)
-    assert torch.allclose(one.loss, several.loss, rtol=1e-12)
-    assert float(several.loss[0]) == objective(start).loss
-    assert sum(sizes) in (6, 7)
-    assert max(sizes) == min(together, 7)
-
-
-def test_points_share_memory_only_as_far_as_there_is_some(monkeypatch):
-    objective, inputs = norm_objective()
-    start, end = (Network.of(norm_net(seed)).weights for seed in (0, 1))
-    many = Objective.many
-
-    def cramped(self, stacked, *, together=None):
-        if len(stacked["0.bias"]) > 2:
-            raise torch.cuda.OutOfMemoryError("no room")
-        return many(self, stacked, together=together)
-
-    one = barrier(Line(start, end), objective, points=9, inputs=inputs)
-    monkeypatch.setattr(Objective, "many", cramped)
-    several = barrier(Line(start, end), objective, points=9, inputs=inputs, together=100)
-    assert torch.allclose(one.loss, several.loss, rtol=1e-12)

@@ -67,3 +67,20 @@ def test_unknown_measures_are_refused():
     objective = Objective(network, torch.randn(5, 3), torch.randint(4, (5,)))
     with pytest.raises(SettingError, match="must be among calibration, distance, disagreement, got beauty"):
         barrier(Line(network.weights, network.weights), objective, further=["beauty"])  # type: ignore[list-item]
+
+
+def test_ignored_labels_count_in_no_measure():
+    torch.manual_seed(0)
+    network = Network.of(nn.Sequential(nn.Embedding(7, 5), nn.Linear(5, 4)))
+    end = {name: tensor + torch.randn_like(tensor) for name, tensor in network.weights.items()}
+    tokens, targets = torch.randint(7, (20, 6)), torch.randint(4, (20, 6))
+    for place, row in enumerate(targets):
+        row[place % 5 + 1 :] = -100
+    counts, line = targets != -100, Line(network.weights, end)
+    padded, flat = (
+        barrier(line, Objective(network, *data), points=3, further=["calibration", "distance", "disagreement"])
+        for data in ((tokens, targets), (tokens[counts], targets[counts]))
+    )
+    assert padded.metrics.keys() == flat.metrics.keys() >= {"ece", "distance_to_end", "disagreement_with_start"}
+    for name, curve in padded.metrics.items():
+        assert torch.allclose(curve, flat.metrics[name], atol=1e-6), name

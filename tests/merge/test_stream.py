@@ -1,8 +1,6 @@
 """Streaming against the mergers in memory, which share no arithmetic with it, and against what can go wrong."""
 
 import json
-import os
-import resource
 import signal
 import subprocess
 import sys
@@ -11,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.merge.saved import SHAPES, folder_of, recipe, saved, weights
 
 from isthmus.core.checkpoint import load, metadata_of, save
-from isthmus.core.errors import CheckpointError, IsthmusError, SettingError
+from isthmus.core.errors import CheckpointError
 from isthmus.merge import (
     DARE,
     SLERP,
@@ -26,35 +25,6 @@ from isthmus.merge import (
     merge_files,
 )
 from isthmus.merge.shards import Shards
-
-# Larger than one chunk of the streaming code, and a length that no chunk divides.
-SHAPES = {"model.embed_tokens.weight": (530, 257), "model.layers.0.a.weight": (40, 33), "model.norm.weight": (257,),
-          "model.layers.1.a.weight": (40, 33)}  # fmt: skip
-
-
-def weights(seed: int, dtype: torch.dtype, *, around: dict | None = None) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    made = {}
-    for name, shape in SHAPES.items():
-        noise = torch.randn(shape, generator=generator)
-        made[name] = (noise if around is None else around[name].float() + 0.1 * noise).to(dtype)
-    return made | {"steps": torch.tensor(seed)}
-
-
-def saved(folder: Path, dtype: torch.dtype) -> tuple[list[dict], dict]:
-    base = weights(0, dtype)
-    solutions = [weights(seed, dtype, around=base) for seed in (1, 2)]
-    for name, content in zip("bxy", [base, *solutions], strict=True):
-        save(content, folder / f"{name}.safetensors")
-    return solutions, base
-
-
-def recipe(folder: Path, method: str, *, each: dict | None = None, base: bool = True, **more) -> Configuration:
-    models = [{"model": str(folder / f"{name}.safetensors"), "parameters": each or {}} for name in "xy"]
-    content = {"merge_method": method, "models": models, **more}
-    if base:
-        content["base_model"] = str(folder / "b.safetensors")
-    return Configuration.of(content)
 
 
 def equal(ours, theirs):
@@ -133,25 +103,6 @@ def test_gradients_filters_and_slices_reach_their_layers(tmp_path):
         torch.testing.assert_close(merged[name], expected[name], rtol=1e-6, atol=1e-6)
     expected = Mean()(solutions)["model.layers.1.a.weight"]
     torch.testing.assert_close(merged["model.layers.1.a.weight"], expected, rtol=1e-6, atol=1e-6)
-
-
-def folder_of(path: Path, content: dict, *, tokens: str = "{}", shards: int = 1) -> Path:
-    path.mkdir()
-    names = list(content)
-    if shards == 1:
-        save(content, path / "model.safetensors")
-    else:
-        table = {}
-        for place in range(shards):
-            file = f"model-{place + 1:05}-of-{shards:05}.safetensors"
-            save({name: content[name] for name in names[place::shards]}, path / file)
-            table |= dict.fromkeys(names[place::shards], file)
-        (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": table}))
-    (path / "config.json").write_text(json.dumps({"torch_dtype": "bfloat16", "vocab_size": 530}))
-    (path / "generation_config.json").write_text('{"eos_token_id": 2}')
-    (path / "tokenizer.json").write_text(tokens)
-    (path / "optimizer.log").write_text("stays behind")
-    return path
 
 
 def test_sharded_folders_keep_what_belongs_to_the_model(tmp_path):
@@ -260,125 +211,6 @@ def test_two_processes_do_not_write_one_output(tmp_path):
             merge_files(recipe(tmp_path, "linear", each={"weight": 1}, base=False), tmp_path / "out")
 
 
-def refused(tmp_path: Path, message: str, *, method: str = "linear", output: str = "out", **more) -> None:
-    each = {"weight": 1} if method == "linear" else {"weight": 1, "density": 0.5}
-    with pytest.raises(IsthmusError, match=message) as caught:
-        merge_files(recipe(tmp_path, method, each=each, base=method != "linear", **more), tmp_path / output)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / output).exists() or output != "out"
-
-
-def test_a_full_disk_is_one_line_before_the_work(tmp_path):
-    saved(tmp_path, torch.bfloat16)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:  # a limit on the size of files stands in for a disk that is too small
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-        with pytest.raises(IsthmusError, match=r"must be writable|disk is full"):
-            merge_files(recipe(tmp_path, "linear", each={"weight": 1}, base=False), tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
-def test_a_disk_that_fills_up_is_one_line(tmp_path, monkeypatch):
-    saved(tmp_path, torch.bfloat16)
-
-    def full(descriptor: int, *_: object) -> int:
-        return os.write(os.open("/dev/full", os.O_WRONLY), b"x")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    refused(tmp_path, r"needs 0\.00 GB, but its disk is full .* free some space")
-    assert not (tmp_path / ".out.part").exists()
-
-
-def test_without_reservation_the_free_space_is_asked_for(tmp_path, monkeypatch):
-    saved(tmp_path, torch.bfloat16)
-    monkeypatch.delattr(os, "posix_fallocate")
-    real = os.fstatvfs
-
-    def small(descriptor: int) -> os.statvfs_result:
-        stats = list(real(descriptor))
-        stats[4] = 1  # one block is available
-        return os.statvfs_result(stats)
-
-    monkeypatch.setattr(os, "fstatvfs", small)
-    refused(tmp_path, "its disk is full")
-    monkeypatch.setattr(os, "fstatvfs", real)
-    merge_files(recipe(tmp_path, "linear", each={"weight": 1}, base=False), tmp_path / "out")
-
-
-def test_an_output_that_is_an_input_or_exists_is_refused(tmp_path):
-    saved(tmp_path, torch.bfloat16)
-    before = (tmp_path / "x.safetensors").read_bytes()
-    refused(tmp_path, "the output must not be an input", output="x.safetensors")
-    (tmp_path / "link.safetensors").symlink_to(tmp_path / "x.safetensors")
-    refused(tmp_path, "the output must not be an input", output="link.safetensors")
-    assert (tmp_path / "x.safetensors").read_bytes() == before
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "file").touch()
-    refused(tmp_path, "the output must not exist yet", output="there")
-
-
-@pytest.mark.parametrize("method", ["linear", "ties"])
-def test_nan_is_traced_to_its_model_and_tensor(tmp_path, method):
-    solutions, _ = saved(tmp_path, torch.bfloat16)
-    solutions[1]["model.norm.weight"][100] = torch.nan
-    save(solutions[1], tmp_path / "y.safetensors")
-    refused(tmp_path, r"y\.safetensors must be finite to be merged; NaN or Inf in model\.norm\.weight", method=method)
-
-
-def test_leaving_the_range_is_refused_with_what_to_do(tmp_path):
-    for name in "xy":
-        save({"w": torch.full((10,), 6e4, dtype=torch.float16)}, tmp_path / f"{name}.safetensors")
-    refused(tmp_path, "leaves the range of float16; use smaller weights", parameters={"normalize": False})
-
-
-def test_inputs_that_do_not_fit_are_refused(tmp_path):
-    x, y = weights(1, torch.bfloat16), weights(2, torch.bfloat16)
-    save(x, tmp_path / "x.safetensors")
-
-    def second(changed: dict, message: str) -> None:
-        save(changed, tmp_path / "y.safetensors")
-        refused(tmp_path, message)
-
-    second({**y, "model.norm.weight": y["model.norm.weight"].float()}, r"model\.norm\.weight is BF16 .* F32 .*dtype")
-    second({**y, "model.norm.weight": torch.ones(3, dtype=torch.bfloat16)}, "only networks of one architecture")
-    second(
-        {**y, "model.embed_tokens.weight": torch.ones(532, 257, dtype=torch.bfloat16)}, "one vocabulary.*532 of them"
-    )
-    second({name: t for name, t in y.items() if name != "steps"}, "must have the same tensors.*lacks steps")
-    second({**y, "lm_head.weight": torch.ones(3)}, "tie their output layer alike")
-    save({**x, "table": torch.arange(3)}, tmp_path / "x.safetensors")
-    second({**y, "table": torch.arange(3) + 1}, r"table \(I64\) differs")
-
-
-def test_damaged_and_missing_files_are_refused(tmp_path):
-    saved(tmp_path, torch.bfloat16)
-    whole = (tmp_path / "y.safetensors").read_bytes()
-    for damage, message in (
-        (whole[:-10], "must be whole: its header needs"),
-        (whole[:4], "header does not fit"),
-        (b"\xff" * 100, "header does not fit"),
-        (whole[:8] + b"x" * (len(whole) - 8), "must be a whole safetensors file"),
-    ):
-        (tmp_path / "y.safetensors").write_bytes(damage)
-        refused(tmp_path, message)
-    (tmp_path / "y.safetensors").unlink()
-    refused(tmp_path, "there is nothing at")
-    folder = folder_of(tmp_path / "f", weights(1, torch.bfloat16), shards=3)
-    content = {"merge_method": "linear", "parameters": {"weight": 1},
-               "models": [{"model": str(tmp_path / "x.safetensors")}, {"model": str(folder)}]}  # fmt: skip
-    (folder / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="needs 3 shards; missing: model-00002-of-00003"):
-        merge_files(Configuration.of(content), tmp_path / "out")
-    (folder / "model.safetensors.index.json").unlink()
-    with pytest.raises(CheckpointError, match="index of its shards"):
-        merge_files(Configuration.of(content), tmp_path / "out")
-
-
 def test_running_statistics_are_averaged_not_extrapolated(tmp_path):
     for name, value in zip("bxy", (5.0, 1.0, 2.0), strict=True):
         save(
@@ -388,49 +220,6 @@ def test_running_statistics_are_averaged_not_extrapolated(tmp_path):
     merged = load(tmp_path / "out.safetensors")
     assert merged["bn.running_var"].tolist() == [1.5] * 4
     assert merged["w"].tolist() == [5 + 2 * (1 - 5) + 2 * (2 - 5)] * 4
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"merge_metod": "linear"}, "merge_metod is not a known key; did you mean merge_method"),
-        ({"merge_method": "linar"}, "merge_method must be one of linear"),
-        ({"merge_method": "linear", "modules": {}}, "modules is not supported"),
-        ({"merge_method": "linear"}, "exactly one of models and slices"),
-        ({"merge_method": "linear", "models": [{"model": "a", "paramters": {}}]}, "did you mean parameters"),
-        ({"merge_method": "linear", "models": [{"model": "a"}]}, "needs at least 2 models, got a"),
-        ({"merge_method": "ties", "models": [{"model": "a"}]}, "ties needs base_model"),
-        (
-            {"merge_method": "ties", "models": [{"model": "a"}], "base_model": "b", "parameters": {"densty": 1}},
-            "densty is not a known key; did you mean density",
-        ),
-        (
-            {"merge_method": "ties", "models": [{"model": "a"}], "base_model": "b", "parameters": {"density": 1.5}},
-            "density must lie between 0 and 1, got 1.5",
-        ),
-        ({"merge_method": "slerp", "models": [{"model": "a"}, {"model": "c"}], "base_model": "b"}, "needs one model"),
-        (
-            {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}], "dtype": "int4"},
-            "a precision must be one of",
-        ),
-        ({"merge_method": "linear", "models": 3}, "models must fit"),
-        (
-            {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}], "tokenizer_source": "union"},
-            "tokenizer_source union is not supported",
-        ),
-    ],
-)
-def test_configurations_that_say_nonsense_are_refused(content, message):
-    with pytest.raises(IsthmusError, match=message) as caught:
-        Configuration.of(content)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_parameter_is_named_before_anything_is_written(tmp_path):
-    saved(tmp_path, torch.bfloat16)
-    with pytest.raises(SettingError, match=r"linear needs the parameter weight for model"):
-        merge_files(recipe(tmp_path, "linear", base=False), tmp_path / "out")
-    assert not (tmp_path / ".out.part").exists()
 
 
 def test_merging_files_does_not_load_torch(tmp_path):

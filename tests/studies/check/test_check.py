@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.connect import Line, barrier
+from isthmus.core.canonical import rescaled
 from isthmus.core.checkpoint import save
 from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
@@ -65,6 +66,44 @@ def test_a_model_and_itself_are_interchangeable_as_they_are(digits, two):
     found = check(build(RECIPE), [two[0], two[0]], digits, effort=LIGHT)
     assert (found.verdict, found.compatible, found.established) == ("as_they_are", True, True)
     assert found.pairs[0].preference == 0.5
+
+
+def test_free_scales_of_units_change_no_measure_of_flatness(digits, two):
+    module, effort = build(RECIPE), dataclasses.replace(LIGHT, curvature=True, flat_examples=100)
+    symmetry = discover(module, digits.test_inputs[:2], kinds=("permutation", "scale"))
+    factors = {group.name: torch.logspace(-1, 1, group.size) for group in symmetry.groups if group.kind == "scale"}
+    assert factors
+    copy = rescaled(symmetry, two[0], factors)
+    ours, scaled = check(module, [two[0], copy], digits, effort=effort).models
+    assert scaled.eigenvalue == pytest.approx(ours.eigenvalue, rel=1e-3)
+    assert scaled.trace.estimate == pytest.approx(ours.trace.estimate, rel=1e-3)
+    assert scaled.sharpness.rise == pytest.approx(ours.sharpness.rise, rel=1e-3)
+
+
+def test_ignored_labels_count_nowhere():
+    """Sequences of unequal length padded with -100, against the same tokens one by one."""
+    torch.manual_seed(0)
+    tokens = torch.randint(7, (90, 6))
+    labels = tokens % 3
+    for place, row in enumerate(labels):
+        row[place % 5 + 2 :] = -100
+    modules = [torch.nn.Sequential(torch.nn.Embedding(7, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)) for _ in range(2)]
+    solutions = [module.state_dict() for module in modules]
+    counts = labels != -100
+    padded, flat = (
+        check(modules[0], solutions, Data(inputs, targets, inputs, targets, 3), effort=LIGHT)
+        for inputs, targets in ((tokens, labels), (tokens[counts], labels[counts]))
+    )
+    assert padded.examples == flat.examples == int(counts.sum())
+    assert [model.capabilities for model in padded.models] == [model.capabilities for model in flat.models]
+    assert [model.accuracy for model in padded.models] == [model.accuracy for model in flat.models]
+    (pair,), (other,) = padded.pairs, flat.pairs
+    for way in ("naive", "weights"):
+        assert torch.allclose(pair.crossings[way].error, other.crossings[way].error)
+        assert pair.crossings[way].examples == other.crossings[way].examples
+    assert [one.foreseen for one in pair.retention.capabilities] == [
+        one.foreseen for one in other.retention.capabilities
+    ]
 
 
 def test_strangers_are_judged_by_the_barriers_that_connect_measures(digits, two, strangers):
@@ -168,7 +207,7 @@ def test_a_barrier_in_a_batch_norm_network_is_that_of_connect():
 
 
 def test_the_interval_of_a_height_covers_the_true_one():
-    """One inner point, known excess of .05 with known noise: the percentile interval covers it as often as it says."""
+    """One inner point, known excess of .05 with known noise: the interval covers it as often as it says."""
     generator = torch.Generator().manual_seed(0)
     hits = 0
     for _ in range(200):
@@ -177,6 +216,27 @@ def test_the_interval_of_a_height_covers_the_true_one():
         interval = height(excess, generator=generator)
         hits += interval.low <= 0.05 <= interval.high
     assert 180 <= hits <= 199  # 95 % of 200 is 190; the binomial leaves this range once in 500
+
+
+@pytest.mark.parametrize("examples", [60, 400])
+def test_a_barrier_at_the_threshold_is_rarely_said_to_lie_above_it(examples):
+    """Eleven points, nine of them at exactly the threshold: the highest mean lies above it, its interval must not."""
+    generator, above, below = torch.Generator().manual_seed(examples), 0, 0
+    for _ in range(200):
+        excess = torch.zeros(11, examples, dtype=torch.float64)
+        excess[1:-1] = 0.02 + 0.3 * torch.randn(9, examples, generator=generator, dtype=torch.float64)
+        interval = height(excess, generator=generator)
+        above += interval.low > 0.02
+        below += interval.high < 0.02
+    assert above <= 12  # 2.5 % of 200 is 5; the binomial goes beyond 12 once in 500. A percentile gave over 100
+    assert below <= 12
+
+
+def test_the_lower_end_is_an_error_of_all_points_at_once():
+    """By hand: of two examples, the resamples are known, and so is the quantile of the largest error."""
+    excess = torch.tensor([[0.0, 0.0], [1.0, 3.0], [0.0, 0.0]], dtype=torch.float64)
+    interval = height(excess, generator=torch.Generator().manual_seed(0))
+    assert (interval.estimate, interval.low, interval.high) == (2.0, 1.0, 3.0)
 
 
 def test_losses_that_are_not_finite_have_no_interval():

@@ -54,6 +54,20 @@ def test_what_lies_in_different_places_is_kept_together():
     assert torch.equal(logits.argmax(1), torch.cat([examples(0).targets, examples(1).targets]))
 
 
+def test_ignored_labels_are_neither_right_nor_wrong():
+    """Two labels of each example, the second ignored in two of three: the expert retains all of itself."""
+    one = examples(0)
+    inputs = torch.stack([one.inputs, one.inputs], 1)
+    targets = torch.stack([one.targets, (one.targets + 1) % 3], 1)
+    targets[torch.arange(60) % 3 > 0, 1] = -100
+    capability = halves.Capability(NETWORK, Wish("left", Examples(inputs, targets), 0.9), ENDS, rank=0, seed=0)
+    for objective, known in zip((capability.selection, capability.verification), capability._known, strict=True):
+        assert len(known) == int((objective.targets != -100).sum())
+        assert float(known.mean()) == pytest.approx(1 - objective(ENDS["a"]).error)
+    assert capability.retained(ENDS["a"]) == pytest.approx(1.0)
+    assert capability.kept(ENDS["a"]).met
+
+
 def test_what_contradicts_itself_is_not_met_and_priorities_say_what_yields():
     """One and the same inputs, labels that differ: no merge gets more than one of the two right."""
     ends = {"a": reading(1.0, 0.0), "b": {"weight": reading(1.0, 0.0)["weight"].roll(1, 0)}}

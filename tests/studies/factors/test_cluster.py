@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.studies import small
-from tests.studies.factors.test_run import Deadly
+from tests.studies.factors.test_processes import Deadly
 
 from isthmus.core.errors import IsthmusError
 from isthmus.studies import Store, run_study, verify
