@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from isthmus.core.errors import SettingError
-from isthmus.core.losses import class_scores
+from isthmus.core.losses import IGNORED, class_scores
 from isthmus.core.objective import Objective
 from isthmus.core.weights import Weights
 
@@ -38,7 +38,7 @@ class Measures:
 
     ``calibration`` is the expected calibration error. ``distance`` to an end is the mean total variation distance
     between predicted distributions, ½ Σ|p − q|, in [0, 1]; ``disagreement`` the share of examples with another most
-    likely class.
+    likely class. Ignored labels (−100) count in none.
 
     Cost: a pass of its own over the objective's data for each point; memory for two ends' class probabilities.
     """
@@ -67,10 +67,12 @@ class Measures:
         return found
 
     def _predictions(self, weights: Weights) -> tuple[Tensor, Tensor]:
-        """Class probabilities of every example (or token), and the labels."""
+        """Class probabilities of every example (or token) whose label is not ignored, and the labels."""
         parts = []
         for outputs, targets in self.objective.outputs(weights):
             scores, labels = class_scores(outputs, targets)
             wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
-            parts.append((wide.softmax(1).movedim(1, -1).flatten(0, -2), labels.flatten().to(scores.device)))
+            known = labels.flatten().to(scores.device)
+            counts = known != IGNORED
+            parts.append((wide.softmax(1).movedim(1, -1).flatten(0, -2)[counts], known[counts]))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])

@@ -233,8 +233,8 @@ def test_a_barrier_at_the_threshold_is_rarely_said_to_lie_above_it(examples):
 
 
 def test_the_lower_end_is_an_error_of_all_points_at_once():
-    """By hand: of two examples, the resamples are known, and so is the quantile of the largest error."""
-    excess = torch.tensor([[0.0, 0.0], [1.0, 3.0], [0.0, 0.0]], dtype=torch.float64)
+    """By hand: half of the resamples of two examples raise one of two points by 1, though none lowers the maximum."""
+    excess = torch.tensor([[0.0, 0.0], [1.0, 3.0], [3.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
     interval = height(excess, generator=torch.Generator().manual_seed(0))
     assert (interval.estimate, interval.low, interval.high) == (2.0, 1.0, 3.0)
 

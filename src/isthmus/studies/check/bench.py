@@ -12,20 +12,21 @@ from torch import Tensor, nn
 
 import isthmus.discover as discovery
 from isthmus.connect.treatment import Policy
+from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import IsthmusError
+from isthmus.core.losses import IGNORED
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, within
 from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
-from isthmus.curvature import random_sharpness
+from isthmus.curvature import eigenpairs, hessian, random_sharpness, trace
 from isthmus.noise import effective_redundancy
 from isthmus.studies.check.capabilities import Retention, by_class, capability, foresee, rank_correlation
 from isthmus.studies.check.checklist import Origin
 from isthmus.studies.check.doubt import Doubt, doubt
 from isthmus.studies.check.verdict import Effort, Model, Pair, Thresholds, Verdict, Way, judged
 from isthmus.studies.check.views import Crossing, View, accuracy, cross, mean, preference, view
-from isthmus.studies.landscape.solution import flatness_of
 from isthmus.studies.matchers import matcher
 
 _PATH_FLOOR = 128  # examples on a path below which an error barrier of 2 % is less than three examples
@@ -60,6 +61,14 @@ class Bench:
         self.obstacles = tuple(f"{obstacle.operation}: {obstacle.reason}" for obstacle in found.obstacles)
         return found
 
+    @functools.cached_property
+    def scales(self) -> Symmetry | None:
+        """The free scales of units, which no measure of flatness may see; ``None`` where none can be found."""
+        try:
+            return discovery.discover(self.module, self.objective.parts[0][:2], kinds=("scale",))
+        except (IsthmusError, RuntimeError):
+            return None  # why, stands in ``obstacles``
+
     @property
     def log10_copies(self) -> float | None:
         """Of the architecture's equal copies."""
@@ -82,15 +91,15 @@ class Bench:
 
     def _model(self, place: int, name: str, weights: Weights, origin: Origin) -> Model:
         seen, level, flat = self.views[place], self.thresholds.level, self.training.limited(self.effort.flat_examples)
+        start = unit_scale(self.scales, weights) if self.effort.curvature and self.scales is not None else weights
         sharpness = random_sharpness(
-            flat, weights, generator=child(self.seed, "directions", place), directions=max(2, self.effort.directions)
+            flat, start, generator=child(self.seed, "directions"), directions=max(2, self.effort.directions)
         )
-        eigenvalue = trace = None
+        eigenvalue = spread = None
         if self.effort.curvature:
-            curved = flatness_of(
-                [weights], flat, names=[name], symmetry=self.symmetry, pairs=1, products=12, seed=self.seed
-            )
-            eigenvalue, trace = float(curved.eigenvalues[0].values[0]), curved.trace[0].interval
+            operator = hessian(flat, start)
+            eigenvalue = float(eigenpairs(operator, 1).values[0])
+            spread = trace(operator, generator=child(self.seed, "trace"), products=12).interval
         identity = None
         if self.effort.identities and self.symmetry is not None:
             identity = effective_redundancy(self.symmetry, weights)
@@ -99,12 +108,12 @@ class Bench:
             capabilities[key] = 1.0 - float(view(objective, weights).wrong.mean())
         return Model(
             name, accuracy(seen, level=level), mean(seen.loss, level=level), seen.calibration, capabilities,
-            seen.seconds, sharpness, eigenvalue, trace, identity, origin,
+            seen.seconds, sharpness, eigenvalue, spread, identity, origin,
         )  # fmt: skip
 
     @functools.cached_property
     def _classes(self) -> dict[str, Tensor]:
-        return by_class(self.objective.targets.flatten().cpu(), self.classes)
+        return by_class(self.views[0].targets, self.classes)
 
     @functools.cached_property
     def _suites(self) -> dict[str, Objective]:
@@ -207,7 +216,7 @@ class Bench:
         return cross(
             pair,
             ends,
-            tuple(self.views[place].first(examples * self._each) for place in pair),  # type: ignore[arg-type]
+            tuple(self.views[place].first(self._labels(examples)) for place in pair),  # type: ignore[arg-type]
             self.objective.limited(examples),
             way=way,
             inputs=self.statistics[: self.effort.repair_examples] if repaired else self.statistics,
@@ -218,10 +227,9 @@ class Bench:
             before=before,
         )
 
-    @property
-    def _each(self) -> int:
-        """Labels of one example: 1, or the tokens of a sequence."""
-        return self.objective.targets.numel() // len(self.objective.targets)
+    def _labels(self, examples: int) -> int:
+        """How many labels the first examples have that count: as many, or those of their tokens but the ignored."""
+        return int((self.objective.targets[:examples] != IGNORED).sum())
 
     def _matched(self, pair: tuple[int, int], way: str) -> tuple[Weights, float]:
         began = time.perf_counter()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from isthmus.core.losses import class_scores
+from isthmus.core.losses import IGNORED, class_scores
 from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, spearman
@@ -73,7 +73,7 @@ class Retention(Record):
 
 
 def foresee(objective: Objective, start: Weights, end: Weights) -> Float[Tensor, " examples"]:
-    """1 where the average is foreseen to be right, else 0, from the two ends and their slopes alone.
+    """1 for each label, but the ignored, that the average is foreseen to give, else 0, from the ends and their slopes.
 
     Each end's class scores are continued half-way along the straight line by their slope there (a symmetric difference
     over a fiftieth of the way), and the mean of both continuations decides. Exact for a network that is linear in its
@@ -91,7 +91,7 @@ def foresee(objective: Objective, start: Weights, end: Weights) -> Float[Tensor,
             parts.append(((high + low) / 2 + (high - low) / (4 * STEP)).movedim(1, -1).flatten(0, -2).cpu())
         continued.append(torch.cat(parts))
     labels = objective.targets.flatten().cpu()
-    return ((continued[0] + continued[1]).argmax(1) == labels).double()
+    return ((continued[0] + continued[1]).argmax(1) == labels).double()[labels != IGNORED]
 
 
 def _towards(here: Weights, there: Weights, step: float) -> dict[str, Tensor]:

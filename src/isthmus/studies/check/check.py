@@ -46,7 +46,7 @@ class Check(Record):
         effort: that was spent.
         log10_copies: of the architecture; ``None`` if no symmetry could be found.
         obstacles: what was pinned, or why there is no symmetry.
-        examples: that the models were judged on.
+        examples: labels that the models were judged on; ignored ones do not count.
         classes: how many.
         provenance: versions, machine, command.
     """
@@ -122,8 +122,8 @@ def check(
         module, data, split, batch_size, solutions=tuple(solutions), names=called, suites=dict(capabilities or {}),
         thresholds=rule, effort=effort or Effort(), seed=seed,
     )  # fmt: skip
-    targets = bench.objective.targets
     models = bench.models(known, progress)
+    targets = bench.views[0].targets
     doubt = bench.doubt(unseen=split == "test")
     pairs = bench.pairs(progress)
     verdict = worst(pairs)
@@ -144,7 +144,7 @@ def check(
         effort=bench.effort,
         log10_copies=bench.log10_copies,
         obstacles=bench.obstacles,
-        examples=targets.numel(),
+        examples=len(targets),
         classes=data.classes,
         provenance={**provenance(), "data": whole, "split": split, "seed": seed},
     )
@@ -163,7 +163,7 @@ def _items(
     models: Sequence[Model], origins: Sequence[Origin], rule: Thresholds, targets: Tensor, **known: Any
 ) -> tuple[Item, ...]:
     """The checklist; the accuracy to beat is that of always naming the most frequent class."""
-    baseline = float(torch.bincount(targets.flatten().cpu()).max()) / targets.numel()
+    baseline = float(torch.bincount(targets).max()) / len(targets)
     return checklist(
         tuple(model.name for model in models),
         origins,

@@ -122,7 +122,8 @@ class Model(Record):
         calibration: expected calibration error.
         capabilities: accuracy by capability.
         seconds: for one pass over all examples on this machine.
-        sharpness: rise of the training loss under filter-normalised random perturbations.
+        sharpness: rise of the training loss under filter-normalised random perturbations; free scales are removed
+            where the curvature was asked for.
         eigenvalue: largest of the training loss's Hessian, free scales removed; ``None`` where it was not asked for.
         trace: of that Hessian.
         redundancy: how many of the architecture's equal copies these weights tell apart.

@@ -196,20 +196,29 @@ def _above(values: Float[Tensor, "points examples"], t: Float[Tensor, " points"]
 
 
 def height(excess: Float[Tensor, "points examples"], *, generator: torch.Generator, level: float = 0.95) -> Interval:
-    """The highest mean over examples among points, with a percentile bootstrap over examples.
+    """The highest mean over examples among points, with a bootstrap over examples.
 
     All points share each draw of examples, so what the ends and the points have in common cancels. A maximum of noisy
-    means lies too high rather than too low: the interval errs on the side of a barrier.
+    means lies too high rather than too low. So the estimate and the upper end (a percentile of the resampled maxima)
+    err on the side of a barrier, and the lower end must not: it is the estimate less what the largest of all points'
+    errors exceeds in (1 − level)/2 of the resamples, and at least 0 where the points hold an end of the path.
+
+    True coverage of a nominal 95 %, by simulation with 50 to 5,000 examples on 11 points and barriers of 0 to .33: .94
+    to 1.00. A percentile for the lower end would put it above the barrier in 10 to 65 % of cases.
 
     With non-finite losses the interval has no ends.
     """
-    estimate = float(excess.mean(1).max())
+    means = excess.mean(1)
+    estimate = float(means.max())
     examples = excess.shape[1]
-    how = f"percentile bootstrap over {examples} examples"
+    how = f"bootstrap over {examples} examples, the lower end for all points at once"
     if not math.isfinite(estimate):
         return Interval(estimate, math.nan, math.nan, level, 2, "none: values must be finite")
-    tops = torch.cat([_resampled(excess, size, generator).amax(1) for size in _chunks(DRAWS, examples)])
-    low, high = torch.quantile(tops, torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)).tolist()
+    drawn = torch.cat([_resampled(excess, size, generator) for size in _chunks(DRAWS, examples)])
+    high, off = (float(part.quantile(0.5 + level / 2)) for part in (drawn.amax(1), (drawn - means).amax(1)))
+    low = estimate - off
+    if not bool(excess[0].any()):  # at the path's start nothing lies above the line
+        low = max(low, 0.0)
     return Interval(estimate, min(low, estimate), max(high, estimate), level, 2, how)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from isthmus.core.errors import DataError, SettingError, listed
-from isthmus.core.losses import error
+from isthmus.core.losses import IGNORED, error
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
@@ -166,8 +166,11 @@ def _half(right: Float[Tensor, " examples"], known: Float[Tensor, " examples"], 
 
 
 def _right(objective: Objective, weights: Weights) -> Float[Tensor, " examples"]:
-    """1 for each example that is classified rightly, else 0."""
-    parts = [1 - error(outputs, targets).flatten() for outputs, targets in objective.outputs(weights)]
+    """1 for each label that is given rightly, else 0; ignored labels are left out."""
+    parts = []
+    for outputs, targets in objective.outputs(weights):
+        wrong = error(outputs, targets)
+        parts.append(1 - wrong[targets.to(wrong.device) != IGNORED])
     return torch.cat(parts).double().cpu()
 
 

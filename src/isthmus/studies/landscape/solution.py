@@ -96,8 +96,9 @@ def flatness_of(
         jobs = {
             "scores": lambda w=weights: objective(w),
             "eigenvalues": lambda o=operator: eigenpairs(o, min(pairs, o.size)),
-            "trace": lambda o=operator, p=place: trace(o, generator=child(seed, "trace", p), products=products),
-            "random": lambda w=start, p=place: random_sharpness(objective, w, generator=child(seed, "directions", p)),
+            # The same probes and directions for all: a solution's numbers do not depend on its place among them.
+            "trace": lambda o=operator: trace(o, generator=child(seed, "trace"), products=products),
+            "random": lambda w=start: random_sharpness(objective, w, generator=child(seed, "directions")),
             "worst": lambda w=start: worst_case(objective, w),
             "adaptive": lambda w=weights: adaptive_worst_case(objective, w),
         }

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from isthmus.core.errors import SettingError
-from isthmus.core.losses import class_scores, error
+from isthmus.core.losses import IGNORED, class_scores, error
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent, within
@@ -97,10 +97,10 @@ class Uncertainty(Record):
 
 
 def brier(outputs: Any, targets: Tensor) -> Tensor:
-    """The Brier score of each example: squared distance of the class probabilities from the label, between 0 and 2."""
+    """The Brier score of each label: squared distance of the class probabilities from it, in 0 … 2; 0 for −100."""
     scores, labels = class_scores(outputs, targets)
-    truth = functional.one_hot(labels, scores.shape[1]).movedim(-1, 1)
-    return (scores.double().softmax(1) - truth).square().sum(1)
+    truth = functional.one_hot(labels.clamp_min(0), scores.shape[1]).movedim(-1, 1)
+    return torch.where(labels == IGNORED, 0.0, (scores.double().softmax(1) - truth).square().sum(1))
 
 
 def assess(
