@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -135,3 +136,60 @@ def test_symmetry_of_a_language_model_needs_no_word_about_tokens(capsys):
 def test_timm_names(capsys):
     pytest.importorskip("timm")
     assert answer(capsys, "symmetry", "timm:test_vit", "--input", "1x3x160x160")["groups"]
+
+
+@pytest.fixture
+def cached(folder, tmp_path, monkeypatch):
+    """A cache of the hub, laid out as its library does, with the two folders as models of one owner."""
+    pytest.importorskip("huggingface_hub")
+    for name in ("one", "two"):
+        place = tmp_path / f"models--owner--{name}"
+        (place / "snapshots").mkdir(parents=True)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text("0" * 40)
+        shutil.copytree(folder / name, place / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub._snapshot_download.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("cached")
+def test_models_of_the_hub_s_cache_are_models_and_checkpoints(capsys, tmp_path):
+    found = answer(capsys, "symmetry", "hf:owner/one", "--input", "1x1x8x8")
+    assert found["groups"] == answer(capsys, "symmetry", "one", "--input", "1x1x8x8")["groups"]
+    words = ("--model", "hf:owner/one", "--data", "digits", "--examples", "40")
+    named = answer(capsys, "barrier", "hf:owner/one", "hf:owner/two", *words)
+    there = answer(capsys, "barrier", "one", "two", "--model", "one", *words[2:])
+    assert named["barriers"]["naive"]["heights"] == there["barriers"]["naive"]["heights"]
+    assert (named["names"], there["names"]) == (["hf:owner/one", "hf:owner/two"], ["one", "two"])
+    assert invoke(["merge", "hf:owner/one", "two", "--base", "hf:owner/two", "-o", str(tmp_path / "merged")]) == 0
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("spec", ["hf:owner/three", "hf:", "hf:owner/one@other", "hf:a/b/c"])
+def test_what_the_cache_lacks_is_one_line_that_says_what_to_do(capsys, spec):
+    assert invoke(["symmetry", spec]) == 2
+    error = capsys.readouterr().err
+    assert "must be in Hugging Face's cache on this machine, since nothing is downloaded, and is not" in error
+    assert "hf download" in error
+    assert invoke(["barrier", spec, "one", "--model", "one", "--data", "digits"]) == 2
+    assert "must be in Hugging Face's cache" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("readers")
+def test_an_example_of_tokens_is_as_long_as_a_model_allows(capsys):
+    found = answer(capsys, "symmetry", "reader-0")
+    assert {group["units"] for group in found["groups"]} >= {2, 12}
+
+
+def test_a_trainer_s_folder_with_optimiser_and_arguments_is_one_checkpoint(capsys, folder):
+    for step in (2, 10):
+        place = folder / "out" / f"checkpoint-{step}"
+        shutil.copytree(folder / ("one" if step == 2 else "two"), place)
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+            torch.save({"state": {}}, place / name)
+    words = ("--model", "one", "--data", "digits", "--examples", "40")
+    whole = answer(capsys, "barrier", "out", *words)
+    each = answer(capsys, "barrier", "out/checkpoint-2", "out/checkpoint-10", *words)
+    assert whole["barriers"]["naive"]["heights"] == each["barriers"]["naive"]["heights"]
+    assert whole["names"] == ["checkpoint-2", "checkpoint-10"]

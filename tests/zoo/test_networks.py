@@ -185,6 +185,49 @@ def test_torchvision_and_timm_by_name():
         resolve("torchvision:resnet19")
 
 
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ('{"model_type": "gpt2", ', "config.json must be readable JSON"),
+        ("[3]", "config.json must be a JSON object, got list"),
+        ('{"model_type": "nosuch"}', "must hold a configuration that transformers knows, but: .*nosuch"),
+        ('{"hidden": 3}', "must hold a configuration that transformers knows, but: Unrecognized model"),
+        ('{"architecture": "resnet10tt"}', "timm has no model resnet10tt; near: resnet10t"),
+        (None, "must be a folder that holds a config.json, and .* holds none"),
+    ],
+)
+def test_folders_that_are_no_configuration_are_one_line(tmp_path, content, part):
+    usable("transformers")
+    usable("timm")
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(SettingError, match=part) as caught:
+        resolve(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_words_that_are_no_model_say_what_is_near(tmp_path):
+    with pytest.raises(SettingError, match="got resnet-20; near: resnet20"):
+        resolve("resnet-20")
+    with pytest.raises(SettingError, match=r"got ' '$"):
+        resolve(" ")
+    (tmp_path / "net.py").write_text("")
+    with pytest.raises(
+        SettingError, match=r"must say which function of .*net\.py makes the network, as in .*net\.py:build"
+    ):
+        resolve(str(tmp_path / "net.py"))
+
+
+def test_a_folder_of_timm_is_the_network_that_it_names(tmp_path):
+    usable("timm")
+    content = {"architecture": "resnet10t", "num_classes": 3, "model_args": {"in_chans": 1}, "pretrained_cfg": {}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    module = resolve(str(tmp_path))
+    assert module.eval()(torch.randn(1, 1, 64, 64)).shape == (1, 3)
+    named = resolve("timm:hf_hub:timm/resnet10t.c3_in1k", num_classes=3, in_chans=1)
+    assert all(torch.equal(one, named.state_dict()[name]) for name, one in module.state_dict().items())
+
+
 def test_a_hugging_face_configuration(tmp_path):
     usable("transformers")
     settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

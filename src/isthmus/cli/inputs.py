@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from isthmus.core.weights import Weights
     from isthmus.train import Recipe
     from isthmus.zoo.data import Data
+
+_IN_CACHE = re.compile(r"^.*/models--([^/]+)/snapshots/[0-9a-f]+$")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,12 +96,13 @@ def expanded(paths: Sequence[str]) -> list[str]:
     """Every folder of several checkpoints replaced by the checkpoints in it, in the order of their names.
 
     A folder with one checkpoint, a sharded one included, stays: it is that checkpoint. A folder without any is that of
-    a ``Trainer`` if it holds folders ``checkpoint-STEP``, which are taken in the order of their steps.
+    a ``Trainer`` if it holds folders ``checkpoint-STEP``, which are taken in the order of their steps. ``hf:NAME`` is
+    the folder that Hugging Face's cache has of it.
     """
     from isthmus.core.folders import checkpoints_in, steps_in
 
     found: list[str] = []
-    for path in paths:
+    for path in map(here, paths):
         folder = Path(path)
         inside = checkpoints_in(folder) if folder.is_dir() else []
         several = inside if len(inside) > 1 else steps_in(folder) if folder.is_dir() and not inside else []
@@ -106,9 +110,19 @@ def expanded(paths: Sequence[str]) -> list[str]:
     return found
 
 
+def here(path: str) -> str:
+    """A path as it was given, or the folder that ``hf:NAME`` means."""
+    if not path.startswith("hf:"):
+        return path
+    from isthmus.zoo.libraries import located
+
+    return str(located(path))
+
+
 def shortened(paths: Sequence[str]) -> tuple[str, ...]:
-    """File names where they tell the checkpoints apart, else the whole paths."""
-    names = tuple(Path(path).name for path in paths)
+    """File names where they tell the checkpoints apart, else the whole paths; models of the hub by their names."""
+    whole = [_IN_CACHE.sub(lambda found: "hf:" + found[1].replace("--", "/"), path) for path in paths]
+    names = tuple(name if name.startswith("hf:") else Path(name).name for name in whole)
     return names if len(set(names)) == len(names) else tuple(paths)
 
 
@@ -129,7 +143,7 @@ def example(
     vocabulary = getattr(getattr(made, "config", None), "vocab_size", None)
     if not wanted:
         tokens = tokens or bool(vocabulary)
-        wanted = [(2, 16)] if tokens else [(2, *getattr(made, "input_shape", (3, 224, 224)))]
+        wanted = [(2, _length(made))] if tokens else [(2, *getattr(made, "input_shape", (3, 224, 224)))]
     # Below the rows of every table; one of positions may be the shortest, which does no harm.
     tables = [part.num_embeddings for part in made.modules() if isinstance(part, torch.nn.Embedding)]
     return tuple(
@@ -138,6 +152,13 @@ def example(
         else torch.randn(shape, generator=generator)
         for shape in wanted
     )
+
+
+def _length(made: torch.nn.Module) -> int:
+    """Of an example of tokens: 16, or as long as a configuration allows."""
+    config = getattr(made, "config", None)
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    return min([16, *(limit for limit in limits if isinstance(limit, int) and limit > 0)])
 
 
 def keywords(made: torch.nn.Module) -> dict[str, bool]:

@@ -80,8 +80,9 @@ def merge(
         raise SettingError("a merge needs models or a configuration: give either paths or --config")
     settings = {"weight": weight, "density": density, "t": t, "scale": scale, "dtype": dtype}
     request = Request(
-        inputs.expanded(checkpoints or []), Path(output), method, settings, align=align, base=base, model=model,
-        data=data, data_dir=data_dir, examples=examples, seed=seed, device=device, unsafe_pickle=unsafe_pickle,
+        inputs.expanded(checkpoints or []), Path(output), method, settings, align=align, model=model, data=data,
+        base=base and inputs.here(base), data_dir=data_dir, examples=examples, seed=seed, device=device,
+        unsafe_pickle=unsafe_pickle,
     )  # fmt: skip
     _check(request, config=config, keep=bool(keep), evaluate=evaluate, predict=predict, report=report is not None)
     written = True

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-MODEL = "package.module:function, file.py:function, torchvision:NAME, timm:NAME, a Hugging Face folder or a zoo name."
+MODEL = "module:function, file.py:function, torchvision:NAME, timm:NAME, hf:NAME, a Hugging Face folder or a zoo name."
 _DATA = "digits, mnist, fashion-mnist, cifar10, an .npz (x, y, x_test, y_test), a .txt or module:function."
 
 Checkpoints = Annotated[

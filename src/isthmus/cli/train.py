@@ -19,7 +19,8 @@ def train(
     model: Annotated[
         str,
         typer.Option(
-            help="mlp-128x2, resnet20, vit, torchvision:NAME, timm:NAME, a Hugging Face folder or module:function."
+            help="mlp-128x2, resnet20, vit, torchvision:NAME, timm:NAME, hf:NAME, a Hugging Face folder or "
+            "module:function."
         ),
     ] = "mlp-128x2",
     data: options.RecipeData = None,

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.core.checkpoint import load
-from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, first_line, listed
+from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed
 from isthmus.core.fitting import fit
 from isthmus.core.randomness import child_seed
 from isthmus.core.weights import Weights
+from isthmus.zoo.libraries import builder, configuration, library, located, named_class
 from isthmus.zoo.networks import NETWORKS, is_network, network
 
 
@@ -48,8 +49,9 @@ def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
 
     Args:
         spec: ``package.module:function`` or ``path/to/file.py:function`` (called with ``settings``, must return a
-            module), ``torchvision:NAME``, ``timm:NAME``, a folder with a Hugging Face ``config.json`` or that file
-            (random weights, nothing is downloaded), or a name of the zoo such as ``mlp-128x2`` or ``resnet20``.
+            module), ``torchvision:NAME``, ``timm:NAME``, a folder with a ``config.json`` of Hugging Face or timm, that
+            file, ``hf:NAME`` for one in Hugging Face's cache (random weights, nothing is downloaded), or a name of the
+            zoo such as ``mlp-128x2`` or ``resnet20``.
         seed: the global generator is set to it while the module is built, and put back afterwards.
         settings: passed on, for example ``inputs=(1, 28, 28), classes=10`` for the zoo.
 
@@ -62,18 +64,11 @@ def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
     """
     if is_network(spec):
         return network(spec, seed=seed, **settings)
-    library, _, name = spec.partition(":")
-    if library in ("torchvision", "timm"):
-        build = _from_library(library, name)
-    elif _configuration(spec) is not None:
-        build = _from_configuration(_configuration(spec) or Path(), spec)
-    elif ":" in spec:
+    build = builder(spec)
+    if build is None and ":" in spec:
         build = function(spec)
-    else:
-        raise SettingError(
-            f"model must be module:function, file.py:function, torchvision:NAME, timm:NAME, a folder with config.json "
-            f"or one of {listed(NETWORKS, 20)}, got {spec}"
-        )
+    if build is None:
+        raise SettingError(_unknown(spec))
     with seeded(seed):
         try:
             module = build(**settings)
@@ -113,7 +108,7 @@ def weights_of(
     code of the folder is run).
 
     Args:
-        path: what :func:`isthmus.core.checkpoint.load` takes.
+        path: what :func:`isthmus.core.checkpoint.load` takes, or ``hf:NAME`` for one in Hugging Face's cache.
         like: the network's own weights.
         unsafe_pickle: run pickles in full.
         device: where the tensors go.
@@ -122,22 +117,39 @@ def weights_of(
     Raises:
         CheckpointError: it cannot be read, or does not fit.
     """
-    weights = load(path, unsafe_pickle=unsafe_pickle, device=device)
+    weights = load(located(str(path)), unsafe_pickle=unsafe_pickle, device=device)
     try:
         return fit(weights, like, what=str(path), finite=finite)
     except CheckpointError:
-        folder = _configuration(str(path))
+        folder = configuration(str(path))
         if folder is None:
             raise
         with contextlib.suppress(Exception):  # whatever goes wrong there, the misfit of the names is the better line
-            transformers = _library("transformers", str(path))
+            transformers = library("transformers", str(path))
             with contextlib.redirect_stderr(io.StringIO()):  # a bar of theirs, for a moment's work
-                module = _pretrained_class(transformers, folder).from_pretrained(
+                config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+                module = (named_class(transformers, config) or transformers.AutoModel).from_pretrained(
                     folder, local_files_only=True, use_safetensors=True, dtype="auto"
                 )
             found = {name: tensor.detach().to(device) for name, tensor in module.state_dict().items()}
             return fit(found, like, what=str(path), finite=finite)
         raise
+
+
+def _unknown(spec: str) -> str:
+    """Why a specification names no network, in one line."""
+    path, kinds = Path(spec), "module:function, file.py:function, torchvision:NAME, timm:NAME, hf:NAME, a folder with "
+    if spec.strip() and path.suffix == ".py" and path.is_file():
+        return f"model must say which function of {spec} makes the network, as in {spec}:build"
+    if spec.strip() and path.is_dir():
+        return f"model must be a folder that holds a config.json, and {spec} holds none"
+    import difflib
+
+    near = difflib.get_close_matches(spec, NETWORKS, n=2)
+    return (
+        f"model must be {kinds}config.json or one of {listed(NETWORKS, 20)}, got {spec if spec.strip() else repr(spec)}"
+        + (f"; near: {listed(near)}" if near else "")
+    )
 
 
 @contextlib.contextmanager
@@ -208,59 +220,3 @@ def _file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _library(name: str, spec: str) -> Any:
-    """An optional library; one that is installed but broken is told apart from one that is missing."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        package = name.partition(".")[0]
-        raise SettingError(f"{spec} needs {package}, which is not installed; pip install {package}") from None
-    except Exception as problem:  # compiled extensions fail in their own ways
-        reason = first_line(problem)
-        raise SettingError(f"{spec} needs {name}, which cannot be imported: {reason}") from problem
-
-
-def _from_library(library: str, name: str) -> Callable[..., nn.Module]:
-    package = _library("torchvision.models" if library == "torchvision" else library, f"{library}:{name}")
-    if library == "torchvision":
-        known, make = package.list_models(), lambda **settings: package.get_model(name, weights=None, **settings)
-    else:
-        known = package.list_models()
-        make = lambda **settings: package.create_model(name, pretrained=False, **settings)  # noqa: E731
-    if name not in known and name.partition(".")[0] not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=3)
-        raise SettingError(f"{library} has no model {name}" + (f"; near: {listed(near)}" if near else ""))
-    return make
-
-
-def _configuration(spec: str) -> Path | None:
-    """The folder of a Hugging Face configuration, if the specification is one."""
-    path = Path(spec)
-    if path.name == "config.json" and path.is_file():
-        return path.parent
-    return path if (path / "config.json").is_file() else None
-
-
-def _from_configuration(folder: Path, spec: str) -> Callable[..., nn.Module]:
-    transformers = _library("transformers", spec)
-
-    def make(**settings: Any) -> nn.Module:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, **settings)
-        named = _named_class(transformers, config)
-        return transformers.AutoModel.from_config(config) if named is None else named(config)
-
-    return make
-
-
-def _named_class(transformers: Any, config: Any) -> Any:
-    """The class that a configuration names, if the library has it."""
-    return next((getattr(transformers, n) for n in config.architectures or [] if hasattr(transformers, n)), None)
-
-
-def _pretrained_class(transformers: Any, folder: Path) -> Any:
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    return _named_class(transformers, config) or transformers.AutoModel
