@@ -30,8 +30,9 @@ class OverlapDistribution(Record):
         null: density for structureless Gaussian points with the same moments.
         mean: mean overlap.
         spread: standard deviation of the overlaps over pairs.
-        chance: the spread that independent directions in ``entries`` dimensions would have: the part of ``spread``
-            that only says that networks are finite.
+        chance: the spread that independent Gaussian points in ``entries`` dimensions would have, around a common one
+            that gives them the same mean overlap q: (1 − q)·√(1 + 2q − q²) / √entries. The part of ``spread`` that only
+            says that networks are finite.
         entries: how many numbers each overlap is over.
         level: nominal coverage of the intervals.
     """
@@ -93,7 +94,6 @@ def distribution(
     else:
         null = np.full(bins, np.nan)
     mean = over_pairs(overlaps.q, level=level, signed=True)
-    chance = (1 - max(mean.estimate, 0.0)) / math.sqrt(overlaps.entries)
     return OverlapDistribution(
         edges=torch.from_numpy(edges),
         density=torch.from_numpy(density),
@@ -102,7 +102,7 @@ def distribution(
         null=torch.from_numpy(null),
         mean=mean,
         spread=_spread(q, level),
-        chance=chance,
+        chance=_chance(max(mean.estimate, 0.0), overlaps.entries),
         entries=overlaps.entries,
         level=level,
     )
@@ -139,7 +139,7 @@ def finite_size(sets: Sequence[Overlaps], *, level: float = 0.95) -> FiniteSize:
     x = np.log([each.entries for each in sets])
     y = np.log([spread.estimate for spread in spreads])
     z = student_quantile(0.5 + level / 2, 1e6)
-    errors = np.array([(s.high - s.low) / 2 / student_quantile(0.5 + level / 2, s.networks - 1) for s in spreads])
+    errors = np.array([(s.high - s.estimate) / student_quantile(0.5 + level / 2, s.networks - 1) for s in spreads])
     weights = (np.exp(y) / np.maximum(errors, 1e-12)) ** 2
     centred = x - (weights * x).sum() / weights.sum()
     slope = float((weights * centred * y).sum() / (weights * centred**2).sum())
@@ -147,6 +147,15 @@ def finite_size(sets: Sequence[Overlaps], *, level: float = 0.95) -> FiniteSize:
     networks = min(len(each.names) for each in sets)
     exponent = Interval(slope, slope - reach, slope + reach, level, networks, "weighted least squares over sizes")
     return FiniteSize(tuple(each.entries for each in sets), spreads, exponent)
+
+
+def _chance(q: float, entries: int) -> float:
+    """The first-order spread over pairs of cosines between points √q·c + √(1 − q)·g, with c common and g their own.
+
+    Of the variance (1 − q)²/N, one part comes from g_a·g_b, 2q(1 − q) from c·g_a and c·g_b, q² from the points' own
+    lengths; that c has a length of its own shifts all pairs alike.
+    """
+    return (1 - q) * math.sqrt(1 + 2 * q - q * q) / math.sqrt(entries)
 
 
 def _around(values: np.ndarray) -> tuple[float, float]:

@@ -62,6 +62,25 @@ def test_the_p_value_is_the_paired_t_test_s(planted):
         assert contrast.p_corrected >= contrast.p
 
 
+def test_units_that_all_differ_alike_are_no_certainty():
+    """Two replicates with .1 more each, up to rounding: one sign test in two says so by chance."""
+    for units, p in ((2, 0.5), (3, 0.25), (6, 1 / 32)):
+        own = np.arange(units) / 10
+        values = [[own, own + 0.1], [own + 0.2, own + 0.3]]
+        found = effects(table(values, factors={"rate": (0.1, 0.2), "width": ("a", "b")}, ordered=()))
+        assert [c.p for c in found.contrasts if c.measure == "barrier"] == pytest.approx([p, p])
+
+
+def test_two_replicates_of_a_coarse_measure_keep_the_level():
+    """Errors of 20 examples without any effect: t alone finds one in a tenth of studies."""
+    draw, found = np.random.default_rng(0), 0
+    for _ in range(600):
+        values = draw.binomial(20, 0.1, size=(2, 1, 2)) / 20
+        result = effects(table(values, factors={"rate": (0.1, 0.2), "width": ("a",)}, ordered=()))
+        found += any(c.p <= 0.05 for c in result.contrasts if c.measure == "barrier")
+    assert found <= 46  # 5 % of 600 is 30; the binomial goes beyond 46 once in 500
+
+
 def test_the_interaction_is_found_where_it_was_put(planted):
     (two,) = (t for t in effects(table(planted)).two_way if t.measure == "barrier")
     assert (two.rows, two.columns) == ("rate", "width")

@@ -120,6 +120,18 @@ def test_seeds_of_one_setting_are_no_independent_evidence():
     assert np.mean(found) < 0.17
 
 
+def test_few_networks_and_several_controls_keep_the_level():
+    """What is dealt out anew loses what the controls explain, as what was observed did; else 19 % are significant."""
+    draw, found = np.random.default_rng(0), 0
+    for seed in range(300):
+        sharp, gap, loss, first, second = draw.normal(size=(5, 8))
+        result = flatness(
+            {"a": sharp}, gap, loss, controls={"rate": first, "batch": second}, generator=child(seed), draws=99
+        )
+        found += result.correlations[0].p <= 0.05
+    assert found <= 26  # 5 % of 300 is 15; the binomial goes beyond 26 once in 400
+
+
 def test_what_is_dealt_out_anew_keeps_its_settings():
     values, groups = np.array([1.0, 3.0, 10.0, 14.0, 5.0]), np.array([0, 0, 1, 1, 2])
     drawn = _dealt(values, groups, 500, torch.Generator().manual_seed(0))

@@ -222,6 +222,7 @@ def heights(low, high):
         ((0.001, 0.021), 0.9, "lowers"),
         ((0.001, 0.021), 1.1, "does not"),
         ((math.nan, math.nan), 0.1, "unknown"),
+        ((0.001, 0.021), math.nan, "unknown"),
     ],
 )
 def test_verdicts(ends, left, said):

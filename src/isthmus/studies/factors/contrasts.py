@@ -14,6 +14,8 @@ from isthmus.core.statistics import Interval, over_networks, over_pairs, student
 from isthmus.studies.factors.table import Level, Sample, Table, sample
 from isthmus.studies.factors.trends import holm
 
+_ROUNDING = 1e-9  # of a difference: units that are nearer to each other differ by the same amount
+
 
 @dataclasses.dataclass(frozen=True)
 class Contrast(Record):
@@ -28,7 +30,7 @@ class Contrast(Record):
         second: the other level.
         at: levels at which other factors are held instead of being averaged over: a simple effect.
         difference: second level minus first, over the units that both have.
-        p: two-sided, from the interval's own Student's t.
+        p: two-sided, from the interval's own Student's t; from the sign test where all units differ by the same amount.
         p_corrected: after the correction that :class:`Effects` names.
     """
 
@@ -55,7 +57,7 @@ class Interaction(Record):
         here: level of the other factor whose difference is subtracted.
         there: the other's other level.
         difference: 0 where the two factors only add up; over the units that all four cells have.
-        p: two-sided, from the interval's own Student's t.
+        p: two-sided, from the interval's own Student's t; from the sign test where all units differ by the same amount.
         p_corrected: after the correction that :class:`Effects` names.
     """
 
@@ -218,13 +220,18 @@ def interval(values: Tensor, level: float, *, signed: bool) -> Interval:
 
 
 def _p_value(difference: Interval) -> float:
-    """Two-sided p of the t statistic that the interval is made of."""
+    """Two-sided p of the t statistic that the interval is made of.
+
+    Where all units differ by the same amount, t has no error and would call any difference certain: two replicates
+    whose errors are multiples of 1/20 differ alike in a tenth of studies by chance. Then it is the sign test's,
+    2^(1 − n).
+    """
     if not math.isfinite(difference.low):
         return math.nan
     degrees = difference.networks - 1
     error = (difference.high - difference.low) / 2 / student_quantile(0.5 + difference.level / 2, degrees)
-    if error == 0:
-        return 1.0 if difference.estimate == 0 else 0.0
+    if error <= _ROUNDING * abs(difference.estimate):
+        return 1.0 if difference.estimate == 0 else 2.0 ** (1 - difference.networks)
     from scipy.special import stdtr
 
     return float(2 * stdtr(degrees, -abs(difference.estimate) / error))

@@ -171,7 +171,9 @@ def _correlation(
         one, other = (_ranked_within(values, groups) for values in (sharp, gap))
         within = interval(lambda i: _pearson(one[i], other[i]))
     first, second = _left(sharp, gap, held)
-    chance = np.array([_pearson(first, other) for other in _dealt(second, groups, draws, generator)])
+    # What was dealt out anew has a part that the controls explain, and that is removed again as it was from the gap.
+    dealt = _unexplained(_dealt(second, groups, draws, generator).T, held).T
+    chance = np.array([_pearson(first, other) for other in dealt])
     extreme = int((np.abs(chance) >= abs(partial.estimate) - 1e-12).sum())
     return FlatnessCorrelation(name, plain, partial, within, (1 + extreme) / (1 + draws), math.nan)
 
@@ -211,10 +213,14 @@ def _dealt(
 
 def _left(sharp: np.ndarray, gap: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What the ranks of the controls do not explain of the ranks of both."""
-    design = np.column_stack([np.ones(len(gap)), *(ranks(column) for column in held.T)])
-    both = np.column_stack([ranks(sharp), ranks(gap)])
-    rest = both - design @ np.linalg.lstsq(design, both, rcond=None)[0]
+    rest = _unexplained(np.column_stack([ranks(sharp), ranks(gap)]), held)
     return rest[:, 0], rest[:, 1]
+
+
+def _unexplained(columns: np.ndarray, held: np.ndarray) -> Float[np.ndarray, "networks columns"]:
+    """Columns without their mean and what is linear in the ranks of the controls."""
+    design = np.column_stack([np.ones(len(held)), *(ranks(column) for column in held.T)])
+    return columns - design @ np.linalg.lstsq(design, columns, rcond=None)[0]
 
 
 def _ranked_within(values: np.ndarray, groups: np.ndarray) -> Float[np.ndarray, " networks"]:

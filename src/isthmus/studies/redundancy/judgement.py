@@ -85,6 +85,8 @@ def verdict(heights: Heights, remaining: Interval, *, threshold: float) -> str:
         return "unknown"
     if heights.error.high <= threshold:
         return "removes"
+    if math.isnan(remaining.high):
+        return "unknown"
     return "lowers" if remaining.high < 1 else "does not"
 
 
