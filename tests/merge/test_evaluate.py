@@ -95,3 +95,13 @@ def test_a_merge_that_answers_alike_and_less_surely_is_told():
     assert "(error the same)" in found.verdict  # it said -0.0000
     assert "less sure of its answers" in found.verdict
     assert "less sure" not in appraise(scores(2.97), [scores(3.0), scores(2.0)], setting()).verdict
+
+
+def test_an_end_of_nan_is_not_the_best_wherever_it_stands():
+    network = Network.of(nn.Linear(3, 4))
+    objective = Objective(network, torch.randn(50, 3), torch.arange(50) % 4)
+    good = network.weights
+    broken = {name: tensor * math.nan for name, tensor in good.items()}
+    for ends in ({"a": good, "b": broken}, {"b": broken, "a": good}):
+        found = appraise(good, ends, objective, by="loss")
+        assert found.gain == pytest.approx(0.0, abs=1e-9)

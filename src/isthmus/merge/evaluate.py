@@ -102,13 +102,14 @@ def appraise(
         raise WeightsError(f"by must be loss or one of {', '.join(score.metrics)}, got {metric}")
     together = ensemble(objective, list(solutions.values()))
     values = {name: _value(end, metric) for name, end in ends.items()}
-    best = min(values.values())
+    # An end that diverged is no best end, wherever it stands: NaN is neither smaller nor larger than anything.
+    best = min((value for value in values.values() if not math.isnan(value)), default=math.nan)
     gain = best - _value(score, metric)
     error = _counting_error(best, _value(score, metric), score.examples) if metric == "error" else 0.0
     over_mean = sum(values.values()) / len(values) - _value(score, metric)
     ensemble_gain = best - _value(together, metric)
     sentence = _sentence(metric, gain, error, over_mean, ensemble_gain)
-    surer = min(end.loss for end in ends.values())
+    surer = min((end.loss for end in ends.values() if not math.isnan(end.loss)), default=math.nan)
     if metric != "loss" and score.loss > 1.1 * surer:  # a tenth more shows in a table; confidence went, not answers
         sentence += (
             f" Its loss is {score.loss:.3g} where the best end's is {surer:.3g}: it is less sure of its answers."
