@@ -28,11 +28,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = {
-    "transformers": "hugging_face_configurations",
-    "torchvision": "torchvision_classifiers",
-    "timm": "timm_families",
-}
+SOURCES = ("transformers", "torchvision", "timm")
 HEAD = """# Symmetries of real architectures
 
 Written by `python docs/symmetry_table.py`, one architecture after the other on one thread. Random weights,
@@ -61,9 +57,15 @@ class OutOfTime(BaseException):
 def architectures(source: str) -> list[Any]:
     """The list of one source."""
     sys.path.insert(0, str(ROOT))
-    from tests.discover import architectures as listed
+    from tests.discover.architectures import timm_families, torchvision_classifiers
+    from tests.discover.hugging_face import hugging_face_configurations
 
-    return [(source, architecture) for architecture in getattr(listed, SOURCES[source])()]
+    made = {
+        "transformers": hugging_face_configurations,
+        "torchvision": torchvision_classifiers,
+        "timm": timm_families,
+    }
+    return [(source, architecture) for architecture in made[source]()]
 
 
 def measured(architecture: Any) -> str:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.discover.modules import Calls, lin, normal
+from tests.discover.branches import INNER, STREAM, gated, head, kernels, mixtures, normed, ranks, several
+from tests.discover.case import Calls, lin, normal
 from torch import Tensor, nn
-
-STREAM, INNER = 6, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,36 +21,6 @@ class Beside:
     shape: tuple[int, ...]
     groups: tuple[tuple[int, int], ...]
     shared: tuple[tuple[str, int], ...] = ()
-
-
-def ranks(*, bias: bool = True) -> nn.Module:
-    """An expert of two layers."""
-    return Calls(lambda m, x: m.down(torch.relu(m.up(x))), up=nn.Linear(STREAM, INNER, bias), down=lin(INNER, STREAM))
-
-
-def gated() -> nn.Module:
-    parts = {"gate": nn.Linear(STREAM, INNER, False), "up": nn.Linear(STREAM, INNER, False), "down": lin(INNER, STREAM)}
-    return Calls(lambda m, x: m.down(F.silu(m.gate(x)) * m.up(x)), **parts)
-
-
-def normed() -> nn.Module:
-    return nn.Sequential(lin(STREAM, INNER), nn.BatchNorm1d(INNER), nn.ReLU(), lin(INNER, STREAM))
-
-
-def kernels() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(4, INNER, 3, padding=1), nn.BatchNorm2d(INNER), nn.ReLU(), nn.Conv2d(INNER, 3, 1))
-
-
-def head() -> nn.Module:
-    return Calls(attended, q=lin(STREAM, 3), k=lin(STREAM, 3), v=lin(STREAM, 4), o=lin(4, STREAM))
-
-
-def attended(m: Any, x: Tensor) -> Tensor:
-    return torch.softmax(m.q(x) @ m.k(x).transpose(-1, -2), -1) @ m.v(x)
-
-
-def several(number: int, make: Callable[[], nn.Module] = ranks) -> nn.ModuleList:
-    return nn.ModuleList([make() for _ in range(number)])
 
 
 def soft(m: Any, x: Tensor) -> Tensor:
@@ -189,10 +158,6 @@ def twice(m: Any, x: Tensor) -> Tensor:
         shares = torch.softmax(router(x), -1)
         x = x + sum(shares[:, n, None] * expert(x) for n, expert in enumerate(experts))
     return m.o(x)
-
-
-def mixtures() -> nn.Module:
-    return Calls(lambda m, x: None, router=lin(STREAM, 3), list=several(3))
 
 
 def in_two_levels(m: Any, x: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.discover.modules import Calls, Case, lin, normal
-from tests.discover.odd_modules import linears
+from tests.discover.case import Calls, Case, lin, linears, normal
 from torch import Tensor, nn
 
 

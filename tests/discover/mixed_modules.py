@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tests.discover.modules import Calls, Case
-from tests.discover.odd_modules import linears
+from tests.discover.case import Calls, Case, linears
 from torch import Tensor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.discover.modules import Calls, Case, lin, normal
+from tests.discover.case import Calls, Case, attending, lin, linears, normal
 from torch import Tensor, nn
 
 
@@ -125,14 +125,6 @@ def u_shaped(m: Any, x: Tensor) -> Tensor:
 
 def decoder(m: Any, x: Tensor) -> Tensor:
     return m.c(F.relu(F.pixel_shuffle(m.b(F.relu(m.a(x))), 2)))
-
-
-def linears(**sizes: tuple[int, int]) -> dict[str, nn.Module]:
-    return {name: lin(*size) for name, size in sizes.items()}
-
-
-def attending(function: Any, **further: Any) -> Calls:
-    return Calls(function, **linears(q=(6, 8), k=(6, 8), v=(6, 8), o=(8, 3)), **further)
 
 
 ODD: dict[str, Case] = {

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.discover.modules import Calls, Case, lin, normal
-from tests.discover.odd_modules import linears
+from tests.discover.case import Calls, Case, attending, lin, linears, normal
 from torch import Tensor, nn
 
 
@@ -170,33 +169,6 @@ def across_channels(m: Any, x: Tensor) -> Tensor:
     return m.o(made.permute(0, 3, 1, 2).flatten(2))
 
 
-EDGES = torch.tensor([[0, 1, 2, 3, 4, 0, 2], [1, 2, 3, 4, 0, 2, 4]])
-
-
-def graph_attention(m: Any, x: Tensor) -> Tensor:
-    source, target = EDGES
-    h = m.w(x).view(-1, 2, 3)
-    scores = F.leaky_relu((h * m.left).sum(-1)[source] + (h * m.right).sum(-1)[target]).exp()
-    total = torch.zeros(len(x), 2).index_add(0, target, scores)
-    sent = (scores / total[target])[..., None] * h[source]
-    return m.o(F.elu(torch.zeros(len(x), 2, 3).index_add(0, target, sent).flatten(1)))
-
-
-def isomorphism_layer(m: Any, x: Tensor) -> Tensor:
-    h = m.i(x)
-    sent = torch.zeros_like(h).scatter_add(0, EDGES[1][:, None].expand(-1, 6), h[EDGES[0]])
-    return m.b(F.relu(m.a((1 + m.eps) * h + sent)))
-
-
-def edge_messages(m: Any, x: Tensor) -> Tensor:
-    """Messages from both ends, the largest of each channel."""
-    source, target = EDGES
-    h = m.i(x)
-    message = F.relu(m.a(torch.cat([h[source], h[target] - h[source]], -1)))
-    index = target[:, None].expand(-1, 7)
-    return m.o(torch.zeros(len(x), 7).scatter_reduce(0, index, message, "amax"))
-
-
 def experts_choose(m: Any, x: Tensor) -> Tensor:
     """Experts choose tokens, and one layer later tokens are read again."""
     y = m.i(x)
@@ -204,10 +176,6 @@ def experts_choose(m: Any, x: Tensor) -> Tensor:
     hidden = torch.relu(torch.einsum("eci,eih->ech", y[token], m.a))
     made = torch.einsum("ech,eho->eco", hidden, m.b) * weights[..., None]
     return m.o(y + torch.zeros_like(y).index_add(0, token.reshape(-1), made.reshape(-1, 5)))
-
-
-def attending(function: Any, v: int = 8, **further: Any) -> Calls:
-    return Calls(function, **linears(q=(6, 8), k=(6, 8), v=(6, v), o=(v, 3)), **further)
 
 
 SEQUENCES: dict[str, Case] = {
@@ -305,15 +273,6 @@ SEQUENCES: dict[str, Case] = {
         ((2, 4, 5),),
         (2, 3, 3, 3, 3),
     ),
-    "graph attention": Case(
-        lambda: Calls(graph_attention, left=normal(2, 3), right=normal(2, 3), **linears(w=(5, 6), o=(6, 2))),
-        ((5, 5),),
-        (2, 3, 3),
-    ),
-    "isomorphism layer": Case(
-        lambda: Calls(isomorphism_layer, eps=normal(1), **linears(i=(5, 6), a=(6, 7), b=(7, 2))), ((5, 5),), (6, 7)
-    ),
-    "edge messages": Case(lambda: Calls(edge_messages, **linears(i=(5, 6), a=(12, 7), o=(7, 2))), ((5, 5),), (6, 7)),
     "experts choose tokens": Case(
         lambda: Calls(
             experts_choose, a=normal(3, 5, 4), b=normal(3, 4, 5), **linears(i=(5, 5), router=(5, 3), o=(5, 2))

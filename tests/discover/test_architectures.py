@@ -7,10 +7,10 @@ import torch
 from tests.discover.architectures import (
     Architecture,
     define_missing_operators,
-    hugging_face_configurations,
     timm_families,
     torchvision_classifiers,
 )
+from tests.discover.hugging_face import hugging_face_configurations
 
 import isthmus
 

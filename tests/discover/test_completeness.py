@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.discover.image_modules import IMAGES
-from tests.discover.modules import CASES, Calls, lin
+from tests.discover.case import Calls, lin
+from tests.discover.compact_modules import COMPACT
+from tests.discover.modules import CASES
 from tests.discover.sequence_modules import SEQUENCES
 from torch import Tensor, nn
 
@@ -160,7 +161,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[Coordi
     ),
     # Blocks k, and places j in each: the first's columns are the second's blocks.
     "monarch": (
-        IMAGES["monarch"].make,
+        COMPACT["monarch"].make,
         (2, 5),
         (
             Coordinates(

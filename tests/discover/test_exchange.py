@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.discover.beside import CASES, Beside, plain, routed, soft, summed
-from tests.discover.modules import Calls, lin
+from tests.discover.case import Calls, lin
 from torch import Tensor, nn
 
 import isthmus

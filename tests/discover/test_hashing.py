@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.discover.case import Case
 from tests.discover.mixed_modules import MIXED
-from tests.discover.modules import CASES, Case
+from tests.discover.modules import CASES
 from tests.discover.odd_modules import ODD
 
 import isthmus

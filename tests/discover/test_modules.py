@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from tests.discover.case import Case
+from tests.discover.compact_modules import COMPACT
+from tests.discover.expert_modules import EXPERTS
 from tests.discover.found_modules import FOUND
+from tests.discover.graph_modules import GRAPHS
 from tests.discover.image_modules import IMAGES
 from tests.discover.mixed_modules import MIXED
-from tests.discover.modules import CASES, Case
+from tests.discover.modules import CASES
 from tests.discover.odd_modules import ODD
 from tests.discover.sequence_modules import SEQUENCES
 
 import isthmus
 
-ZOO = {**CASES, **ODD, **FOUND, **SEQUENCES, **IMAGES, **MIXED}
+ZOO = {**CASES, **EXPERTS, **ODD, **FOUND, **SEQUENCES, **GRAPHS, **IMAGES, **COMPACT, **MIXED}
 
 
 @pytest.mark.parametrize("case", ZOO.values(), ids=ZOO)

@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.discover.modules import CASES, lin
+from tests.discover.case import lin
+from tests.discover.expert_modules import EXPERTS
+from tests.discover.modules import CASES
 from torch import nn
 
 import isthmus
@@ -93,8 +95,9 @@ def test_a_wrong_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(RULES, "aten.instance_norm_plain", ungrouped)
     case, operation, mutant = MUTANTS[name]
     torch.manual_seed(0)
+    example = {**CASES, **EXPERTS}[case]
     with pytest.raises(SymmetryError, match=r"must not change the network|come apart"):
-        isthmus.discover(CASES[case].make(), CASES[case].inputs(), rules={operation: mutant()})
+        isthmus.discover(example.make(), example.inputs(), rules={operation: mutant()})
 
 
 def test_statistics_that_do_not_move_are_caught() -> None:
@@ -165,8 +168,9 @@ def test_any_permutation_keeps_the_function(widths: list[int], norm: str, seed: 
 
 @pytest.mark.parametrize("name", ["transformer", "grouped queries", "experts", "grouped convolution"])
 def test_nested_permutations_compose_and_invert(name: str) -> None:
-    module = CASES[name].make()
-    symmetry = isthmus.discover(module, CASES[name].inputs(), verify=False)
+    case = {**CASES, **EXPERTS}[name]
+    module = case.make()
+    symmetry = isthmus.discover(module, case.inputs(), verify=False)
     generator = torch.Generator().manual_seed(5)
     weights = random_weights(dict(module.state_dict(keep_vars=True)), generator, torch.float64)
     first, second = symmetry.random(generator), symmetry.random(generator)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.discover.modules import CASES, Calls, lin
+from tests.discover.case import Calls, lin
+from tests.discover.expert_modules import EXPERTS
+from tests.discover.modules import CASES
 from torch import nn
 
 import isthmus
@@ -77,7 +79,8 @@ def test_copies_have_one_standard_form(name: str) -> None:
             (torch.zeros(2, 2, 4, 4),),
         )
     }
-    module, example = made[name] if name in made else (CASES[name].make(), CASES[name].inputs())
+    zoo = {**CASES, **EXPERTS}
+    module, example = made[name] if name in made else (zoo[name].make(), zoo[name].inputs())
     symmetry = isthmus.discover(module, example, kinds=("permutation", "scale", "sign"))
     generator = torch.Generator().manual_seed(3)
     weights = random_weights(dict(module.state_dict(keep_vars=True)), generator, torch.float64)
