@@ -36,10 +36,12 @@ def test_the_failure_says_the_barrier_the_midpoint_and_what_helps(trained, asser
     with pytest.raises(AssertionError) as caught:
         assert_connected(first, second, model=module, data=data, points=5, most=0.01)
     text = str(caught.value)
-    assert text.startswith("the two networks are not connected as they are: error barrier 0.")
-    assert "at most 0.01 allowed; highest at t = 0.50; midpoint +0." in text
-    assert f"{len(data.test_targets)} examples, 5 points, percentile bootstrap over" in text
-    assert "they are connected after matching weights: error barrier 0" in text
+    assert text.startswith("error barrier 0.")
+    assert "at most 0.01 allowed: not connected as they are; highest at t = 0.50; midpoint +0." in text
+    assert f"{len(data.test_targets)} examples, 5 points, " in text
+    assert "bootstrap over" in text
+    assert "a permutation helps: error barrier 0" in text
+    assert "connected after matching weights" in text
     assert 'ask with align="weights"' in text
 
 
@@ -65,9 +67,14 @@ def test_strict_asks_the_upper_end_of_the_interval(trained):
 
 
 def test_where_no_permutation_helps_it_says_so(trained):
-    data, module, (first, second) = trained
-    with pytest.raises(AssertionError, match="nor does a permutation connect them: 0"):
-        assert_it(first, second, model=module, data=data, points=3, most=-1.0)
+    data, module, (first, _) = trained
+    grown = torch.ones(64).index_fill(0, torch.arange(0, 64, 2), 100.0)  # the same function: units scaled, not moved
+    second = {
+        **first, "1.weight": first["1.weight"] * grown[:, None], "1.bias": first["1.bias"] * grown,
+        "3.weight": first["3.weight"] / grown,
+    }  # fmt: skip
+    with pytest.raises(AssertionError, match=r"nor does a permutation connect them: [1-9]"):
+        assert_it(first, second, model=module, data=data, points=3, measure="loss_barrier")
 
 
 def test_paths_modules_and_words_are_taken(trained, tmp_path):
@@ -95,6 +102,9 @@ def test_a_regression_has_a_loss_barrier_only():
     [
         ({"align": "magic"}, "align must be one of none, weights, activations, got magic"),
         ({"measure": "beauty"}, "measure must be error_barrier or loss_barrier, got beauty"),
+        ({"most": -0.1}, "most must be at least 0, got -0.1"),
+        ({"most": math.nan}, "most must be at least 0, got nan"),
+        ({"points": 2}, "points must be at least 3 to see inside the line, got 2"),
         ({"data": None}, "give an objective, or a model and data"),
     ],
 )
@@ -108,6 +118,15 @@ def test_a_nan_is_no_connection(trained):
     data, module, (first, _) = trained
     with pytest.raises(IsthmusError, match="finite"):
         assert_it(first, {name: tensor * math.nan for name, tensor in first.items()}, model=module, data=data)
+
+
+def test_a_failure_of_the_fixture_shows_the_line_that_asked_and_no_line_of_the_library(trained, assert_connected):
+    data, module, (first, second) = trained
+    for settings in ({"most": 0.0}, {"align": "magic"}):
+        with pytest.raises((AssertionError, IsthmusError)) as caught:
+            assert_connected(first, second, model=module, data=data, points=3, **settings)
+        assert {entry.path.name for entry in caught.traceback} == {"test_connected.py", "pytest_plugin.py"}
+        assert [entry.path.name for entry in caught.traceback if not entry.ishidden(caught)] == ["test_connected.py"]
 
 
 @pytest.mark.slow

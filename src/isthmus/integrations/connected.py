@@ -60,10 +60,11 @@ class Connection(Record):
     examples: int
 
     def __str__(self) -> str:
+        # The height first: a test runner's summary shows no more than the first words.
         word = "connected" if self.connected else "not connected"
         name = self.measure.replace("_", " ")
         return (
-            f"{word} {_WAYS[self.align]}: {name} {_spread(self.height)}, at most {self.most:g} allowed; highest at "
+            f"{name} {_spread(self.height)}, at most {self.most:g} allowed: {word} {_WAYS[self.align]}; highest at "
             f"t = {self.highest_at:.2f}; midpoint {self.midpoint:+.3g} against the mean of the ends "
             f"({self.ends[0]:.3g} and {self.ends[1]:.3g})"
         )
@@ -97,7 +98,7 @@ def assert_connected(
         measure: ``error_barrier``, between 0 and 1, or ``loss_barrier``, in the loss's unit.
         most: the barrier that is allowed. The default is the 2 % of Frankle et al. (arXiv 1912.05671).
         strict: the upper end of the 95 % interval over examples must also be at most ``most``.
-        points: on the line, at least 3; an odd number has the midpoint among them.
+        points: on the line, at least 3; an even number is raised by one, so that the midpoint is among them.
         seed: of the matching and of the interval.
 
     Returns:
@@ -116,13 +117,18 @@ def assert_connected(
         >>> assert_connected(module, module, objective=objective).connected
         True
     """
+    __tracebackhide__ = True  # a test runner shows the line that asked, not this one
+    if points < 3:
+        raise SettingError(f"points must be at least 3 to see inside the line, got {points}")
+    if not most >= 0:
+        raise SettingError(f"most must be at least 0, got {most}")
     case = _case(objective, model, data, inputs)
     ends = (_weights(first, case, "the first network"), _weights(second, case, "the second network"))
     ask = _Question(case, measure, most, strict, points | 1, seed)
     found = ask.answer(ends, align)
     if found.connected:
         return found
-    raise AssertionError("\n".join([f"the two networks are {found}", *_hint(ask, ends, found)]))
+    raise AssertionError("\n".join([str(found), *_hint(ask, ends, found)]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -213,7 +219,7 @@ def _hint(ask: _Question, ends: tuple[Weights, Weights], found: Connection) -> l
     except IsthmusError as problem:
         return [*lines, f"whether a permutation helps is not known: {problem}"]
     if matched.connected:
-        return [*lines, f'they are {matched}; ask with align="weights", or permute the second one first']
+        return [*lines, f'a permutation helps: {matched}; ask with align="weights", or permute the second one first']
     return [*lines, f"nor does a permutation connect them: {_spread(matched.height)} after matching weights"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,16 @@ def assert_connected() -> Callable[..., Any]:
     See :func:`isthmus.integrations.assert_connected`.
     """
     # torch is imported by the tests that ask for this, not by every test session.
+    from isthmus.core.errors import IsthmusError
     from isthmus.integrations.connected import assert_connected as asserted
 
-    return asserted
+    @functools.wraps(asserted)
+    def connected(*networks: Any, **settings: Any) -> Any:
+        __tracebackhide__ = True
+        try:
+            return asserted(*networks, **settings)
+        except (AssertionError, IsthmusError) as problem:
+            # Both say in words what is the matter; where in the library they were raised would only bury it.
+            raise problem.with_traceback(None) from None
+
+    return connected
