@@ -222,14 +222,18 @@ def test_chunks_change_nothing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["momentum and decay", "adamw", "sam", "sparse", "batch normalisation"])
+@pytest.mark.parametrize("name", [*VARIED, "stops within epochs"])
 def test_compiled_is_the_plain_loop(name):
-    recipes = dataclasses.replace(BASE, **VARIED[name]).replicates(3)
+    changed = VARIED.get(name, {"checkpoints": [1, 5, 6], "schedule": "cosine"})
+    recipes = dataclasses.replace(BASE, **changed).replicates(3)
     right = train(recipes, data=images(), module=build, engine="sequential")
     ours = train(recipes, data=images(), module=build, engine="compiled")
     assert ours[0].engine == "vectorised and compiled", ours[0].notes
     for one, other in zip(ours, right, strict=True):
         torch.testing.assert_close(vector(one.weights), vector(other.weights), rtol=1e-9, atol=1e-11)
+        assert one.history[-1].loss == pytest.approx(other.history[-1].loss, rel=1e-9)
+        for step, weights in other.checkpoints.items():
+            torch.testing.assert_close(vector(one.checkpoints[step]), vector(weights), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.gpu

@@ -157,8 +157,8 @@ def test_a_folded_step_is_the_stacked_one(network, channels, changed):
 
 def test_gradients_of_images_are_forward_convolutions(monkeypatch):
     graphs = []
-    simplify = steps._simplify
-    monkeypatch.setattr(steps, "_simplify", lambda graph: (graphs.append(graph), simplify(graph)))
+    simplify = steps.simplify
+    monkeypatch.setattr(steps, "simplify", lambda graph: (graphs.append(graph), simplify(graph)))
     task, state, batch = group("resnet20", 3)
     Function(task, gradients, compiled=False)(Layout.of(state, folded=True), [*state.inputs(), *batch])
     aten = torch.ops.aten

@@ -183,6 +183,52 @@ class Batches:
         return (images * kept[..., None]).movedim(-1, 2)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stretch:
+    """Some steps of one epoch.
+
+    Attributes:
+        batches: the group's data.
+        plan: the epoch's order.
+        first: the first step, counted within the epoch.
+        last: one past the last step, counted within the epoch.
+        start: what the first step is counted over the whole training.
+        rates: the learning rate of every step of the whole training, on the device.
+    """
+
+    batches: Batches
+    plan: Plan
+    first: int
+    last: int
+    start: int
+    rates: Tensor
+
+    def part(self, first: int, last: int) -> Stretch:
+        """The same steps for some of the replicas."""
+        alterations = self.plan.alterations
+        plan = Plan(self.plan.order[first:last], None if alterations is None else alterations[first:last])
+        return dataclasses.replace(self, batches=self.batches.select(range(first, last)), plan=plan)
+
+    def to(self, last: int) -> Stretch:
+        """The steps up to ``last`` only."""
+        return dataclasses.replace(self, last=last)
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of one step of the epoch, with a leading replica axis."""
+        size = self.batches.batch_size
+        part = slice(index * size, (index + 1) * size)
+        alterations = self.plan.alterations
+        return self.batches.fetch(self.plan.order[:, part], None if alterations is None else alterations[:, part])
+
+    def size(self, index: int) -> int:
+        """Examples in the batch of one step; the epoch's last may be smaller."""
+        return min(self.batches.batch_size, self.batches.examples - index * self.batches.batch_size)
+
+    def rates_here(self) -> list[float]:
+        """The learning rates of these steps."""
+        return self.rates[self.start : self.start + self.last - self.first].tolist()
+
+
 def noisy_labels(targets: Tensor, recipe: Recipe, *, classes: int) -> Tensor:
     """The labels that a recipe trains on: exactly the rounded share of wrong ones, each another class, evenly drawn."""
     if not recipe.label_noise:

@@ -16,55 +16,10 @@ from torch import Tensor, nn
 
 from isthmus.core.randomness import child_seed
 from isthmus.train import optimisers
-from isthmus.train.batches import Batches, Plan
-from isthmus.train.steps import TINY, Function, Layout, gradients, whole_step
+from isthmus.train.batches import Stretch
+from isthmus.train.compiled import Compiled
+from isthmus.train.steps import TINY, Function, Layout, gradients
 from isthmus.train.task import State, Task, scores
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stretch:
-    """Some steps of one epoch.
-
-    Attributes:
-        batches: the group's data.
-        plan: the epoch's order.
-        first: the first step, counted within the epoch.
-        last: one past the last step, counted within the epoch.
-        start: what the first step is counted over the whole training.
-        rates: the learning rate of every step of the whole training, on the device.
-    """
-
-    batches: Batches
-    plan: Plan
-    first: int
-    last: int
-    start: int
-    rates: Tensor
-
-    def part(self, first: int, last: int) -> Stretch:
-        """The same steps for some of the replicas."""
-        alterations = self.plan.alterations
-        plan = Plan(self.plan.order[first:last], None if alterations is None else alterations[first:last])
-        return dataclasses.replace(self, batches=self.batches.select(range(first, last)), plan=plan)
-
-    def to(self, last: int) -> Stretch:
-        """The steps up to ``last`` only."""
-        return dataclasses.replace(self, last=last)
-
-    def batch(self, index: int) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of one step of the epoch, with a leading replica axis."""
-        size = self.batches.batch_size
-        part = slice(index * size, (index + 1) * size)
-        alterations = self.plan.alterations
-        return self.batches.fetch(self.plan.order[:, part], None if alterations is None else alterations[:, part])
-
-    def size(self, index: int) -> int:
-        """Examples in the batch of one step; the epoch's last may be smaller."""
-        return min(self.batches.batch_size, self.batches.examples - index * self.batches.batch_size)
-
-    def rates_here(self) -> list[float]:
-        """The learning rates of these steps."""
-        return self.rates[self.start : self.start + self.last - self.first].tolist()
 
 
 class Engine(Protocol):
@@ -177,7 +132,7 @@ class Vectorised:
         if chunk is not None:
             self.name += f", in chunks of {chunk}"
         self._slopes = Function(task, gradients, compiled=False)
-        self._whole = Function(task, whole_step, compiled=True)
+        self._compiled = Compiled(task)
 
     def advance(self, state: State, stretch: Stretch) -> None:
         """See :class:`Engine`."""
@@ -195,7 +150,7 @@ class Vectorised:
         elif stretch.last > stretch.first and stretch.size(stretch.last - 1) < stretch.batches.batch_size:
             even -= 1  # an uneven last batch is not worth compiling for
         if even > stretch.first:
-            self._compiled(state, stretch.to(even))
+            self._compiled.advance(state, stretch.to(even))
         if even < stretch.last:
             start = stretch.start + even - stretch.first
             self._eager(state, dataclasses.replace(stretch, first=even, start=start))
@@ -211,16 +166,6 @@ class Vectorised:
                 torch._foreach_copy_(state.buffers, buffers)
             state.losses += losses
             step += 1
-
-    def _compiled(self, state: State, stretch: Stretch) -> None:
-        layout, now = Layout.of(state), dataclasses.replace(state)
-        step = torch.tensor(float(stretch.start), device=state.losses.device)
-        rates = stretch.rates[stretch.start : stretch.start + stretch.last - stretch.first].unbind()
-        for index, rate in zip(range(stretch.first, stretch.last), rates, strict=True):
-            memory = [tensor for part in now.memory for tensor in part]
-            results = self._whole(layout, [*now.inputs(), *stretch.batch(index), *memory, rate, step, now.losses])
-            now, step = layout.state(results, masks=state.masks)
-        state.copy_(now)
 
 
 def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -177,7 +177,7 @@ class Function:
             if layout.kernels:
                 _fused(traced.graph)
             else:
-                _simplify(traced.graph)
+                simplify(traced.graph)
             traced.recompile()
             if not self.compiled:
                 return traced.forward
@@ -192,11 +192,11 @@ def _fused(graph: torch.fx.Graph) -> None:
     from isthmus.train.kernels import fusion
 
     fusion.out_of_place(graph)
-    _simplify(graph)
+    simplify(graph)
     fusion.fuse(graph)
 
 
-def _simplify(graph: torch.fx.Graph) -> None:
+def simplify(graph: torch.fx.Graph) -> None:
     """Leave out what only autograd and vmap needed: each operation saved is a microsecond of every step on a CPU."""
     aten = torch.ops.aten
     for node in list(graph.nodes):
