@@ -9,32 +9,44 @@ from typing import Any
 
 from isthmus.report import figures
 
-NETWORKS = {"mnist": "width of the MLPs' hidden layers", "cifar10": "width, multiple of ResNet-20's"}
-ORDERS = ("reference, weights", "reference, activations", "mean", "cycle-consistent")
+NETWORKS = {"mnist": "units a layer: {:g}", "cifar10": "ResNet-20 × {:g}"}
+DIRECT = ("weights", "activations")
+ORDERS = ("reference, weights", "reference, activations", "mean", "cycle-consistent", "naive")
+FLOORS = {"mnist": 1e-3, "cifar10": 1e-2}  # where the axis of the error barrier begins
 
 
 def main() -> None:
     """Draw what lies beside this file."""
     folder = Path(__file__).parent
     cells = json.loads((folder / "results.json").read_text(encoding="utf-8"))["cells"]
-    for data, title in NETWORKS.items():
-        own = [cell for cell in cells if cell["data"] == data]
+    for data, name in NETWORKS.items():
+        own = sorted((cell for cell in cells if cell["data"] == data), key=lambda cell: cell["width"])
         if not own:
             continue
-        rows = [row(f"direct, {m}", cell, cell["direct"][m]) for cell in own for m in ("weights", "activations")]
-        rows += [row(order, cell, cell["frames"][order]) for cell in own for order in ORDERS]
-        spec = figures.trend(rows, x="width", y="barrier", x_title=title, y_title="test error barrier")
+        order = [*(f"direct, {method}" for method in DIRECT), *ORDERS]
+        rows = [
+            {"network": name.format(cell["width"]), "way": way, **row(cell["direct"][m] if m else cell["frames"][way])}
+            for cell in own
+            for way, m in zip(order, (*DIRECT, *[""] * len(ORDERS)), strict=True)
+        ]
+        spec = figures.intervals(
+            rows, x="barrier", y="network", x_title="test error barrier", series="way", order=order, floor=FLOORS[data]
+        )
         figures.write_picture(spec, folder / f"barriers-{data}.svg")
-        widest = max(own, key=lambda cell: cell["width"])
+        widest = own[-1]
         merged(widest, folder / f"merged-{data}.svg")
         paths(widest, folder / f"paths-{data}.svg")
 
 
-def row(series: str, cell: Mapping[str, Any], barriers: Mapping[str, Any]) -> dict[str, Any]:
+def row(barriers: Mapping[str, Any]) -> dict[str, Any]:
+    """The error barrier over all pairs with its interval over networks."""
+    return point(barriers["error_barrier"]["mean"])
+
+
+def point(mean: Mapping[str, Any]) -> dict[str, Any]:
     """One point; without an interval where there are too few networks for one."""
-    mean = barriers["error_barrier"]["mean"]
     ends = {end: mean["estimate"] if mean[end] is None else mean[end] for end in ("low", "high")}
-    return {"series": series, "width": cell["width"], "barrier": mean["estimate"], **ends}
+    return {"barrier": mean["estimate"], **ends}
 
 
 def merged(cell: Mapping[str, Any], file: Path) -> None:
@@ -51,14 +63,15 @@ def merged(cell: Mapping[str, Any], file: Path) -> None:
 
 def paths(cell: Mapping[str, Any], file: Path) -> None:
     """The barrier after a permutation that is composed along a path, against the path's steps."""
+    drawn = {f"matched by {method}": (found, "height") for method, found in cell["cycles"].items()}
+    drawn["random permutations"] = (cell["cycles"]["weights"], "random")  # the same ones for every method
     rows = [
-        {"series": method if part == "height" else f"{method}, random", "steps": steps, "barrier": mean["estimate"]}
-        for method, found in cell["cycles"].items()
-        for part in ("height", "random")
+        {"series": series, "steps": steps, **point(mean)}
+        for series, (found, part) in drawn.items()
         for steps, mean in zip(found["lengths"], found[part], strict=True)
     ]
     titles: Any = {"x_title": "steps of the path", "y_title": "test error barrier"}
-    figures.write_picture(figures.curves(rows, x="steps", y="barrier", **titles), file)
+    figures.write_picture(figures.trend(rows, x="steps", y="barrier", **titles), file)
 
 
 if __name__ == "__main__":
