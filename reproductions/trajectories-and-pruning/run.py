@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from reproductions.bench import laid_out
-from reproductions.cells import Cells, Phase, told
+from reproductions.cells import Cells, Phase, say, told
 from reproductions.options import arguments, loaded
 from tables import comparisons_of, tables_of
 
@@ -96,13 +96,19 @@ def main() -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Runs:
-    """Trainings or prunings: for each network its weights at every time or level."""
+    """Trainings or prunings: how many networks, and their weights at every time or level, once they are asked for."""
 
     recipe: Recipe
     engine: str
     seconds: float
     labels: tuple[str, ...]
-    weights: Sequence[Sequence[Weights]]
+    networks: int
+    read: Callable[[], Sequence[Sequence[Weights]]]
+
+    @functools.cached_property
+    def weights(self) -> Sequence[Sequence[Weights]]:
+        """For each network those at every time or level."""
+        return self.read()
 
 
 def _trainings(data: Data, case: Case, asked: argparse.Namespace) -> Runs:
@@ -112,7 +118,8 @@ def _trainings(data: Data, case: Case, asked: argparse.Namespace) -> Runs:
     steps = tuple(sorted({max(1, total >> power) for power in range(asked.times)}))
     replicas, seconds = _trained(dataclasses.replace(recipe, checkpoints=steps), data, case, asked, "training")
     weights = [[replica.checkpoints[step] for step in steps] for replica in replicas]
-    return Runs(replicas[0].recipe, replicas[0].engine, seconds, tuple(map(str, steps)), weights)
+    labels = tuple(map(str, steps))
+    return Runs(replicas[0].recipe, replicas[0].engine, seconds, labels, len(weights), lambda: weights)
 
 
 def _prunings(data: Data, case: Case, asked: argparse.Namespace) -> Runs:
@@ -122,14 +129,19 @@ def _prunings(data: Data, case: Case, asked: argparse.Namespace) -> Runs:
     pruned = dataclasses.replace(recipe, pruning_levels=levels, pruning_rate=0.2, rewind=rewind)
     replicas, seconds = _trained(pruned, data, case, asked, "pruning")
     labels = tuple(f"{level.density:.3f}" for level in replicas[0].levels)
-    return Runs(pruned, replicas[0].engine, seconds, labels, [[level.weights for level in r.levels] for r in replicas])
+    weights = [[level.weights for level in replica.levels] for replica in replicas]
+    return Runs(pruned, replicas[0].engine, seconds, labels, len(weights), lambda: weights)
 
 
 _MADE: Mapping[str, Callable[[Data, Case, argparse.Namespace], Runs]] = {"times": _trainings, "sparsity": _prunings}
 
 
 def _kept(cells: Cells, asked: argparse.Namespace, claim: str, make: Callable[[], Runs]) -> Runs:
-    """Trainings or prunings, kept as files, so that a run that was stopped goes on with the very same networks."""
+    """Trainings or prunings, kept as files, so that a run that was stopped goes on with the very same networks.
+
+    Where only the record of them is there and pairs are still to be measured, they are trained anew from the same
+    seeds: pairs share no network, so pairs of both trainings may stand together.
+    """
     folder = asked.output / "weights" / f"{asked.case}-{claim}-{cells.mark}"
 
     def trained() -> dict[str, Any]:
@@ -137,13 +149,19 @@ def _kept(cells: Cells, asked: argparse.Namespace, claim: str, make: Callable[[]
         for network, run in enumerate(runs.weights):
             save(stack(run), folder / f"{network}.safetensors")
         kept = {"recipe": runs.recipe.to_dict(), "engine": runs.engine, "seconds": runs.seconds}
-        return {**kept, "labels": runs.labels, "networks": len(runs.weights)}
+        return {**kept, "labels": runs.labels, "networks": runs.networks}
 
     known = cells.piece(f"{asked.case}-{claim}-runs", trained)
-    stacks = [load(folder / f"{network}.safetensors") for network in range(known["networks"])]
     labels = tuple(known["labels"])
-    weights = [[pick(together, place) for place in range(len(labels))] for together in stacks]
-    return Runs(Recipe.from_dict(known["recipe"]), known["engine"], known["seconds"], labels, weights)
+    files = [folder / f"{network}.safetensors" for network in range(known["networks"])]
+
+    def read() -> Sequence[Sequence[Weights]]:
+        if missing := [file.name for file in files if not file.exists()]:
+            say(f"{folder} lacks the weights of {len(missing)} of {len(files)} networks: all are trained anew")
+            trained()
+        return [[pick(together, place) for place in range(len(labels))] for together in map(load, files)]
+
+    return Runs(Recipe.from_dict(known["recipe"]), known["engine"], known["seconds"], labels, len(files), read)
 
 
 def _trained(
@@ -175,7 +193,7 @@ def _cell(
     found, measured = runs(claim), _measured(data(), asked)
     parts = [
         piece(f"from-{first}", functools.partial(_pairs, asked, claim, method, measured, found, first))
-        for first in range(0, len(found.weights) - 1, AT_ONCE)
+        for first in range(0, found.networks - 1, AT_ONCE)
     ]
     seconds = {name: sum(part["seconds"][name] for part in parts) for name in parts[0]["seconds"]}
     return {
@@ -186,11 +204,12 @@ def _cell(
         "engine": found.engine,
         "data": data().fingerprint,
         "examples": [len(data().train_targets), len(data().test_targets)],
-        "networks": len(found.weights),
+        "networks": found.networks,
         "labels": found.labels,
         "test_error": torch.tensor([row for part in parts for row in part["errors"]]).mean(0),
         **{name: [row for part in parts for row in part[name]] for name in ("heights", "naive", "random", "together")},
         "seconds": {**seconds, "training": found.seconds},
+        "pieces": [{name: part[name] for name in ("name", "wall_seconds", "provenance")} for part in parts],
     }
 
 
