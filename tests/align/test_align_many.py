@@ -22,6 +22,7 @@ from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
+from isthmus.core.status import Status
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import dot, mean, stack
 from isthmus.discover import discover
@@ -174,3 +175,13 @@ def test_step_lengths_tried_together_are_worth_what_they_are_alone(nested):
     alone, together = (relaxation._along(value, begin, corners, together=choice) for choice in (False, True))
     assert together == pytest.approx(alone, rel=1e-12)
     assert max(alone) > min(alone)
+
+
+@pytest.mark.parametrize(("sweeps", "status"), [(100, Status.CONVERGED), (1, Status.STOPPED)])
+def test_matching_to_a_reference_has_converged_if_every_match_has(symmetry: Symmetry, sweeps: int, status) -> None:
+    solutions = [_solution(symmetry, seed) for seed in range(3)]
+    found = to_reference(
+        symmetry, solutions, WeightMatching(start="identity", sweeps=sweeps), generator=child(0, "way")
+    )
+    assert [match.status for match in found.matches] == [status] * 2
+    assert found.status is status

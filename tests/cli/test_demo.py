@@ -113,3 +113,12 @@ def test_the_checkpoints_know_where_they_come_from(folder, shell):
     recipe = by_name["first.safetensors"]["descent"]["recipe"]
     assert recipe["network"] == "mlp"
     assert recipe["initialisation_seed"] != by_name["second.safetensors"]["descent"]["recipe"]["initialisation_seed"]
+
+
+def test_the_page_shows_loss_and_error_at_every_position(results):
+    page = demo_page(results)
+    tables = [table for section in page.sections for table in section.tables]
+    curves = results["widths"][-1]["barriers"]["naive"]["curves"]["(0, 1)"]
+    for measured in (curves["loss"], curves["metrics"]["error"]):
+        shown = [table for table in tables if [row[0] for row in table.rows] == curves["positions"]]
+        assert any([row[1] for row in table.rows] == measured for table in shown)

@@ -8,6 +8,7 @@ from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.weights import flatten, unflatten
 from isthmus.curvature import class_structure, eigenpairs, gauss_newton
+from isthmus.curvature.classes import _inside
 from isthmus.studies.landscape.solution import spectrum_of
 
 
@@ -125,3 +126,11 @@ def test_a_spectrum_without_its_classes_where_these_are_too_many():
     found = spectrum_of(objective.network.weights, objective, name="wide", pairs=1, probes=2, steps=4)
     assert found.classes is None
     assert float(found.largest.values[0]) > 0
+
+
+def test_small_gradients_have_the_same_span():
+    """A network that is nearly done has gradients of 1e-8: what counts as rounding is relative to them."""
+    rows = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vectors = torch.stack([rows[0] + rows[2], torch.linalg.svd(rows).Vh[5]], dim=1)
+    for scale in (1e-10, 1.0, 1e10):
+        assert torch.allclose(_inside(scale * rows, vectors), torch.tensor([1.0, 0.0]).double(), atol=1e-9)

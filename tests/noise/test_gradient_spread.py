@@ -65,3 +65,13 @@ def test_a_view_that_turns_the_gradient_around():
     assert length.mean == pytest.approx(length.value)
     with pytest.raises(SettingError, match="at least 2"):
         gradient_under_augmentation(objective, weights, lambda parts, _: parts, generator=seeded(), draws=1)
+
+
+def test_a_single_draw_has_no_spread(objective):
+    weights, generator = objective.network.weights, seeded()
+    with pytest.raises(SettingError, match="draws must be at least"):
+        gradient_under_resampling(PerExampleGradients.at(objective, weights), generator=generator, draws=1)
+    with pytest.raises(SettingError, match="draws must be at least"):
+        gradient_under_label_noise(objective, weights, share=0.1, classes=4, generator=generator, draws=1)
+    with pytest.raises(SettingError, match="draws must be at least"):
+        gradient_under_augmentation(objective, weights, lambda *parts: parts[:-1], generator=generator, draws=1)

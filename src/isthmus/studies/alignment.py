@@ -31,7 +31,7 @@ from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
-from isthmus.core.symmetry import Permutation, Symmetry
+from isthmus.core.symmetry import Permutation, Symmetry, UnitGroup
 from isthmus.core.symmetry_file import save_permutation
 from isthmus.core.weights import Weights
 from isthmus.merge.parents import parents_of
@@ -234,21 +234,29 @@ def checked(
 
 
 def _counting_once(symmetry: Symmetry, tied: Mapping[str, str]) -> Symmetry:
-    """Tensors that have two names count under the first one only."""
+    """Tensors that have two names count under one only: the first, or the one that counts in the symmetry already."""
     if not tied:
         return symmetry
-    groups = tuple(
-        dataclasses.replace(
-            group,
-            sites=tuple(dataclasses.replace(s, role="carry") if s.tensor in tied else s for s in group.sites),
-            siblings=tuple(
-                dataclasses.replace(row, role="carry") if set(row.tensors) & set(tied) else row
-                for row in group.siblings
-            ),
-        )
-        for group in symmetry.groups
+    return dataclasses.replace(symmetry, groups=tuple(_group_counting_once(group, tied) for group in symmetry.groups))
+
+
+def _group_counting_once(group: UnitGroup, tied: Mapping[str, str]) -> UnitGroup:
+    counting = {site.tensor for site in group.matched}
+    counting |= {name for row in group.siblings if row.role == "match" for name in row.tensors}
+    # A discovered symmetry lets one name count, which need not be the first: without this none would.
+    again = set()
+    for name, first in tied.items():
+        if name in counting and first in counting:
+            again.add(name)
+        elif name in counting:
+            counting.add(first)
+    return dataclasses.replace(
+        group,
+        sites=tuple(dataclasses.replace(s, role="carry") if s.tensor in again else s for s in group.sites),
+        siblings=tuple(
+            dataclasses.replace(row, role="carry") if set(row.tensors) & again else row for row in group.siblings
+        ),
     )
-    return dataclasses.replace(symmetry, groups=groups)
 
 
 def _matched(  # noqa: PLR0917
