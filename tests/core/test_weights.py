@@ -204,3 +204,13 @@ def test_eight_bit_floats_are_mixed_and_checked():
     other = {"w": torch.tensor([2.0, 4.0]).to(torch.float8_e4m3fn)}
     w.check_finite(one)
     assert w.lerp(one, other, 0.5)["w"].float().tolist() == [1.5, 3.0]
+
+
+def test_an_overlap_never_leaves_its_range():
+    """The length of a vector is rounded, so that its square may be less than the inner product with itself."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        one = {"w": torch.randn(7, generator=generator)}
+        assert w.cosine(one, one) == pytest.approx(1.0)
+        assert w.cosine(one, one) <= 1.0
+        assert w.cosine(one, {"w": -one["w"]}) >= -1.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from isthmus.core.losses import counted
 from isthmus.core.objective import Objective
 from isthmus.core.symmetry import Permutation
 from isthmus.core.weights import Weights, combine
@@ -25,24 +27,36 @@ def draw(objective: Objective, size: int, generator: torch.Generator) -> tuple[t
 def loss_on(objective: Objective, weights: Weights, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
     """The mean loss on a batch, with gradients; networks with BatchNorm use the batch's own statistics.
 
-    Running statistics belong to one point in weight space; between two networks they are wrong.
+    Running statistics belong to one point in weight space; between two networks they are wrong. Nothing else is in
+    training mode: dropout would draw from PyTorch's global generator, and the best that was seen would be the luckiest.
     """
-    given = [fitted(part, weights) for part in inputs]
-    if objective.network.has_batch_statistics:
-        outputs, _ = objective.network.training(weights, *given)
-    else:
-        outputs = objective.network(weights, *given)
-    return objective.mean_loss(outputs, targets)
+    return objective.mean_loss(_outputs(objective, weights, inputs), targets)
 
 
 @torch.no_grad()
 def loss_over(objective: Objective, weights: Weights) -> float:
-    """The mean loss over all examples, batch statistics as in :func:`loss_on`."""
-    total, examples = 0.0, 0
-    for inputs, targets in objective.batches():
-        total += float(loss_on(objective, weights, inputs, targets)) * len(targets)
-        examples += len(targets)
-    return total / examples
+    """The mean loss over all examples; with BatchNorm by the statistics of each of the objective's batches."""
+    if not objective.network.has_batch_statistics:
+        return objective(weights).loss
+    total, count = 0.0, 0
+    for inputs, targets in _batches(objective):
+        values = objective.loss(_outputs(objective, weights, inputs), targets)
+        total += float(values.double().sum())
+        count += int(counted(values, targets).sum())
+    return total / max(count, 1)
+
+
+def _batches(objective: Objective) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """The objective's batches; a last example by itself, which has no statistics, joins the batch before it."""
+    size, examples = objective.batch_size, len(objective.targets)
+    edges = [*range(0, max(examples - 1, 1), size), examples]
+    for first, last in itertools.pairwise(edges):
+        yield tuple(part[first:last] for part in objective.parts), objective.targets[first:last]
+
+
+def _outputs(objective: Objective, weights: Weights, inputs: Sequence[Tensor]) -> Any:
+    network, given = objective.network, [fitted(part, weights) for part in inputs]
+    return network.by_batch(weights, *given) if network.has_batch_statistics else network(weights, *given)
 
 
 def fitted(value: Any, weights: Weights) -> Any:

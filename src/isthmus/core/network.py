@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,7 +40,7 @@ class Network:
     tied: Mapping[str, str]
     _evaluating: nn.Module = dataclasses.field(repr=False)
     _training: nn.Module = dataclasses.field(repr=False)
-    _copies: dict[tuple[int, bool], nn.Module] = dataclasses.field(default_factory=dict, repr=False)
+    _copies: dict[tuple[int, str], nn.Module] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, module: nn.Module) -> Network:
@@ -125,14 +126,20 @@ class Network:
         Raises:
             WeightsError: tensors are missing or unknown.
         """
-        return torch.func.functional_call(self._own(self._evaluating), self._arguments(weights), inputs, keywords)
+        return torch.func.functional_call(self._own("_evaluating"), self._arguments(weights), inputs, keywords)
 
     def training(self, weights: Weights, *inputs: Any, **keywords: Any) -> tuple[Any, dict[str, Tensor]]:
         """The output in training mode and the buffers after it (running statistics moved by one batch)."""
         arguments = self._arguments(weights)
         buffers = {name: arguments[name].clone() for name in self.buffer_names}
-        output = torch.func.functional_call(self._own(self._training), {**arguments, **buffers}, inputs, keywords)
+        output = torch.func.functional_call(self._own("_training"), {**arguments, **buffers}, inputs, keywords)
         return output, buffers
+
+    def by_batch(self, weights: Weights, *inputs: Any, **keywords: Any) -> Any:
+        """The output in evaluation mode (no dropout) but for BatchNorm, which uses the batch's own statistics."""
+        arguments = self._arguments(weights)
+        buffers = {name: arguments[name].clone() for name in self.buffer_names}
+        return torch.func.functional_call(self._own("_batchwise"), {**arguments, **buffers}, inputs, keywords)
 
     def many(self, stacked: Weights, *inputs: Any, **keywords: Any) -> Any:
         """The outputs of many solutions for the same inputs, in evaluation mode, with a leading solution axis.
@@ -161,11 +168,20 @@ class Network:
                 return stack(outputs)
             return tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
 
-    def _own(self, module: nn.Module) -> nn.Module:
+    @functools.cached_property
+    def _batchwise(self) -> nn.Module:
+        """The evaluating structure with BatchNorm in training mode."""
+        module = _skeleton(self._evaluating)
+        for layer in module.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                layer.train()
+        return module
+
+    def _own(self, which: str) -> nn.Module:
         """The calling thread's own structure: a call swaps tensors inside it, so two threads must not share one."""
-        key = (threading.get_ident(), module.training)
+        key = (threading.get_ident(), which)
         if key not in self._copies:
-            self._copies[key] = _skeleton(module)
+            self._copies[key] = _skeleton(getattr(self, which))
         return self._copies[key]
 
     def _arguments(self, weights: Weights) -> dict[str, Tensor]:

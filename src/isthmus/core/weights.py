@@ -168,7 +168,7 @@ def cosine(first: Weights, second: Weights, *, tensors: Collection[str] | None =
     lengths = norm(first, tensors=tensors) * norm(second, tensors=tensors)
     if lengths == 0.0:
         raise WeightsError("an overlap needs weights that are not all zero")
-    return dot(first, second, tensors=tensors) / lengths
+    return max(-1.0, min(1.0, dot(first, second, tensors=tensors) / lengths))  # rounding can leave the range
 
 
 def stack(solutions: Sequence[Weights]) -> dict[str, Tensor]:
