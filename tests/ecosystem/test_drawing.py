@@ -124,3 +124,21 @@ def test_a_symmetry_shows_its_groups_in_a_notebook():
     assert "120 networks compute the same function" in shown
     assert "2.weight" in shown
     assert "tensor(" not in shown
+
+
+def test_what_holds_tensors_says_what_it_is_in_a_line(tmp_path):
+    from isthmus.integrations import Recorder, Trajectory
+
+    data = isthmus.load_data("digits").limited(30)
+    module = isthmus.resolve("mlp-4x1", inputs=(1, 8, 8))
+    symmetry = isthmus.discover(module, data.train_inputs[:2])
+    objective = isthmus.Objective(isthmus.Network.of(module), data.test_inputs, data.test_targets)
+    (name,) = symmetry.by_name
+    swap = isthmus.Permutation(symmetry, {name: torch.tensor([1, 0, 2, 3])})
+    recorder = Recorder(tmp_path / "run", at=(0, 5))
+    recorder.start({})
+    recorder.seen(0, module.state_dict)
+    assert repr(data) == "<Data digits: 30 training and 30 test examples of 1×8×8, 10 classes>"
+    assert repr(objective) == "<Objective: cross_entropy over 30 examples, of a network of 310 parameters>"
+    assert repr(swap) == "<Permutation of 1 groups: 2 of 4 units move>"
+    assert repr(Trajectory.open(tmp_path / "run")) == f"<Trajectory in {tmp_path / 'run'}: steps 0; not finished>"

@@ -64,6 +64,11 @@ class Objective:
         if len(self.targets) > self.batch_size and self.network.batch_dependent:
             object.__setattr__(self, "batch_size", len(self.targets))
 
+    def __repr__(self) -> str:
+        called = getattr(self.loss, "__name__", type(self.loss).__name__)
+        count = sum(self.network.weights[name].numel() for name in self.network.parameter_names)
+        return f"<Objective: {called} over {len(self.targets):,} examples, of a network of {count:,} parameters>"
+
     @property
     def parts(self) -> tuple[Tensor, ...]:
         """The inputs as a tuple, also where there is one."""

@@ -49,6 +49,11 @@ class Permutation:
             full[name] = index
         object.__setattr__(self, "indices", full)
 
+    def __repr__(self) -> str:
+        moved = sum(int((index != torch.arange(len(index))).sum()) for index in self.indices.values())
+        units = sum(map(len, self.indices.values()))
+        return f"<Permutation of {len(self.indices)} groups: {moved} of {units} units move>"
+
     def __getitem__(self, group: str) -> Tensor:
         return self.indices[group]
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core.checkpoint import load, save
-from isthmus.core.errors import CheckpointError, SettingError
+from isthmus.core.errors import CheckpointError, SettingError, listed
 from isthmus.core.files import write_text
 from isthmus.core.history import Descent, stamped
 from isthmus.core.provenance import provenance
@@ -51,6 +51,10 @@ class Trajectory:
     finished: bool
     provenance: Mapping[str, Any]
     resumed: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "not finished"
+        return f"<Trajectory in {self.folder}: steps {listed(map(str, self.steps)) or 'none'}; {state}>"
 
     @classmethod
     def open(cls, folder: str | Path) -> Trajectory:

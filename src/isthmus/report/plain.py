@@ -12,7 +12,7 @@ from isthmus.report.page import Figure, Section, Table
 # Fields that are an axis for others of their length, the most telling first.
 _AXES = ("positions", "steps", "at", "lags", "edges", "x", "densities", "widths", "times")
 _NAMES = ("names", "labels", "layers", "tensors")
-_MOST_FIGURES, _MOST_POINTS = 8, 2000  # beyond that nobody looks, and a notebook grows slow
+_MOST_FIGURES, _MOST_POINTS = 8, 400  # beyond that nobody looks, and a notebook grows slow
 
 
 def plain_section(values: Mapping[str, Any]) -> Section:

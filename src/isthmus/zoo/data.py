@@ -65,6 +65,11 @@ class Data:
             shapes = f"{tuple(self.train_inputs.shape[1:])} and {tuple(self.test_inputs.shape[1:])}"
             raise DataError(f"{self.name}: training and test inputs must have one shape, got {shapes}")
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.shape)) or "1"
+        counts = f"{len(self.train_targets):,} training and {len(self.test_targets):,} test examples"
+        return f"<Data {self.name}: {counts} of {shape}, {self.classes} classes>"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input."""
