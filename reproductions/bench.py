@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from isthmus.core.symmetry import Symmetry
 from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights, to
 from isthmus.discover import discover
+from isthmus.studies.store.stacked import digest
 from isthmus.train import Recipe, train
 from isthmus.zoo import build
 from isthmus.zoo.data import Data
@@ -71,6 +73,12 @@ class Bench:
         """The trained weights on the data's device, those that diverged or did not train left out."""
         test = self.objective("test")
         return [weights for weights in self._trained() if self.most >= 1 or test(weights).error <= self.most]
+
+    @functools.cached_property
+    def mark(self) -> str:
+        """Of these very weights: trained anew they differ, and what was measured on others must not count as theirs."""
+        text = "".join(digest(to(weights, device="cpu")) for weights in self.solutions)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def _trained(self) -> list[dict[str, torch.Tensor]]:
         recipes = self.recipe.replicates(self.networks)

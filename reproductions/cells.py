@@ -55,11 +55,15 @@ class Cells:
         return cell
 
     def also(self, files: Sequence[Path]) -> None:
-        """Cells of recorded results count, too, where there is none of their name."""
+        """Cells of recorded results count, too, where there is none of their name, with settings that differ."""
         for file in files:
             known = {cell["name"] for cell in self.found}
-            recorded = json.loads(file.read_text(encoding="utf-8"))["cells"]
-            self.found += [cell for cell in recorded if cell["name"] not in known]
+            recorded = json.loads(file.read_text(encoding="utf-8"))
+            other = {name: value for name, value in recorded["settings"].items() if value != self.settings.get(name)}
+            for cell in recorded["cells"]:
+                if cell["name"] not in known:
+                    own = {**other, **cell.get("settings", {})}
+                    self.found.append({**cell, "settings": own} if own else cell)
 
     def write(self, question: str | None, table: str, **more: Any) -> None:
         """``results.json`` with all cells, ``results.md`` with the table."""

@@ -269,7 +269,7 @@ def _settings(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _arguments() -> argparse.Namespace:
     words = arguments(__doc__, "spawn-time")
-    words.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    words.add_argument("--cases", nargs="*", choices=list(CASES), default=list(CASES), help="none: only --also")
     words.add_argument("--spawns", nargs="+", type=int, default=None, help="steps together; each case's own by default")
     words.add_argument("--roots", type=int, default=6, help="initialisations; intervals are over them")
     words.add_argument("--siblings", type=int, default=4, help="of each root")

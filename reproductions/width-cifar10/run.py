@@ -10,8 +10,9 @@ each other (the indirect barrier), and the loss on the simplex of three.
 
 FOLDER holds ``cifar10.npz`` (``x``, ``y``, ``x_test``, ``y_test``; pixels as bytes, examples × 3 × 32 × 32) or a folder
 ``cifar10`` with the published files. Every part of every width is written as soon as it is done, every piece of a part
-too, and with ``--keep`` the trained weights: a second start does only what is missing. ``--parts`` with nothing behind
-it, and ``--also`` with the results of several such runs, makes one of them.
+too, and the trained weights (``--keep``): a second start does only what is missing. Where the weights are missing it
+trains anew, and pieces measured on the networks before count no more. ``--parts`` with nothing behind it, and
+``--also`` with the results of several such runs, makes one of them.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ import argparse
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from asked import asked_for, settings_of
 from reproductions.bench import Bench
 from reproductions.cells import Cells, Phase, say, told
-from reproductions.options import arguments, loaded
+from reproductions.options import loaded
 from reproductions.summaries import among, curves, summary
-from tables import METHODS, NORMS, tables_of, trends_of
+from tables import METHODS, tables_of, trends_of
 
 from isthmus.align import to_reference
 from isthmus.connect import Simplex, barriers, simplex_barrier
@@ -47,10 +48,10 @@ Kept = Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]]
 
 def main() -> None:
     """Run what is missing, then write the tables."""
-    asked = _arguments()
+    asked = asked_for(__doc__)
     torch.backends.cudnn.benchmark = True  # the same few shapes thousands of times
     networks = asked.networks * len(asked.widths) if len(asked.networks) == 1 else asked.networks
-    cells = Cells(asked.output, _settings(asked))
+    cells = Cells(asked.output, settings_of(asked))
 
     @functools.cache
     def data() -> Data:
@@ -72,7 +73,7 @@ def _cells(cells: Cells, bench: Callable[[], Bench], labels: Mapping[str, Any], 
     parts = {"pairs": _pairs, "three": _three, "statistics": _statistics}
     for part, measure in parts.items():
         if part in asked.parts:
-            make = functools.partial(_part, bench, {**labels, "part": part}, measure, cells.within(name), asked)
+            make = functools.partial(_part, bench, {**labels, "part": part}, measure, cells, name, asked)
             cells(f"{name}-{part}", make)
 
 
@@ -80,14 +81,16 @@ def _part(
     load: Callable[[], Bench],
     labels: Mapping[str, Any],
     measure: Callable[[Bench, Kept, argparse.Namespace], Mapping[str, Any]],
-    kept: Kept,
+    cells: Cells,
+    name: str,
     asked: argparse.Namespace,
 ) -> dict[str, Any]:
     bench = load()
     if len(bench.solutions) < LEAST[labels["part"]]:
         failed = bench.networks - len(bench.solutions)
         return {**labels, "skipped": f"{failed} of {bench.networks} networks did not train"}
-    found = {**labels, **measure(bench, kept, asked), "seconds": dict(bench.seconds)}
+    kept = cells.within(f"{name}-{bench.mark}")  # pieces of other networks do not count
+    found = {**labels, **measure(bench, kept, asked), "mark": bench.mark, "seconds": dict(bench.seconds)}
     say(f"{labels['part']}: {bench.seconds}")
     return found
 
@@ -137,7 +140,7 @@ def _three(bench: Bench, kept: Kept, asked: argparse.Namespace) -> dict[str, Any
     result: dict[str, Any] = {}
     for method in METHODS[1:]:
         direct = among(_measured(bench, kept, method, "test", asked), others)
-        indirect = kept(f"{method}-indirect", functools.partial(_indirect, bench, method, others, asked))
+        indirect = _shown(kept(f"{method}-indirect", functools.partial(_indirect, bench, method, others, asked)))
         result[method] = {
             "direct": direct,
             "indirect": indirect,
@@ -148,7 +151,7 @@ def _three(bench: Bench, kept: Kept, asked: argparse.Namespace) -> dict[str, Any
         }
     for method in METHODS:
         simplexes = kept(f"{method}-simplex", functools.partial(_simplexes, bench, method, asked))
-        result.setdefault(method, {})["simplex"] = simplexes
+        result.setdefault(method, {})["simplex"] = _shown(simplexes)
     return result
 
 
@@ -213,8 +216,9 @@ def _measured(
 
 
 def _shown(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the curve of every pair."""
-    return {name: value for name, value in measured.items() if name != "curves"}
+    """Without the curve of every pair and what the cell that a piece is of says, too."""
+    left_out = ("curves", "name", "wall_seconds", "provenance")
+    return {name: value for name, value in measured.items() if name not in left_out}
 
 
 def _heights(measured: Mapping[str, Any], height: str) -> torch.Tensor:
@@ -258,61 +262,11 @@ def _bench(data: Data, norm: str, width: float, networks: int, asked: argparse.N
         networks,
         data,
         engine=asked.engine,
-        keep=asked.keep,
+        keep=asked.keep or asked.output / "trained",
         examples=asked.statistics,
         at_once=asked.at_once,
         most=asked.most,
     )
-
-
-def _settings(asked: argparse.Namespace) -> dict[str, Any]:
-    """What the results depend on, beside network, norm, width and number of networks, which are in the cells' names."""
-    names = (
-        "epochs",
-        "batch",
-        "rate",
-        "decay",
-        "layer_optimiser",
-        "layer_rate",
-        "layer_decay",
-        "plain_rate",
-        "plain_decay",
-        "warmup",
-        "precision",
-        "points",
-        "inside",
-        "most",
-    )
-    return {name: getattr(asked, name) for name in (*names, "measured", "statistics", "examples")}
-
-
-def _arguments() -> argparse.Namespace:
-    words = arguments(__doc__, "width-cifar10")
-    words.add_argument("--network", choices=("resnet20", "vgg"), default="resnet20")
-    words.add_argument("--norms", nargs="+", choices=tuple(NORMS), default=["layer", "batch"])
-    words.add_argument("--widths", nargs="+", type=float, default=[1, 2, 4, 8], help="of the published network's")
-    words.add_argument("--networks", nargs="+", type=int, default=[6], help="of each width, one number or one each")
-    words.add_argument("--parts", nargs="*", default=["pairs", "three", "statistics"])
-    words.add_argument("--epochs", type=int, default=10)
-    words.add_argument("--batch", type=int, default=128)
-    words.add_argument("--rate", type=float, default=0.1)
-    words.add_argument("--decay", type=float, default=2e-3, help="weight decay")
-    words.add_argument("--layer-optimiser", choices=("sgd", "adam"), default="sgd", help="of networks with LayerNorm")
-    words.add_argument("--layer-rate", type=float, default=0.02, help="the rate of networks with LayerNorm")
-    words.add_argument("--layer-decay", type=float, default=5e-4)
-    words.add_argument("--plain-rate", type=float, default=0.05, help="the rate of networks without a norm")
-    words.add_argument("--plain-decay", type=float, default=5e-4)
-    words.add_argument("--warmup", type=int, default=1, help="epochs")
-    words.add_argument("--precision", default="bfloat16", help="of training")
-    words.add_argument("--points", type=int, default=9, help="on each line")
-    words.add_argument("--most", type=float, default=0.8, help="test error above which a network did not train")
-    words.add_argument("--inside", type=int, default=10, help="random points in each simplex")
-    words.add_argument("--measured", type=int, default=2000, help="training examples that barriers are measured on")
-    words.add_argument("--statistics", type=int, default=2000, help="training examples for statistics and activations")
-    words.add_argument("--examples", type=int, default=None, help="use at most so many training and test examples")
-    words.add_argument("--at-once", type=int, default=2000, help="examples that go through a network at once")
-    words.add_argument("--keep", type=Path, default=None, help="folder for trained weights, for other scripts")
-    return words.parse_args()
 
 
 if __name__ == "__main__":

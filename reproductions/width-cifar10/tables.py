@@ -27,7 +27,9 @@ def trends_of(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             for height, method in itertools.product(("loss_barrier", "error_barrier"), METHODS)
         }
         rows |= {
-            (f"indirect {height}", method): [cell[method]["indirect"][height]["pairs"] for cell in three]
+            (f"indirect {height}", method): [
+                cell[method]["indirect"][height]["pairs"] for cell in three if method in cell
+            ]
             for height, method in itertools.product(("loss_barrier", "error_barrier"), METHODS[1:])
         }
         for (what, method), matrices in rows.items():
@@ -67,11 +69,12 @@ def tables_of(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, 
             method,
             *(shown(cell[method][way]["error_barrier"]["mean"]) for way in ("direct", "indirect")),
             shown(cell[method]["difference"]["error_barrier"]),
-            *(f"{_mean(cell[method]['simplex'][name]):.3g}" for name in ("height", "centre", "centre_error")),
-            f"{_mean(cell['naive']['simplex']['height']):.3g}",
+            *(_mean(cell, method, name) for name in ("height", "centre", "centre_error")),
+            _mean(cell, "naive", "height"),
         ]
         for cell in part("three")
         for method in METHODS[1:]
+        if method in cell
     ]
     columns = ["matching", "direct", "indirect", "indirect − direct", "simplex, loss", "centre, loss", "centre, error"]
     texts += [
@@ -86,8 +89,11 @@ def tables_of(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, 
         ),
     ]
     texts += [f"- {cell['name']}: {cell['skipped']}" for cell in cells if "skipped" in cell]
+    texts += [f"- {cell['name']}: not there is {cell['missing']}" for cell in cells if "missing" in cell]
     return "\n".join(texts) + "\n"
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _mean(cell: Mapping[str, Any], method: str, name: str) -> str:
+    """Of the simplexes of a cell; one that was stopped before has none."""
+    values = cell.get(method, {}).get("simplex", {}).get(name, [])
+    return f"{sum(values) / len(values):.3g}" if values else "–"
