@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.discover.case import Case
+from tests.discover.choosing_modules import CHOOSING_UNITS
 from tests.discover.compact_modules import COMPACT
 from tests.discover.expert_modules import EXPERTS
 from tests.discover.found_modules import FOUND
@@ -16,7 +17,7 @@ from tests.discover.sequence_modules import SEQUENCES
 
 import isthmus
 
-ZOO = {**CASES, **EXPERTS, **ODD, **FOUND, **SEQUENCES, **GRAPHS, **IMAGES, **COMPACT, **MIXED}
+ZOO = {**CASES, **EXPERTS, **ODD, **FOUND, **SEQUENCES, **GRAPHS, **IMAGES, **COMPACT, **MIXED, **CHOOSING_UNITS}
 
 
 @pytest.mark.parametrize("case", ZOO.values(), ids=ZOO)

@@ -7,7 +7,7 @@ One choice stands for all of them, so labels may differ from place to place only
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -17,6 +17,40 @@ if TYPE_CHECKING:
     from isthmus.discover.ledger import Ledger
 
 
+_Told = Literal["numbers", "places", "reckoned"]
+
+#: Operations after which whole numbers are still the same numbers, elsewhere.
+_KEEPING = frozenset({
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "ravel", "view_as", "reshape_as", "squeeze", "unsqueeze",
+    "permute", "transpose", "swapaxes", "movedim", "t", "numpy_T", "expand", "expand_as", "broadcast_to", "repeat",
+    "repeat_interleave", "slice", "narrow", "select", "split", "split_with_sizes", "chunk", "unbind", "cat", "stack",
+    "clone", "contiguous", "to", "_to_copy", "type_as", "detach", "detach_", "alias", "lift_fresh_copy", "flip", "roll",
+})  # fmt: skip
+_LOOKING_UP = frozenset({"index", "index_select", "gather", "take_along_dim"})
+
+
+def looked_up_in_constants(name: str, arguments: Sequence[Any]) -> bool:
+    """Whether an operation reads entries of what is itself known: numbers of units, or a table that nobody learns."""
+    table = arguments[0] if arguments else None
+    return name.rpartition(".")[2] in _LOOKING_UP and getattr(table, "constant", None) is not None
+
+
+def told_by(name: str, arguments: Sequence[Any], chosen: Sequence[Labels], outputs: int) -> list[_Told]:
+    """What the outputs of an operation tell that computes with numbers of chosen units, places or counts."""
+    operation = name.rpartition(".")[2]
+    kinds = {value.told for value in chosen}
+    rest: _Told = "places" if kinds == {"places"} else "reckoned"
+    made: list[_Told] = [rest] * outputs
+    if operation in _KEEPING and len(kinds) == 1:
+        made = [kinds.pop()] * outputs
+    elif operation in _LOOKING_UP and arguments[0].refers is not None:
+        others = {value.told for value in chosen if value is not arguments[0]}
+        made = [arguments[0].told if others <= {"places"} else rest] * outputs
+    elif operation in ("argsort", "sort"):
+        made[-1] = "places"
+    return made
+
+
 def route(ledger: Ledger, table: Labels, axis: int, chosen: Labels) -> bool:
     """A table is read along an axis at the units that an input chose: its positions there are these units.
 
@@ -24,6 +58,13 @@ def route(ledger: Ledger, table: Labels, axis: int, chosen: Labels) -> bool:
     """
     assert chosen.refers is not None
     assert chosen.constant is not None
+    along = [layer for layer in table.layers if layer.ids.shape[axis] > 1]
+    if chosen.told != "numbers" and any(not layer.pinned for layer in along):
+        ledger.stop(chosen, "says which units are read by what is computed from other units' numbers")
+        return False
+    if chosen.told != "places" and any(layer.pinned for layer in along):
+        ledger.stop(chosen, "says which of several places is read")
+        return False
     seen = len(chosen.constant.unique())
     for layer in table.movable:
         if layer.ids.shape[axis] == 1:

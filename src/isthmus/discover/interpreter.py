@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from isthmus.core.errors import SymmetryError
+from isthmus.discover import choosing
 from isthmus.discover.exporting import functional, place_of
 from isthmus.discover.families import Split
 from isthmus.discover.graphs import (
@@ -156,8 +157,9 @@ class Interpreter:
         ledger.readers = readers_of(node)
         ledger.alone = all(len(used.users) == 1 for used in node.all_input_nodes)
         chosen = [value for value in _labels_in([*arguments, *keywords.values()]) if value.refers is not None]
-        if not (chosen and name in CHOOSING) and (folded := self._folded(node, arguments, keywords)) is not None:
-            return self._still_chosen(folded, chosen)
+        looked_up = bool(chosen) and name in CHOOSING and not choosing.looked_up_in_constants(name, arguments)
+        if not looked_up and (folded := self._folded(node, arguments, keywords)) is not None:
+            return self._still_chosen(name, folded, arguments, chosen)
         if not ledger.shapes:
             return None
         if name not in CHOOSING:
@@ -168,7 +170,7 @@ class Interpreter:
             self.values[node.args[0]] = result
         return result
 
-    def _still_chosen(self, folded: Any, chosen: Sequence[Labels]) -> Any:
+    def _still_chosen(self, name: str, folded: Any, arguments: Sequence[Any], chosen: Sequence[Labels]) -> Any:
         """What is computed from the numbers of chosen units still depends on which units they are."""
         if not chosen:
             return folded
@@ -177,7 +179,11 @@ class Interpreter:
                 self.ledger.stop(value, "takes units that an input chose by their numbers")
             return folded
         parts = folded if isinstance(folded, (tuple, list)) else (folded,)
-        made = tuple(dataclasses.replace(part, refers=chosen[0].refers) for part in parts)
+        told = choosing.told_by(name, arguments, chosen, len(parts))
+        made = tuple(
+            dataclasses.replace(part, refers=chosen[0].refers, told=what)
+            for part, what in zip(parts, told, strict=True)
+        )
         return made if isinstance(folded, (tuple, list)) else made[0]
 
     def _nested(self, module: fx.GraphModule, given: Sequence[Any], *, inside: fx.Node | None = None) -> Any:

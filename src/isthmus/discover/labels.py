@@ -16,10 +16,12 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+_COMPARED = 1 << 20  # entries of constants of several axes; of larger ones no rows are looked for that are alike
 _MIX = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # odd 64-bit constants, as in splitmix64
 
 
@@ -54,6 +56,8 @@ class Labels:
         source: the state-dict name, if the value is a whole tensor of the network.
         refers: for integers that say which units an input chose (the experts of a router): the labels of these units,
             by number. ``constant`` then holds one choice that stands for all.
+        told: what such integers are: ``numbers`` of units; ``places`` at which something lies after it was sorted by
+            these numbers; or ``reckoned`` from numbers, as counts are.
     """
 
     shape: tuple[int, ...]
@@ -61,6 +65,7 @@ class Labels:
     constant: Tensor | None = None
     source: str | None = None
     refers: Tensor | None = None
+    told: Literal["numbers", "places", "reckoned"] = "numbers"
 
     @property
     def rank(self) -> int:
@@ -90,7 +95,7 @@ def fixed(shape: Sequence[int]) -> Labels:
 
 
 def constant(value: Tensor) -> Labels:
-    """A tensor that depends on no weight: pinned along the axes on which it varies."""
+    """A tensor that depends on no weight: pinned along the axes on which it varies; equal slices are one place."""
     shape = tuple(value.shape)
     if value.numel() <= 1:
         return Labels(shape, (), value)
@@ -102,7 +107,17 @@ def constant(value: Tensor) -> Labels:
         ids = torch.unique(line, return_inverse=True)[1]
         layout = [size if axis in axes else 1 for axis, size in enumerate(shape)]
         return Labels(shape, (Layer(ids.reshape(layout), True, len(ids.unique()) == len(ids)),), value)
-    return Labels(shape, (positional(shape, axes),), value)
+    if value.numel() > _COMPARED:
+        return Labels(shape, (positional(shape, axes),), value)
+    numbers = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    alike = [torch.unique(numbers, dim=axis, return_inverse=True)[1] for axis in axes]
+    if all(len(ids.unique()) == len(ids) for ids in alike):
+        return Labels(shape, (positional(shape, axes),), value)
+    layers = []
+    for axis, ids in zip(axes, alike, strict=True):
+        layout = [size if one == axis else 1 for one, size in enumerate(shape)]
+        layers.append(Layer(ids.reshape(layout), True, len(ids.unique()) == len(ids)))
+    return Labels(shape, tuple(layers), value)
 
 
 def reshaped(labels: Labels, shape: Sequence[int]) -> Labels:

@@ -16,12 +16,8 @@ from isthmus.core.weights import Weights
 from isthmus.discover.graphs import nested_graph
 from isthmus.discover.verify import Call, module_call, prove, repeatable
 
-_ROUNDING = frozenset({torch.float32, torch.float16, torch.bfloat16})
-_WIDER = {
-    **dict.fromkeys(_ROUNDING, torch.float64),
-    torch.complex64: torch.complex128,
-    torch.complex32: torch.complex128,
-}
+_ROUNDING = frozenset({torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex32})
+_WIDER = {rounding: torch.complex128 if rounding.is_complex else torch.float64 for rounding in _ROUNDING}
 
 
 def proof_of(

@@ -93,7 +93,7 @@ def random_weights(originals: Weights, generator: torch.Generator, dtype: torch.
     made: dict[int, Tensor] = {}
     result = {}
     for name, tensor in originals.items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() and not tensor.is_complex():
             result[name] = tensor
             continue
         key = id(tensor)
@@ -105,6 +105,9 @@ def random_weights(originals: Weights, generator: torch.Generator, dtype: torch.
 
 def _random_like(name: str, tensor: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     shape = tuple(tensor.shape)
+    if tensor.is_complex():
+        parts = [_random_like(name, part, generator, dtype) for part in (tensor.real, tensor.imag)]
+        return torch.complex(*parts)
     noise = torch.randn(shape, generator=generator, dtype=torch.float64)
     positive = tensor.numel() > 0 and tensor.device.type != "meta" and bool((tensor > 0).all())
     if positive or name.endswith(("running_var", "variance")):
@@ -119,6 +122,8 @@ def redrawn(values: Any, generator: torch.Generator, dtype: torch.dtype, *, keep
     """Inputs in the proof's type; other numbers of the same scale where they are floating-point and not kept."""
 
     def draw(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_complex():
+            return torch.complex(draw(value.real), draw(value.imag))
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         if keep and value.numel() and float(value.float().std(correction=0)) > 0:

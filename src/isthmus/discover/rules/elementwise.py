@@ -16,11 +16,6 @@ def elementwise(ledger: Ledger, *arguments: Any, **keywords: Any) -> Labels:
 
 
 @rule(
-    "dropout",
-    "feature_dropout",
-    "alpha_dropout",
-    "native_dropout",
-    "rrelu",
     "_prelu_kernel",
     "clamp_min",
     "clamp_max",

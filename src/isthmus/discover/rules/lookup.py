@@ -140,6 +140,9 @@ def _joint_rows(ledger: Ledger, value: Labels, axes: list[int], given: list[Labe
 @rule("gather", "take_along_dim", choosing=True)
 def gather(ledger: Ledger, value: Labels, dim: int, index: Labels, **_: Any) -> Labels:
     """Entries along an axis at an index that varies over all axes."""
+    if index.refers is not None and index.told != "numbers":
+        ledger.stop(index, _ROWS)
+        index = fixed(index.shape)
     if index.refers is not None:
         return _gathered(ledger, value, dim % value.rank, index)
     if index.constant is not None and index.constant.shape == torch.Size(ledger.shape):
@@ -197,7 +200,7 @@ def grouped_mm(
     if ends.refers is not None:
         assert ends.constant is not None
         turn = torch.searchsorted(ends.constant.long().contiguous(), torch.arange(rows.shape[0]), right=True)
-        free = ledger.route(tables, 0, dataclasses.replace(ends, constant=turn.clamp(max=number - 1)))
+        free = ledger.route(tables, 0, dataclasses.replace(ends, constant=turn.clamp(max=number - 1), told="numbers"))
         turn = turn.clamp(max=number - 1)
     else:
         free = False
@@ -211,7 +214,7 @@ def grouped_mm(
 def one_hot(ledger: Ledger, value: Labels, *_: Any) -> Labels:
     """Integers as unit vectors: the new axis is in order, or that of the units that the input chose."""
     shape = tuple(ledger.shape)
-    if value.refers is not None and shape[-1] == len(value.refers):
+    if value.refers is not None and shape[-1] == len(value.refers) and value.told == "numbers":
         places = positional(shape, range(len(shape) - 1))
         return Labels(shape, (places, Layer(value.refers.reshape(*(1,) * value.rank, -1), distinct=True)))
     if value.refers is not None:

@@ -78,7 +78,43 @@ def argument_order(ledger: Ledger, value: Labels, *arguments: Any, **__: Any) ->
     return ledger.opaque([value], ledger.shape, "tells positions along the axis on which these units lie")
 
 
-@rule("randn", "rand", "randint", "randperm", "bernoulli", "rand_like", "randn_like", "normal", "multinomial")
+@rule("randn", "rand", "randint", "randperm", "rand_like", "randn_like", "randint_like")
 def random(ledger: Ledger, *_: Any, **__: Any) -> Labels:
     """Random numbers are as good as an input."""
     return fixed(ledger.shape)
+
+
+_DRAWN = "draws a random number for each of its units"
+
+
+@rule("bernoulli", "normal", "poisson", "binomial", "_standard_gamma", "rrelu_with_noise")
+def drawn(ledger: Ledger, *arguments: Any, **keywords: Any) -> Labels:
+    """Random numbers about entries of a value: which entry gets which is as good as an input."""
+    values = [value for value in [*arguments, *keywords.values()] if isinstance(value, Labels)]
+    for value in values:
+        for layer in value.movable:
+            ledger.obstacle(layer.ids.unique(), _DRAWN)
+    return ledger.meet(*values, fixed(ledger.shape))
+
+
+@rule(
+    "dropout",
+    "feature_dropout",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+    "native_dropout",
+    "_fused_dropout",
+    "rrelu",
+)
+def dropped_out(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> Any:
+    """Nothing, or random numbers where a module asks for them in evaluation, too."""
+    if not any(argument is True for argument in [*arguments, *keywords.values()]):
+        return ledger.first_of(value)
+    result = drawn(ledger, value)
+    return (result, *[result] * (ledger.outputs - 1)) if ledger.outputs > 1 else result
+
+
+@rule("multinomial")
+def multinomial(ledger: Ledger, value: Labels, *_: Any, **__: Any) -> Labels:
+    """Units drawn by their weights: the same random numbers stand for other units once these are exchanged."""
+    return ledger.opaque([value], ledger.shape, "draws units by their numbers")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.discover.labels import Labels, Layer, aligned, permuted, positional, reshaped
+from isthmus.discover.labels import Labels, Layer, aligned, fixed, permuted, positional, reshaped
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.joining import cat
 from isthmus.discover.rules.movement import narrowed
@@ -28,6 +28,9 @@ def added_at(ledger: Ledger, value: Labels, dim: int, index: Labels, source: Lab
     Where the places come from what an input chose (rows sorted by expert), each row still goes back to its own place.
     """
     dim %= value.rank
+    if index.refers is not None and index.told != "places":
+        ledger.stop(index, _WRITTEN)
+        index = fixed(index.shape)
     if ledger.operation.startswith("aten.index_add"):  # a sum: the order in which entries come does not matter
         layout = (*(1,) * dim, *index.shape, *(1,) * (source.rank - dim - 1))
         source = ledger.meet(source, reshaped(index, layout)) if source.rank else source
@@ -50,6 +53,9 @@ def scattered(
     shape = tuple(ledger.shape)
     source = source if isinstance(source, Labels) else named.get("src", named.get("value"))
     given = [part for part in (value, source) if isinstance(part, Labels)]
+    if index.refers is not None and index.told != "numbers":
+        ledger.stop(index, _WRITTEN)
+        index = fixed(index.shape)
     whole = all(index.shape[axis] == shape[axis] for axis in range(len(shape)) if axis != dim)
     if not whole:
         if index.refers is not None:
