@@ -4,8 +4,10 @@
 
 Jobs stand in ``jobs.toml``, the most wanted first; each is one call of a folder's ``run.py`` that writes into
 ``OUTPUT/NAME``. A job that ended well is not done again, one that was stopped goes on where it was: the scripts keep
-their cells. ``OUTPUT/done.json`` says what ended and how, ``OUTPUT/logs`` has what was printed. Recorded results are
-brought together by the folder's own script: ``run.py --also OUTPUT/NAME/results.json ...``.
+their cells. ``OUTPUT/done.json`` says what ended and how, ``OUTPUT/logs`` has what was printed. To go on on another
+machine carry all of OUTPUT, the trained weights too (``trained``, ``weights``, ``frames`` in each job's folder): cells
+alone are of networks that are no longer there, and trained anew these are others. Recorded results are brought together
+by the folder's own script, the first of a name counts: ``run.py --also OUTPUT/NAME/results.json ...``.
 """
 
 from __future__ import annotations
