@@ -37,3 +37,20 @@ def test_scores_and_gradients_are_each_solutions_own(case, together):
         assert float(graded.error[index]) == pytest.approx(score.error, abs=1e-14)
         for name, part in gradient.items():
             torch.testing.assert_close(gradients[name][index], part, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_of_half_precision_add_up_wide(dtype):
+    """A sum over 3,000 large examples leaves float16, and batch after batch is lost in bfloat16's eight bits."""
+    generator = torch.Generator().manual_seed(0)
+    network = Network.of(nn.Linear(4, 3))
+    inputs = 100 + torch.randn(3000, 4, generator=generator)
+    objective = Objective(network, inputs, torch.zeros(3000, dtype=torch.long), batch_size=100)
+    one = {"weight": torch.zeros(3, 4, dtype=dtype), "bias": torch.zeros(3, dtype=dtype)}
+    exact = w.to(one, dtype=torch.float64)
+    _, truth = objective.gradient(exact)
+    for together in (True, False):
+        _, found = objective.gradients(w.stack([one, one]), together=together)
+        assert found["weight"].dtype == dtype
+        for name, value in truth.items():
+            assert torch.allclose(found[name].double(), value.expand_as(found[name]), rtol=0.01)

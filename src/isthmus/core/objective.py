@@ -201,19 +201,22 @@ class Objective:
             return Scores.of([score for score, _ in pairs]), stack([gradient for _, gradient in pairs])
         leaves = {name: stacked[name].detach().clone().requires_grad_() for name in self.network.parameter_names}
         fixed = {name: tensor.detach() for name, tensor in stacked.items() if name not in leaves}
-        gradient = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+        wide = {n: torch.promote_types(t.dtype, torch.float32) for n, t in leaves.items()}
+        gradient = {name: torch.zeros_like(leaf, dtype=wide[name]) for name, leaf in leaves.items()}
         tally = _Tally()
         for inputs, targets in self.batches():
             outputs = self.network.many({**fixed, **leaves}, *self._cast(inputs, stacked))
             sums = torch.func.vmap(lambda output, t=targets: self._sums(output, t))(outputs)
-            # Solutions do not touch each other, so the gradient of the sum holds each one's own gradient.
-            parts = torch.autograd.grad(sums["loss"][0].sum(), list(leaves.values()), allow_unused=True)
+            total, values = sums["loss"]
+            # Solutions do not touch each other: the gradient of the sum of their means holds each one's own gradient.
+            means = (total / values.clamp_min(1)).sum()
+            parts = torch.autograd.grad(means, list(leaves.values()), allow_unused=True)
             for name, part in zip(leaves, parts, strict=True):
                 if part is not None:
-                    gradient[name] += part
+                    gradient[name] += part.to(wide[name]) * values.view(-1, *[1] * (part.dim() - 1))
             tally.add(sums)
         scores = tally.scores()
-        return scores, {name: part / scores.examples for name, part in gradient.items()}
+        return scores, {name: (part / scores.examples).to(leaves[name].dtype) for name, part in gradient.items()}
 
     def _sums(self, outputs: Any, targets: Tensor, *, metrics: bool = True) -> dict[str, tuple[Tensor, Tensor]]:
         """For the loss and each metric the sum of its values in float64, and how many count."""
