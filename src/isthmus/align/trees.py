@@ -56,7 +56,11 @@ def trees_of(symmetry: Symmetry) -> tuple[Tree, ...]:
 
 
 def slots(symmetry: Symmetry, group: UnitGroup) -> tuple[int, ...]:
-    """The slots that nested groups take in every unit of a group."""
+    """The slots that nested groups take in every unit of a group.
+
+    Raises:
+        SymmetryError: units that hold different nested groups.
+    """
     found = sorted({child.parent.slot for child in symmetry.children(group.name) if child.parent is not None})
     for slot in found:
         if any(symmetry.child(group.name, unit, slot) is None for unit in range(group.size)):

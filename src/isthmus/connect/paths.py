@@ -120,7 +120,11 @@ class Polygon(_Corners):
     """
 
     def coefficients(self, t: float) -> list[float]:
-        """Two neighbours share the weight."""
+        """Two neighbours share the weight.
+
+        Raises:
+            SettingError: a position outside [0, 1].
+        """
         if not 0.0 <= t <= 1.0:
             raise SettingError(f"a position on a polygon must lie in [0, 1], got {t}")
         pieces = len(self.points) - 1

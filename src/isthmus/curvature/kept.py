@@ -52,7 +52,11 @@ class Point:
     def of(
         cls, objective: Objective, weights: Weights, *, tensors: Collection[str] | None, dtype: torch.dtype | None
     ) -> Point:
-        """Copy the weights into leaves, in ``dtype`` or in their own precision, but at least float32."""
+        """Copy the weights into leaves, in ``dtype`` or in their own precision, but at least float32.
+
+        Raises:
+            WeightsError: a tensor that varies is not there, or is complex.
+        """
         chosen = chosen_names(objective, tensors)
         if missing := [name for name in chosen if name not in weights]:
             raise WeightsError(f"weights must hold every tensor that varies; missing: {listed(missing)}")
@@ -81,7 +85,11 @@ class Point:
             return self.objective.network(weights, *cast)
 
     def values(self, outputs: Any, targets: Tensor) -> Tensor:
-        """The loss of every example."""
+        """The loss of every example.
+
+        Raises:
+            DataError: the loss gives one number for all.
+        """
         values = self.objective.loss(outputs, targets)
         if values.dim() == 0:
             raise DataError("a loss must give one value for each example, got a single number; use reduction='none'")
@@ -102,7 +110,11 @@ def working_precision(tensors: list[Tensor]) -> torch.dtype:
 
 
 def chosen_names(objective: Objective, tensors: Collection[str] | None) -> tuple[str, ...]:
-    """The tensors that vary: all trainable ones, or ``tensors`` in the network's order; ties by their first."""
+    """The tensors that vary: all trainable ones, or ``tensors`` in the network's order; ties by their first.
+
+    Raises:
+        WeightsError: names that are no trainable tensors, or none.
+    """
     network = objective.network
     if tensors is None:
         return network.parameter_names

@@ -88,7 +88,11 @@ class Probe:
     def many(
         self, objective: Objective, places: Sequence[Weights | Callable[[], Weights]], progress: Progress
     ) -> Tensor:
-        """Loss, largest, smallest, trace, its reach and the residual at every place, (places, 6)."""
+        """Loss, largest, smallest, trace, its reach and the residual at every place, (places, 6).
+
+        Raises:
+            SettingError: eigenpairs that do not reach the tolerance.
+        """
         rows, start = [], None
         for done, place in enumerate(places):
             progress(done, len(places), "curvature")

@@ -12,7 +12,7 @@ from isthmus.core.weights import Weights, mean
 from isthmus.merge.fitting import running_statistic
 from isthmus.merge.kernels import kept_of
 from isthmus.merge.merger import average, check_share, check_solutions, check_weights, merge_tensors
-from isthmus.merge.task_vectors import _largest, _wide
+from isthmus.merge.task_vectors import largest_entries, widened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,13 +81,15 @@ class ProtectSpecific:
         for name, tensor in weights.items():
             if not tensor.is_floating_point() or running_statistic(name) or (known is not None and name not in known):
                 continue
-            squares = (_wide(tensor) - _wide(origin[name]).to(tensor.device)).square()
+            squares = (widened(tensor) - widened(origin[name]).to(tensor.device)).square()
             found[name] = squares if known is None else squares * known[name].to(squares)
         if not found:
             return found
         flat = torch.cat([saliency.flatten() for saliency in found.values()])
         flat = (
-            flat * _largest(flat, kept_of(flat.numel(), self.protected)) if self.protected else torch.zeros_like(flat)
+            flat * largest_entries(flat, kept_of(flat.numel(), self.protected))
+            if self.protected
+            else torch.zeros_like(flat)
         )
         parts = flat.split([saliency.numel() for saliency in found.values()])
         return {name: part.view_as(found[name]) for name, part in zip(found, parts, strict=True)}

@@ -12,7 +12,7 @@ from isthmus.core.errors import SettingError
 from isthmus.core.weights import Weights
 from isthmus.merge.kernels import kept_of
 from isthmus.merge.merger import check_share, check_solutions, check_weights, merge_tensors
-from isthmus.merge.task_vectors import _largest, _sum, elect
+from isthmus.merge.task_vectors import largest_entries, weighted_sum, elect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,5 +68,5 @@ class KnOTS:
     def _mix(self, parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
         if self.density < 1:
             for part in parts:
-                part.mul_(_largest(part.abs().flatten(), kept_of(part.numel(), self.density)).view_as(part))
-        return elect(parts, shares) if self.elect else _sum(parts, shares)
+                part.mul_(largest_entries(part.abs().flatten(), kept_of(part.numel(), self.density)).view_as(part))
+        return elect(parts, shares) if self.elect else weighted_sum(parts, shares)

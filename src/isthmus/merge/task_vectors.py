@@ -37,7 +37,7 @@ class TaskArithmetic:
     def __call__(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
         """Merge."""
         shares = check_weights(self.weights, solutions, normalized=False)
-        return _merge(solutions, base, self.scale, lambda _, vectors: _sum(vectors, shares))
+        return _merge(solutions, base, self.scale, lambda _, vectors: weighted_sum(vectors, shares))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class TIES:
                     vector.mul_(masks[place][name])
                 elif self.density < 1:
                     magnitude = vector.to(kind).abs().flatten()
-                    vector.mul_(_largest(magnitude, kept_of(vector.numel(), self.density)).view_as(vector))
+                    vector.mul_(largest_entries(magnitude, kept_of(vector.numel(), self.density)).view_as(vector))
             return elect(vectors, shares)
 
         return _merge(solutions, base, self.scale, rule)
@@ -130,7 +130,7 @@ class DARE:
                 if parts:
                     mask = torch.cat([torch.from_numpy(mask) for mask, _ in parts]).view_as(vector)
                     vector.mul_(mask.to(vector.device)).div_(parts[0][1])
-            return elect(vectors, shares) if self.then == "ties" else _sum(vectors, shares)
+            return elect(vectors, shares) if self.then == "ties" else weighted_sum(vectors, shares)
 
         return _merge(solutions, base, self.scale, rule)
 
@@ -195,7 +195,7 @@ class ModelBreadcrumbs:
                     mask = torch.zeros(vector.numel(), dtype=torch.bool, device=vector.device)
                     mask[order[dropped : dropped + kept]] = True
                     vector.mul_(mask.view_as(vector))
-            return _sum(vectors, shares)
+            return weighted_sum(vectors, shares)
 
         return _merge(solutions, base, self.scale, rule)
 
@@ -225,18 +225,20 @@ def _merge(
     return merge_tensors(solutions, shifted, base=base)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def widened(tensor: Tensor) -> Tensor:
+    """The tensor in the precision that differences are taken in, at least float32."""
     return tensor.detach().to(working_precision(tensor))
 
 
-def _sum(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Σ weightᵢ·vectorᵢ."""
     total = vectors[0] * weights[0]
     for vector, weight in zip(vectors[1:], weights[1:], strict=True):
         total.add_(vector, alpha=weight)
     return total
 
 
-def _largest(magnitudes: Tensor, kept: int) -> Tensor:
+def largest_entries(magnitudes: Tensor, kept: int) -> Tensor:
     """Mask of exactly ``kept`` entries: the largest, and of equal ones those that come first."""
     size = magnitudes.numel()
     if kept >= size:
@@ -254,9 +256,11 @@ def _model_masks(solutions: Sequence[Weights], base: Weights, density: float) ->
     names = [n for n, tensor in base.items() if tensor.is_floating_point() and not running_statistic(n)]
     masks = []
     for weights in solutions:
-        parts = [(_wide(weights[n]) - _wide(base[n]).to(weights[n].device)).to(weights[n].dtype).abs() for n in names]
+        parts = [
+            (widened(weights[n]) - widened(base[n]).to(weights[n].device)).to(weights[n].dtype).abs() for n in names
+        ]
         flat = torch.cat([part.flatten() for part in parts])
-        mask = _largest(flat, kept_of(flat.numel(), density))
+        mask = largest_entries(flat, kept_of(flat.numel(), density))
         pieces = mask.split([part.numel() for part in parts])
         masks.append({n: piece.view_as(part) for n, piece, part in zip(names, pieces, parts, strict=True)})
     return masks

@@ -18,7 +18,11 @@ def hues(classes: int) -> Tensor:
 
 
 def places(classes: int, height: int, width: int, side: int) -> list[tuple[int, int]]:
-    """Corners of squares along a grid over the image, as far apart as so many allow."""
+    """Corners of squares along a grid over the image, as far apart as so many allow.
+
+    Raises:
+        DataError: the image is too small for so many.
+    """
     columns = math.ceil(math.sqrt(classes))
     rows = math.ceil(classes / columns)
     if (rows > 1 and height - side < rows - 1) or (columns > 1 and width - side < columns - 1):
@@ -29,7 +33,11 @@ def places(classes: int, height: int, width: int, side: int) -> list[tuple[int, 
 
 
 def gratings(classes: int, height: int, width: int) -> Tensor:
-    """Cosines of different whole numbers of periods, the slowest first."""
+    """Cosines of different whole numbers of periods, the slowest first.
+
+    Raises:
+        DataError: the image is too small for so many.
+    """
     waves = itertools.product(range(height // 2 + 1), range(width // 2 + 1))
     chosen = sorted((wave for wave in waves if wave != (0, 0)), key=lambda wave: (wave[0] ** 2 + wave[1] ** 2, wave))
     if len(chosen) < classes:
