@@ -12,7 +12,7 @@ from isthmus.core.errors import SettingError
 from isthmus.core.weights import Weights
 from isthmus.merge.kernels import kept_of
 from isthmus.merge.merger import check_share, check_solutions, check_weights, merge_tensors
-from isthmus.merge.task_vectors import largest_entries, weighted_sum, elect
+from isthmus.merge.task_vectors import elect, largest_entries, weighted_sum
 
 
 @dataclasses.dataclass(frozen=True)
