@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from isthmus.core.randomness import child_seed
-from isthmus.train import Recipe, train
+from isthmus.train import Recipe, engines, train
 from isthmus.train.batches import Batches
 from isthmus.train.engines import Stretch, Vectorised
 from isthmus.train.streams import orders
@@ -285,3 +285,13 @@ def test_one_module_as_the_common_start():
     for replica in train(recipes, data=images(), module=module):
         for name, tensor in module.state_dict().items():
             assert torch.equal(replica.weights[name], tensor.double())
+
+
+def test_compiled_chunks_fit_the_cache_and_divide_the_group(monkeypatch):
+    state = engines.State([torch.zeros(12, 50)], [], [[torch.zeros(12, 50)]], [], torch.zeros(12))  # 600 bytes each
+    for room, wanted in ((10**6, 12), (7200, 12), (7199, 6), (3000, 4), (1300, 2), (600, 1), (1, 1)):
+        monkeypatch.setattr(engines, "_CACHE", room)
+        assert engines._cached(state) == wanted
+    state = state.part(0, 11)  # a prime: rather an uneven last chunk than one replica at a time
+    monkeypatch.setattr(engines, "_CACHE", 3000)
+    assert engines._cached(state) == 5

