@@ -77,13 +77,15 @@ def away(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def returned(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Share of walkers that come back against steps."""
+    """Share of walkers that come back, on MNIST: on CIFAR-10 the descents are cut off before they reach the bottom."""
     rows = []
-    for cell in cells:
+    for cell in (cell for cell in cells if cell["set"] == "mnist"):
         back = cell["walks"]["random"]["returns"]
         for steps, rate, low, high in zip(*(back[name] for name in ("steps", "rate", "low", "high")), strict=True):
-            rows.append({"series": named(cell), "steps": steps, "rate": rate, "low": low, "high": high})
-    return figures.trend(rows, x="steps", y="rate", x_title="steps before the descent", y_title="share that came back")
+            rows.append({"series": named(cell), "steps": f"{steps} steps", "rate": rate, "low": low, "high": high})
+    titles: Any = {"x_title": "share that came back", "order": list(dict.fromkeys(row["series"] for row in rows))}
+    rows.sort(key=lambda row: int(row["steps"].split()[0]))
+    return figures.intervals(rows, x="rate", y="steps", series="series", floor=None, **titles)
 
 
 def permuted(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,8 +107,9 @@ def ends(values: Sequence[float], name: str) -> dict[str, float]:
 
 
 def named(cell: Mapping[str, Any]) -> str:
-    """Short."""
-    return f"{cell['set']}, {cell['network']}"
+    """Short, so that it fits whatever font a reader has."""
+    network = "vgg" if cell["network"].startswith("vgg") else cell["network"]
+    return f"{cell['set']}, {network}"
 
 
 if __name__ == "__main__":

@@ -119,12 +119,13 @@ def _walk_tables(cell: Mapping[str, Any]) -> list[str]:
     text = [markdown(["walk", "steps", "loss", "error", "overlap"], rows)]
     back = cell["walks"]["random"]["returns"]
     rows = [
-        [steps, f"{rate:.2f} [{low:.2f}, {high:.2f}]", f"{_mean(barrier):.3g}", f"{_mean(overlap):.3g}"]
-        for steps, rate, low, high, barrier, overlap in zip(
-            *(back[name] for name in ("steps", "rate", "low", "high", "barrier", "overlap")), strict=True
+        [steps, f"{rate:.2f} [{low:.2f}, {high:.2f}]", *(f"{_mean(row):.3g}" for row in rows_)]
+        for steps, rate, low, high, *rows_ in zip(
+            *(back[name] for name in ("steps", "rate", "low", "high", "loss", "barrier", "overlap")), strict=True
         )
     ]
-    text.append(markdown(["steps before the descent", "share that came back", "error barrier", "overlap"], rows))
+    columns = ["steps before the descent", "share that came back", "loss then", "error barrier", "overlap"]
+    text.append(markdown(columns, rows))
     copies = list(cell["permutations"].values())
     rows = [
         [f"{moved}/{copies[0]['units']}", _interval([_mean(each["barrier"][place]) for each in copies]),
