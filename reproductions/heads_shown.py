@@ -90,20 +90,25 @@ def _mean(cell: Mapping[str, Any], way: str, part: str) -> str:
     return f"{sum(found) / len(found):.3g}"
 
 
+def _ends(mean: Mapping[str, Any]) -> dict[str, float]:
+    return {"barrier": mean["estimate"], "low": mean["low"], "high": mean["high"]}
+
+
 def draw(folder: Path) -> None:
     """Barriers by what may be permuted, and the loss on the way between."""
     from isthmus.report import figures  # charts need packages that measuring does without
 
     cells = json.loads((folder / "results.json").read_text(encoding="utf-8"))["cells"]
     for family in dict.fromkeys(cell["family"] for cell in cells):
+        own = [cell for cell in cells if cell["family"] == family]
         rows = [
-            {"way": way, "width": f"width {cell['width']}", "barrier": parts["training"]["loss_barrier"]["estimate"]}
-            for cell in cells
-            if cell["family"] == family
+            {"way": way, "width": f"width {cell['width']}", **_ends(parts["training"]["loss_barrier"])}
+            for cell in own
             for way, parts in cell["barriers"].items()
         ]
-        title = "barrier of the training loss (nats)"
-        spec = figures.bars(rows, x="barrier", y="way", x_title=title, series="width")
+        widths = [f"width {cell['width']}" for cell in own]
+        titles: Any = {"x_title": "barrier of the training loss (nats)", "floor": None}
+        spec = figures.intervals(rows, x="barrier", y="way", series="width", order=widths, **titles)
         figures.write_picture(spec, folder / f"barriers-{family}.svg")
     cell = [cell for cell in cells if cell["family"] == "independent"][-1]
     rows = []
