@@ -12,6 +12,7 @@ from isthmus.core.checkpoint import metadata_of
 from isthmus.core.history import KEY
 from isthmus.report.words import words_for
 from isthmus.studies import Row
+from isthmus.web.downloads import _plain
 
 
 def listed(site, **query):
@@ -282,3 +283,9 @@ def test_what_is_wrong_is_said_in_the_readers_language(site, path, key, values):
         assert html.escape(line, quote=True).replace("&#x27;", "&#39;") in site.ask(path, Accept_Language=language).text
     refused = site.ask("/", host="elsewhere.example", Accept_Language="ja")
     assert refused.text.strip() == words_for("ja")("site.problem.name")
+
+
+def test_a_downloaded_file_has_a_name_that_every_system_takes():
+    assert _plain("step-4_b") == "step-4_b"
+    assert _plain('größe "4"/..\n') == "gr--e--4-----"
+    assert len(_plain("x" * 300)) == 60

@@ -13,6 +13,7 @@ import torch
 
 from isthmus.core.errors import DataError
 from isthmus.zoo.data import Data, images, load
+from isthmus.zoo.formats import _fetched
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -226,6 +227,23 @@ def test_without_a_network_the_way_out_is_named(monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", fail)
     with pytest.raises(DataError, match=r"could not be fetched .*no route to host.*give its folder"):
         load("mnist")
+
+
+def test_what_is_fetched_lies_under_its_published_name(monkeypatch, tmp_path):
+    """Archives are unpacked beside themselves, and found again the next time."""
+    import pooch
+
+    def retrieve(url, known_hash, *, fname, path):
+        assert known_hash.startswith("md5:")
+        (path / fname).parent.mkdir(parents=True)
+        (path / fname).write_text(url)
+        return str(path / fname)
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / name)
+    file = _fetched("https://example.org/1", "0" * 32, "cifar10/batches.tar.gz")
+    assert file == tmp_path / "isthmus" / "cifar10" / "batches.tar.gz"
+    assert file.read_text() == "https://example.org/1"
 
 
 def test_importing_is_light():
