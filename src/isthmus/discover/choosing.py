@@ -38,14 +38,15 @@ def looked_up_in_constants(name: str, arguments: Sequence[Any]) -> bool:
 def told_by(name: str, arguments: Sequence[Any], chosen: Sequence[Labels], outputs: int) -> list[_Told]:
     """What the outputs of an operation tell that computes with numbers of chosen units, places or counts."""
     operation = name.rpartition(".")[2]
-    kinds = {value.told for value in chosen}
+    kinds: set[_Told] = {value.told for value in chosen}
     rest: _Told = "places" if kinds == {"places"} else "reckoned"
     made: list[_Told] = [rest] * outputs
     if operation in _KEEPING and len(kinds) == 1:
         made = [kinds.pop()] * outputs
     elif operation in _LOOKING_UP and arguments[0].refers is not None:
         others = {value.told for value in chosen if value is not arguments[0]}
-        made = [arguments[0].told if others <= {"places"} else rest] * outputs
+        kept: _Told = arguments[0].told if others <= {"places"} else rest
+        made = [kept] * outputs
     elif operation in ("argsort", "sort"):
         made[-1] = "places"
     return made
