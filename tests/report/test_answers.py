@@ -126,3 +126,56 @@ def test_a_histogram_without_a_null_has_no_line_for_it():
     for null, layers in ((None, 2), (0.5, 3)):
         spec = figures.histogram([{**row, "null": null}], x_title="", y_title="", null="null")
         assert len(spec["layer"]) == layers
+
+
+def subject(place, setting):
+    return {"name": f"net {place}", "gap": 0.1 * place, "rate": 0.1 * setting, "batch_size": 32, "matched": True}
+
+
+def test_sharpness_has_a_chart_for_each_measure_that_fits_a_narrow_page():
+    each = {
+        "measure": "trace",
+        "plain": interval(0.1),
+        "partial": interval(0.1),
+        "within": interval(0.1),
+        "p_corrected": 1,
+    }
+    values = {
+        "kind": "Generalisation",
+        "subjects": [subject(place, place) for place in range(9)],
+        "sharpness": {"trace": [float(place) for place in range(9)], "worst": [float(-place) for place in range(9)]},
+        "gap": "loss",
+        "grid": {"target": 0.4},
+        "diverged": 0,
+        "scale_removed": True,
+        "verdict": {"level": 0.95, "networks": 9, "unmatched": 0, "loss_range": [0.3, 0.4],
+                    "correlations": [each, {**each, "measure": "worst"}]},
+    }  # fmt: skip
+    part = section(values, language="en")
+    assert len(part.figures) == 2
+    assert len({figure.title for figure in part.figures}) == 2
+    assert all(figure.spec["width"] <= figures.WIDTH and figure.description for figure in part.figures)
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_remedies_of_too_few_networks_say_so(language):
+    barrier = {"loss": interval(0.3), "error": interval(0.1)}
+    trial = {
+        "remedy": "plain", "size": 8, "label_noise": 0.0, "naive": barrier, "aligned": barrier, "verdict": "unknown",
+        "verdict_aligned": "unknown", "remaining_aligned": interval(None), "cost": None, "slowdown": None,
+        "log10_copies": 3.0, "width": 8, "parameters": 100, "accuracy": interval(0.9), "deviation": 0.1,
+        "disagreement": interval(0.1), "steps": None, "reached": 0, "networks": 2,
+    }  # fmt: skip
+    values = {"kind": "Remedies", "trials": [trial, {**trial, "remedy": "sorted"}], "threshold": 0.02, "target": 0.9,
+              "model": None, "matched": True, "left_out": {}, "claims": [], "scaling": []}  # fmt: skip
+    said = section(values, language=language).headline
+    assert ("too few networks to judge units sorted" if language == "en" else "判定できず") in said
+
+
+def test_a_page_of_several_results_says_the_answer_of_each():
+    page = page_of_results([("one.json", comparison(naive=0.01)), ("two.json", comparison(naive=0.3))])
+    assert page.verdict == "Results on this page: 2, drawn as they were measured."
+    assert [reason.split(":")[0] for reason in page.reasons] == [
+        "Linearly connected as they are",
+        "Not linearly connected as they are",
+    ]

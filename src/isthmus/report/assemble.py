@@ -47,7 +47,11 @@ def page_of_results(results: Sequence[tuple[str, Mapping[str, Any]]], *, languag
     if verdict and sections[0].text and sections[0].text[0] == verdict:  # said already, in larger letters
         sections = [dataclasses.replace(sections[0], text=sections[0].text[1:])]
     return Page(
-        title=names, verdict=verdict or words("page.collected", n=len(results)), sections=sections, provenance=first
+        title=names,
+        verdict=verdict or words("page.collected", n=len(results)),
+        reasons=[part.headline for part in sections if part.headline] if len(sections) > 1 else (),
+        sections=sections,
+        provenance=first,
     )
 
 

@@ -166,7 +166,11 @@ def _widths(values: Mapping[str, Any], words: Words) -> Section:
     ]  # fmt: skip
     return Section(
         words("demo.width.title"),
-        text=[words("demo.width.text", level=interval["level"], method=interval["method"])],
+        text=[
+            words("demo.width.few")
+            if interval["low"] is None
+            else words("demo.width.text", level=interval["level"], method=interval["method"])
+        ],
         figures=[Figure(words("demo.width.title"), spec, description=_described(rows))],
         tables=[
             Table(

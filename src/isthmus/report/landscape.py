@@ -80,10 +80,15 @@ def generalisation_section(values: Mapping[str, Any], words: Words) -> Section:
         for place, subject in enumerate(values["subjects"])
         if subject["matched"]
     ]
-    spec = figures.scatter(
-        points, x="sharpness", y="gap", y_title=words(f"generalisation.gap.{values['gap']}"), panel="measure",
-        series="setting", name="network",
-    )  # fmt: skip
+    # A chart for each measure: side by side in one, they could not be read on a narrow page.
+    specs = {
+        measure: figures.scatter(
+            [point for point in points if point["measure"] == measure], x="sharpness", y="gap", x_title=measure,
+            y_title=words(f"generalisation.gap.{values['gap']}"), series="setting",
+            order=figures.distinct(points, "setting"), name="network",
+        )
+        for measure in figures.distinct(points, "measure")
+    }  # fmt: skip
     verdict, grid = values["verdict"], values["grid"]
     columns, rows = correlation_rows(values, words)
     low, high = verdict["loss_range"]
@@ -94,11 +99,14 @@ def generalisation_section(values: Mapping[str, Any], words: Words) -> Section:
         ),
         words("flatness.scale" if values["scale_removed"] else "flatness.text"),
     ]
-    said = "; ".join(f"{row[0]}: {row[2]}" for row in rows)
+    said = {row[0]: f"{columns[2]}: {row[2]}" for row in rows}
     return Section(
         words("generalisation.title"),
         text=text,
-        figures=[Figure(words("generalisation.figure"), spec, description=said)],
+        figures=[
+            Figure(words("generalisation.figure", measure=measure), spec, description=said.get(measure, ""))
+            for measure, spec in specs.items()
+        ],
         tables=[Table(words("generalisation.table"), columns, rows)],
         headline=_generalisation_headline(verdict, words),
     )

@@ -132,12 +132,12 @@ def headline(values: Mapping[str, Any], words: Words) -> str:
     size = max(trial["size"] for trial in values["trials"])
     cells = [t for t in values["trials"] if t["label_noise"] == noise and t["size"] == size]
     parts = []
-    for kind in ("removes", "lowers", "does not"):
+    for kind in ("removes", "lowers", "does not", "unknown"):
         names = [words(f"remedies.{t['remedy']}") for t in cells if t["verdict"] == kind and t["remedy"] != "plain"]
         if names:
             parts.append(words(f"remedies.said.{kind}", names=", ".join(names)))
     plain = next(t for t in cells if t["remedy"] == "plain")
-    if plain["remaining_aligned"]:
+    if plain["remaining_aligned"] and plain["remaining_aligned"]["estimate"] is not None:  # None: too few networks
         parts.append(words("remedies.said.aligning", share=f"{plain['remaining_aligned']['estimate']:.0%}"))
     return words("remedies.headline", size=size, parts="; ".join(parts))
 

@@ -103,7 +103,10 @@ def _figure(place: str, law: Mapping[str, Any], words: Words) -> Figure:
             row["state"] == state for row in rows)],
     )  # fmt: skip
     said = "; ".join(f"λ {row['curvature']:.3g}: {row['measured']:.3g} ({row['predicted']:.3g})" for row in rows)
-    caption = words("stationary.caption", spread=_short(law["spread"]), expected=_short(law["expected_spread"]))
+    # Where no direction relaxed there is no spread to speak of.
+    known = law["spread"] is not None and law["expected_spread"] is not None
+    spread = {"spread": _short(law["spread"]), "expected": _short(law["expected_spread"])} if known else {}
+    caption = words("stationary.caption" if known else "stationary.caption.unknown", **spread)
     return Figure(words("stationary.figure", **names), spec, caption=caption, description=said)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.report.figures.style import TICKS, WIDTH, Row, altair, colour, distinct, finished
+from isthmus.report.figures.style import HEIGHT, SHAPES, TICKS, WIDTH, Row, altair, colour, distinct, finished, shape
 
 
 def bars(
@@ -40,7 +40,6 @@ def dots(
     """
     alt = altair()
     names = list(dict.fromkeys(str(entry[y]) for entry in rows))
-    shapes = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down"]
     present = list(order or distinct(rows, series))
     base = alt.Chart(alt.Data(values=list(rows))).encode(
         y=alt.Y(f"{y}:N", title=None, sort=names, axis=alt.Axis(labelLimit=180, grid=True))
@@ -49,32 +48,36 @@ def dots(
     marks = base.mark_point(filled=True, size=60, opacity=0.9).encode(
         x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False, nice=True)),
         color=colour(series, present),
-        shape=alt.Shape(f"{series}:N", title=None, sort=present, scale=alt.Scale(domain=present, range=shapes)),
+        shape=alt.Shape(f"{series}:N", title=None, sort=present, scale=alt.Scale(domain=present, range=list(SHAPES))),
         tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
     )
     return finished((reach + marks).properties(width=WIDTH, height=alt.Step(20)))
 
 
 def scatter(
-    rows: Sequence[Row], *, x: str, y: str, y_title: str, panel: str, series: str, name: str, columns: int = 3
+    rows: Sequence[Row], *, x: str, y: str, x_title: str, y_title: str, series: str, order: Sequence[str], name: str
 ) -> dict[str, Any]:
-    """Points in panels side by side, each with an axis of its own for ``x``; hovering tells which point it is."""
+    """Points of two quantities, coloured by series; hovering tells which point it is.
+
+    Charts that stand together give one ``order`` of all their series, and each its own rows.
+    """
     alt = altair()
-    width = 2 * WIDTH // columns
-    panels = [
-        alt.Chart(alt.Data(values=[row for row in rows if row[panel] == title]))
-        .mark_point(filled=True, size=45, opacity=0.85)
+    present = distinct(rows, series)
+    chart = (
+        alt.Chart(alt.Data(values=list(rows)))
+        .mark_point(filled=True, size=55, opacity=0.85)
         .encode(
-            x=alt.X(f"{x}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, labelExpr=TICKS)),
+            x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, labelExpr=TICKS)),
             y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=False)),
-            color=colour(series, distinct(rows, series)),
+            color=colour(series, order, shown=[each for each in order if each in present]),
+            **shape(series, order),
             tooltip=[
                 alt.Tooltip(f"{name}:N"),
+                alt.Tooltip(f"{series}:N"),
                 alt.Tooltip(f"{x}:Q", format=".4g"),
                 alt.Tooltip(f"{y}:Q", format=".4g"),
             ],
         )
-        .properties(width=width, height=width)
-        for title in dict.fromkeys(row[panel] for row in rows)
-    ]
-    return finished(alt.concat(*panels, columns=columns))
+        .properties(width=WIDTH, height=HEIGHT)
+    )
+    return finished(chart)

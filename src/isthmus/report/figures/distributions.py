@@ -17,8 +17,8 @@ def histogram(rows: Sequence[Row], *, x_title: str, y_title: str, null: str) -> 
     tooltip = [alt.Tooltip(f"{name}:Q", format=".4g") for name in ("q", "density", "low", "high", "null")]
     # A bar with two ends along x would be drawn as a stroke at its height; a rectangle reaches down to zero.
     bars = base.mark_rect(color=PALETTE[1], opacity=0.55).encode(
-        x=alt.X("q1:Q", title=x_title, scale=alt.Scale(zero=False)), x2="q2:Q", y=alt.Y("density:Q", title=y_title),
-        y2=alt.datum(0), tooltip=tooltip,
+        x=alt.X("q1:Q", title=x_title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)), x2="q2:Q",
+        y=alt.Y("density:Q", title=y_title), y2=alt.datum(0), tooltip=tooltip,
     )  # fmt: skip
     reach = base.mark_rule(color=PALETTE[1], strokeWidth=1.5).encode(x="q:Q", y="low:Q", y2="high:Q")
     layers: Any = bars + reach

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from isthmus.report.figures.style import HEIGHT, TICKS, WIDTH, Row, altair, colour, distinct, finished, zoom
+from isthmus.report.figures.style import (
+    HEIGHT,
+    PALETTE,
+    TICKS,
+    WIDTH,
+    Row,
+    altair,
+    colour,
+    dash,
+    distinct,
+    finished,
+    zoom,
+)
 
 
 def curves(
@@ -21,13 +33,15 @@ def curves(
 ) -> dict[str, Any]:
     """Lines over a common axis, one for each series; hovering tells the values."""
     alt = altair()
+    present = list(order or distinct(rows, series))
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(
             x=alt.X(f"{x}:Q", title=x_title, axis=_whole(rows, x)),
             y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True)),
-            color=colour(series, order or distinct(rows, series), legend=legend),
+            color=colour(series, present, legend=legend, symbol=_symbol(present)),
+            **dash(series, present),
             tooltip=[
                 alt.Tooltip(f"{series}:N"),
                 alt.Tooltip(f"{x}:Q", format=".3f"),
@@ -38,6 +52,11 @@ def curves(
         .add_params(zoom())
     )
     return finished(chart)
+
+
+def _symbol(order: Sequence[str]) -> str | None:
+    """Dashes are shown by the legend only where its symbols are strokes."""
+    return "stroke" if len(order) > len(PALETTE) else None
 
 
 def _whole(rows: Sequence[Row], field: str) -> Any:
@@ -94,7 +113,7 @@ def trend(
     alt = altair()
     names = (y, "low", "high")
     tooltip = [alt.Tooltip(f"{series}:N"), *(alt.Tooltip(f"{n}:Q", format=".4g") for n in (x, *names))]
-    values = sorted({row[x] for row in rows})
+    values, present = sorted({row[x] for row in rows}), list(order or distinct(rows, series))
     rows = [{**row, **{f"drawn_{n}": row[n] if floor is None else max(row[n], floor) for n in names}} for row in rows]
     scale = alt.Scale(zero=True) if floor is None else alt.Scale(type="log", domainMin=floor)
     ticks = alt.Axis() if floor is None else alt.Axis(tickCount=4, format="~g")
@@ -104,8 +123,9 @@ def trend(
         axis=alt.Axis(values=values, labelExpr=TICKS),
         scale=alt.Scale(type="log", base=2, padding=16),
     )
-    base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=colour(series, order or distinct(rows, series)))
-    line = base.mark_line(strokeWidth=2).encode(y=alt.Y(f"drawn_{y}:Q", title=y_title, scale=scale, axis=ticks))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(x=axis, color=colour(series, present, symbol=_symbol(present)))
+    up = alt.Y(f"drawn_{y}:Q", title=y_title, scale=scale, axis=ticks)
+    line = base.mark_line(strokeWidth=2).encode(y=up, **dash(series, present))
     points = base.mark_point(filled=True, size=55).encode(y=f"drawn_{y}:Q", tooltip=tooltip)
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(y="drawn_low:Q", y2="drawn_high:Q")
     return finished((bars + line + points).properties(width=WIDTH, height=HEIGHT))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ def matrix(
     """A heat map of a square table with its numbers in the cells (up to 12 × 12)."""
     alt = altair()
     names = list(dict.fromkeys(str(entry[row]) for entry in rows))
+    # Every column keeps its name: upright where it would not fit between its neighbours (7 pixels a letter at most).
+    level = 7 * max(map(len, names), default=0) < size / max(1, len(names))
     base = alt.Chart(alt.Data(values=list(rows))).encode(
-        x=alt.X(f"{column}:N", title=None, sort=names, axis=alt.Axis(labelAngle=0 if len(names) <= 12 else -90)),
+        x=alt.X(f"{column}:N", title=None, sort=names, axis=alt.Axis(labelAngle=0 if level else -90)),
         y=alt.Y(f"{row}:N", title=None, sort=names),
         tooltip=[f"{row}:N", f"{column}:N", alt.Tooltip(f"{value}:Q", format=".4g")],
     )
@@ -119,10 +122,11 @@ def plane(rows: Sequence[Row], marks: Sequence[Row], *, x_title: str, y_title: s
     # Landscapes rise steeply off the basin: a logarithm shows both, where the values allow it.
     kind = {"type": "log"} if low > 0 and high > 20 * low else {}
     scale = alt.Scale(scheme="viridis", **kind)  # dark is low, as in every map
+    legend = alt.Legend(values=_decades(low, high)) if kind else alt.Legend()
     base = alt.Chart(alt.Data(values=cells)).mark_rect().encode(
         x=alt.X("x1:Q", title=x_title, scale=alt.Scale(nice=False, zero=False)), x2="x2:Q",
         y=alt.Y("y1:Q", title=y_title, scale=alt.Scale(nice=False, zero=False)), y2="y2:Q",
-        color=alt.Color("loss:Q", title=title, scale=scale),
+        color=alt.Color("loss:Q", title=title, scale=scale, legend=legend),
         tooltip=[alt.Tooltip(f"{n}:Q", format=".4g") for n in ("x", "y", "loss")],
     )  # fmt: skip
     points = alt.Chart(alt.Data(values=list(marks))).encode(x="x:Q", y="y:Q", tooltip=["name:N"])
@@ -131,6 +135,16 @@ def plane(rows: Sequence[Row], marks: Sequence[Row], *, x_title: str, y_title: s
     rim = points.mark_text(dy=-13, color="#10151b", stroke="#10151b", strokeWidth=3, strokeJoin="round")
     rim, names = (mark.encode(text="name:N") for mark in (rim, points.mark_text(dy=-13, color="white")))
     return finished((base + dots + rim + names).properties(width=WIDTH, height=WIDTH))
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, few enough that a small legend can name them all."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
+        if len(found) <= 5:
+            return found
+    return found[:: math.ceil(len(found) / 5)]
 
 
 def _step(values: Sequence[float]) -> float:

@@ -6,12 +6,16 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Okabe and Ito's palette, told apart by readers of every colour vision; the order is that of the methods in a legend.
-PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#B2A400")
+from isthmus.report.figures.colours import PALETTE, colours
+
 WIDTH, HEIGHT = 350, 250  # two side by side on a page
 
 # Ticks of any size: no zeros that say nothing, and no powers where plain digits are as short.
 TICKS = "abs(datum.value) < 10000 ? format(datum.value, '.4~r') : format(datum.value, '~g')"
+
+# Told apart at the size of a point; the first is what a legend shows where there is no more than one.
+SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down")
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 
 Row = Mapping[str, Any]
 
@@ -41,13 +45,12 @@ def colour(
     shown: Sequence[str] | None = None,
     symbol: str | None = None,
 ) -> Any:
-    """The colour of each series, in the palette's order, with a legend that fits under a chart.
+    """The colour of each series, in the palette's order and beyond it, with a legend that fits under a chart.
 
     Charts that stand together give one ``order`` and each its own series as ``shown``: then colours mean the same in
     all, and each legend names what its chart holds. ``symbol`` is ``stroke`` for lines without points.
     """
     alt = altair()
-    colours = [PALETTE[place % len(PALETTE)] for place in range(len(order))]
     longest, whole = max(map(len, order)), sum(map(len, order))
     # A legend wider than the chart would shrink it: long names get lines of their own.
     columns = len(order) if whole <= 48 else 2 if longest <= 24 else 1
@@ -55,7 +58,7 @@ def colour(
         f"{series}:N",
         title=None,
         sort=list(order),
-        scale=alt.Scale(domain=list(order), range=colours),
+        scale=alt.Scale(domain=list(order), range=colours(len(order))),
         legend=alt.Legend(
             columns=columns,
             **({"values": list(shown)} if shown is not None else {}),
@@ -64,6 +67,26 @@ def colour(
         if legend
         else None,
     )
+
+
+def shape(series: str, order: Sequence[str]) -> dict[str, Any]:
+    """The shape of each series' points, beside its :func:`colour`, where the palette does not suffice."""
+    if len(order) <= len(PALETTE):
+        return {}
+    alt = altair()
+    turns = [SHAPES[place // len(PALETTE) % len(SHAPES)] for place in range(len(order))]
+    scale = alt.Scale(domain=list(order), range=turns)
+    return {"shape": alt.Shape(f"{series}:N", title=None, sort=list(order), scale=scale)}
+
+
+def dash(series: str, order: Sequence[str]) -> dict[str, Any]:
+    """The dashes of each series' line, beside its :func:`colour`, where the palette does not suffice."""
+    if len(order) <= len(PALETTE):
+        return {}
+    alt = altair()
+    turns = [DASHES[place // len(PALETTE) % len(DASHES)] for place in range(len(order))]
+    scale = alt.Scale(domain=list(order), range=turns)
+    return {"strokeDash": alt.StrokeDash(f"{series}:N", title=None, sort=list(order), scale=scale)}
 
 
 def distinct(rows: Sequence[Row], series: str) -> list[str]:

@@ -15,6 +15,7 @@ TEXTS = {
     "demo.matrix.title": "All pairs at width {width}",
     "demo.matrix.text": "Each cell is the loss barrier of one pair. One colour scale serves all maps.",
     "demo.width.title": "Barrier against width",
+    "demo.width.few": "Mean loss barrier over all pairs of a width. Pairs share networks and are not independent: an interval needs at least 4 networks of a width.",
     "demo.width.text": "Mean loss barrier over all pairs of a width, with {level:.0%} intervals over networks ({method}). Pairs share networks and are not independent, so the number of networks counts.",
     "demo.width.axis": "width (units or multiplier)",
     "demo.width.y": "mean loss barrier (nats)",

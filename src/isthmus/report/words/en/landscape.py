@@ -16,7 +16,7 @@ TEXTS = {
     "generalisation.title": "Flatness and generalisation",
     "generalisation.text": "Every network is looked at where its training loss was nearest to {target} nats; those used lie between {low} and {high}. What is left of the training loss is controlled for.",
     "generalisation.count": "{used} networks are used; {unmatched} did not come near enough to that loss, {lost} diverged.",
-    "generalisation.figure": "Sharpness against the generalisation gap",
+    "generalisation.figure": "Generalisation gap against sharpness: {measure}",
     "generalisation.table": "Rank correlation of sharpness and generalisation gap",
     "generalisation.setting": "rate {rate}, batch {batch}",
     "generalisation.gap.loss": "test minus training loss (nats)",

@@ -7,7 +7,7 @@ TEXTS = {
     "page.command": "This page was made by:",
     "page.settings": "Settings, versions and machine",
     "page.definitions": "What the terms mean",
-    "page.collected": "{n} result(s), drawn as they were measured.",
+    "page.collected": "Results on this page: {n}, drawn as they were measured.",
     "page.footer": "Made by isthmus. This file is complete: it loads nothing and sends nothing.",
     "table.convention": "Convention",
     "table.value": "Value",

@@ -22,6 +22,7 @@ TEXTS = {
     "remedies.said.removes": "removed by {names}",
     "remedies.said.lowers": "lowered by {names}",
     "remedies.said.does not": "not shown to be lowered by {names}",
+    "remedies.said.unknown": "too few networks to judge {names}",
     "remedies.said.aligning": "aligning the plain network leaves {share} of its barrier",
     "remedies.plain": "plain network",
     "remedies.plain.aligned": "plain network, aligned",

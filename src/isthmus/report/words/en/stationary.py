@@ -12,6 +12,7 @@ TEXTS = {
     "stationary.quadratic": "a quadratic",
     "stationary.figure": "{kind}: {place}",
     "stationary.caption": "Dashed: predicted. Variance from largest to smallest differs by a factor of {spread}; predicted: {expected}.",
+    "stationary.caption.unknown": "Dashed: predicted. No direction relaxed, so nothing is said of how variances differ.",
     "stationary.kind.sampling": "batches of the data",
     "stationary.kind.labels": "label noise",
     "stationary.kind.isotropic": "isotropic noise",

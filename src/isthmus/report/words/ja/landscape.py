@@ -16,7 +16,7 @@ TEXTS = {
     "generalisation.title": "平坦さと汎化",
     "generalisation.text": "どのネットワークも学習損失が {target} nat に最も近い時点で調べた。用いたものは {low} から {high} の間にある。残る学習損失の違いは統制した。",
     "generalisation.count": "{used} 個のネットワークを用いた。{unmatched} 個はその損失に十分近づかず、{lost} 個は発散した。",
-    "generalisation.figure": "鋭さと汎化ギャップ",
+    "generalisation.figure": "鋭さと汎化ギャップ：{measure}",
     "generalisation.table": "鋭さと汎化ギャップの順位相関",
     "generalisation.setting": "学習率 {rate}、バッチ {batch}",
     "generalisation.gap.loss": "テスト損失と学習損失の差 (nat)",

@@ -22,6 +22,7 @@ TEXTS = {
     "remedies.said.removes": "除去：{names}",
     "remedies.said.lowers": "低下：{names}",
     "remedies.said.does not": "低下は示されず：{names}",
+    "remedies.said.unknown": "ネットワークが少なく判定できず：{names}",
     "remedies.said.aligning": "素のネットワークの整列後に残る障壁は {share}",
     "remedies.plain": "素のネットワーク",
     "remedies.plain.aligned": "素のネットワーク（整列後）",

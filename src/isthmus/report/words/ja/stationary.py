@@ -12,6 +12,7 @@ TEXTS = {
     "stationary.quadratic": "二次関数",
     "stationary.figure": "{kind}：{place}",
     "stationary.caption": "破線は予測。最大と最小の分散の比は {spread}、予測は {expected}。",
+    "stationary.caption.unknown": "破線は予測。緩和した方向がないため、分散の比は示しません。",
     "stationary.kind.sampling": "データのバッチ",
     "stationary.kind.labels": "ラベルノイズ",
     "stationary.kind.isotropic": "等方的なノイズ",
