@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,9 +75,10 @@ def align(
         folder = inputs.output_folder(output)
         found = inputs.found_data(data, data_dir, examples=examples) if data else None
         groups, known = _known(model, symmetry, found, shape, manner)
-        result = align_checkpoints(
-            checkpoints, groups, manner, folder, **known, unsafe_pickle=unsafe_pickle, progress=told
-        )
+        with _hinted(model if data is None and shape is None else None):
+            result = align_checkpoints(
+                checkpoints, groups, manner, folder, **known, unsafe_pickle=unsafe_pickle, progress=told
+            )
         if check and model is not None:
             real, example = _module(model, found, shape, seed, numbers=True)
             keywords = inputs.keywords(real)
@@ -86,6 +89,20 @@ def align(
         console.emit_json(result)
     else:
         _show(result.to_dict(), checked=check)
+
+
+@contextlib.contextmanager
+def _hinted(model: str | None) -> Iterator[None]:
+    """Say of a misfit that a network of the zoo takes its size from options that were not given."""
+    from isthmus.core.errors import CheckpointError
+    from isthmus.zoo.networks import is_network
+
+    try:
+        yield
+    except CheckpointError as problem:
+        if model is None or not is_network(model) or "shapes" not in str(problem):
+            raise
+        raise CheckpointError(f"{problem}; --input or --data says what {model} takes") from problem
 
 
 def _known(
@@ -124,8 +141,6 @@ def _module(
     model: str, found: Any, shape: str | None, seed: int, *, numbers: bool = False
 ) -> tuple[torch.nn.Module, tuple[Any, ...]]:
     """The network, and an example for it. Configurations without ``numbers``: neither holds any memory."""
-    import contextlib
-
     import torch
 
     from isthmus.core.network import Network

@@ -74,7 +74,8 @@ def _show(values: dict[str, Any]) -> None:
         [words(f"convention.{kind}"), *(interval_text(each["intervals"][kind]) for each in found.values())]
         for kind in CONVENTIONS
     ]
-    title = f"{n} solutions, {n * (n - 1) // 2} pair(s), statistics between the ends: {policy}"
+    counted = "1 pair" if n == 2 else f"{n * (n - 1) // 2} pairs"
+    title = f"{n} solutions, {counted}, statistics between the ends: {policy}"
     console.table(["convention", *methods], rows, title=title)
     if n > 2:
         pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]

@@ -54,7 +54,9 @@ def check(
     seed: options.Seed = 0,
     device: options.Device = "auto",
     unsafe_pickle: options.UnsafePickle = False,
-    junit: Annotated[str | None, typer.Option(help="Also write the answer as JUnit XML here.")] = None,
+    junit: Annotated[
+        str | None, typer.Option(help="Also write the answer as JUnit XML here.", callback=options.new_file)
+    ] = None,
     report: options.Report = None,
     language: options.Language = "en",
     output: options.Output = None,

@@ -70,18 +70,18 @@ def deliver(
     show: Callable[[dict[str, Any]], None],
     language: str = "en",
 ) -> None:
-    """Hand over a result: into files where asked, then as JSON or for people."""
+    """Hand over a result: into a file where asked, as JSON or for people, then as a page: numbers before pictures."""
     from isthmus.core.files import write_text
     from isthmus.core.record import to_json
 
     if output:
         write_text(output, to_json(values))
-    if report:
-        draw([(values["kind"], values)], report, language=language)
     if json:
         emit_json(values)
     else:
         show(values)
+    if report:
+        draw([(values["kind"], values)], report, language=language)
 
 
 def draw(results: Sequence[tuple[str, dict[str, Any]]], path: str, *, language: str = "en") -> None:
@@ -106,8 +106,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str =
     from rich.console import Console
     from rich.table import Column, Table
 
+    if title:  # a title inside would be wrapped to the width of the columns
+        print(title)
     headers = [Column(name, overflow="fold") for name in columns]
-    drawn = Table(*headers, title=title or None, box=box.SIMPLE_HEAD, title_justify="left", header_style="bold")
+    drawn = Table(*headers, box=box.SIMPLE_HEAD, header_style="bold")
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
     Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 120).print(drawn)

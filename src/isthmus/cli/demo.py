@@ -46,14 +46,12 @@ def demo(
         words = words_for(language)
         small = {"widths": (16.0, 64.0), "solutions": 2, "epochs": 8, "points": 9} if quick and model == "mlp" else {}
         small |= {"examples": 200, "epochs": 1} if quick and model != "mlp" else {}
+        asked = {"widths": parsed_widths(widths) or None, "solutions": solutions, "epochs": epochs}
+        asked |= {"examples": examples, "points": points}
         settings = Settings.sensible(
             model,
             data,
-            widths=parsed_widths(widths) or small.get("widths"),
-            solutions=solutions or small.get("solutions"),
-            epochs=epochs or small.get("epochs"),
-            examples=examples or small.get("examples"),
-            points=points or small.get("points"),
+            **{**small, **{name: value for name, value in asked.items() if value is not None}},
         )
         found, kept = demonstrate(
             settings, folder=data_dir, seed=seed, device=inputs.found_device(device), progress=told

@@ -6,7 +6,10 @@ anything else that is slow to load.
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import io
+import itertools
 import os
 import sys
 from typing import Any
@@ -119,6 +122,8 @@ def run() -> None:
 
 def invoke(arguments: list[str]) -> int:
     """Run one command line and return its exit code; wrong input is one line on the error stream."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = app(args=arguments, standalone_mode=False, prog_name="isthmus")
     except KeyboardInterrupt:
@@ -132,7 +137,7 @@ def invoke(arguments: list[str]) -> int:
             raise
         # The shell library is vendored by some of its versions, so its errors are known by what they can do.
         if hasattr(problem, "format_message") and hasattr(problem, "exit_code"):
-            return _say(problem.format_message(), 2)  # type: ignore[attr-defined]
+            return _say(_usage(problem, arguments), 2)
         if type(problem).__name__ == "Abort":
             return _say("interrupted", 130)
         from isthmus.core.errors import IsthmusError
@@ -145,6 +150,24 @@ def invoke(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _usage(problem: Any, arguments: list[str]) -> str:
+    """What is wrong with a command line: what was given, what may have been meant, and where to look."""
+    said = str(problem.message if getattr(problem, "possibilities", None) else problem.format_message()).rstrip(".")
+    given = str(getattr(problem, "option_name", None) or "").lstrip("-")
+    near = [
+        option
+        for option in getattr(problem, "possibilities", None) or ()
+        if difflib.SequenceMatcher(None, given, option.lstrip("-")).ratio() > 0.6  # the dashes alone are no likeness
+    ]
+    options = getattr(getattr(problem, "param", None), "opts", ())
+    values = [after for option, after in itertools.pairwise(arguments) if option in options]
+    got = f", got {values[-1]!r}" if values and said.startswith("Invalid value") else ""
+    where = getattr(getattr(problem, "ctx", None), "command_path", "isthmus")
+    meant = f"did you mean {', '.join(near)}? " if near else ""
+    return f"{said}{got}; {meant}{where} --help says what it takes"
+
+
 def _say(line: str, code: int) -> int:
-    print(f"isthmus: {' '.join(line.split())}", file=sys.stderr)
+    text = " ".join(line.split()).encode(errors="backslashreplace").decode()  # names may hold bytes that are no text
+    print(f"isthmus: {text}", file=sys.stderr)
     return code

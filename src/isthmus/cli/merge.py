@@ -62,7 +62,10 @@ def merge(
     threads: Annotated[int | None, typer.Option(help="Tensors worked on at once; one a processor by default.")] = None,
     unsafe_pickle: options.UnsafePickle = False,
     report: Annotated[
-        str | None, typer.Option(help="With --evaluate, --keep or --predict: also write a page here.")
+        str | None,
+        typer.Option(
+            help="With --evaluate, --keep or --predict: also write a page here (.html).", callback=options.page_file
+        ),
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="New folder, or a .safetensors file.")] = None,
     json: options.Json = False,

@@ -56,19 +56,27 @@ def configuration_of(request: Request) -> Configuration:
 def stream(recipe: Configuration, output: Path, *, seed: int, threads: int | None) -> dict[str, Any]:
     """From disk to disk, after a look at what is merged."""
     from isthmus.core.errors import CheckpointError
+    from isthmus.core.files import check_writable
     from isthmus.merge.finding import Severity
     from isthmus.merge.findings import examine
+    from isthmus.merge.fitting import check_places
+    from isthmus.merge.shards import Shards
     from isthmus.merge.stream import merge_files
 
     sources = recipe.solutions if len(recipe.solutions) > 1 else [str(recipe.base_model), *recipe.solutions]
     origin = recipe.base_model if recipe.needs_base and len(recipe.solutions) > 1 else None
+    check_places([Shards.open(path) for path in sources], output)
+    if output.suffix:
+        check_writable(output)
     try:
         findings = examine(sources, origin)
     except CheckpointError:
         findings = None  # the merge itself says in full what is wrong with the files
-    for finding in findings.findings if findings is not None else ():
-        if finding.severity is not Severity.NOTE:
-            console.note(str(finding))
+    told_of = findings.findings if findings is not None else ()
+    if not any(finding.severity is Severity.ERROR for finding in told_of):  # these the merge refuses, in one line
+        for finding in told_of:
+            if finding.severity is Severity.WARNING:
+                console.note(str(finding))
     descent = _descent(recipe, sources, recipe.base_model, seed)
     with console.progress("merge") as told:
         merged = merge_files(

@@ -50,6 +50,36 @@ UnsafePickle = Annotated[
     bool, typer.Option("--unsafe-pickle", help="Run pickles in full: they can execute any code. Own files only.")
 ]
 Language = Annotated[str, typer.Option("--lang", help="Language of the page: en or ja.")]
-Report = Annotated[str | None, typer.Option(help="Also write a page with figures here (.html).")]
-Output = Annotated[str | None, typer.Option("--output", "-o", help="Also write the results here, as JSON.")]
+
+
+def new_file(path: str | None) -> str | None:
+    """A file that will be written, tried before the work.
+
+    Raises:
+        IsthmusError: it cannot be written.
+    """
+    from isthmus.core.files import check_writable
+
+    if path:
+        check_writable(path)
+    return path
+
+
+def page_file(path: str | None) -> str | None:
+    """A page that will be written, tried before the work.
+
+    Raises:
+        IsthmusError: it has another suffix, or cannot be written.
+    """
+    from isthmus.core.errors import SettingError
+
+    if path is not None and not path.lower().endswith((".html", ".htm")):
+        raise SettingError(f"a page must end in .html, got {path!r}; choose such a name")
+    return new_file(path)
+
+
+Report = Annotated[str | None, typer.Option(help="Also write a page with figures here (.html).", callback=page_file)]
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", help="Also write the results here, as JSON.", callback=new_file)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]

@@ -13,7 +13,9 @@ def report(
     results: Annotated[
         list[str], typer.Argument(help="Files that a command wrote with --json or into its output folder.")
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help="The page to write.")] = "report.html",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The page to write (.html).", callback=options.page_file)
+    ] = "report.html",
     language: options.Language = "en",
     static: Annotated[
         bool, typer.Option("--static", help="Pictures instead of interactive figures: a smaller file.")

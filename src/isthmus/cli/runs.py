@@ -17,7 +17,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _DEFAULT = "isthmus-store"
 
 
-@app.command("list")
+@app.command("list", short_help="List the runs, the oldest first.")
 def list_runs(
     store: _Store = _DEFAULT,
     study: Annotated[str | None, typer.Option(help="Only the runs of this study.")] = None,
@@ -49,7 +49,7 @@ def list_runs(
     console.say(f"{len(found)} runs in {store}; studies: {', '.join(opened.studies()) or 'none'}")
 
 
-@app.command()
+@app.command(short_help="Show one run: recipe, origin, measures.")
 def show(
     key: Annotated[str, typer.Argument(help="The run's key, or the start of it.")],
     store: _Store = _DEFAULT,
@@ -75,7 +75,7 @@ def show(
     console.table(["measure", "column", "value", "unit", "other"], rows)
 
 
-@app.command()
+@app.command(short_help="Export the table of measures, weights or everything.")
 def export(
     output: Annotated[
         str, typer.Argument(help=".csv, .jsonl or .parquet for the table; .safetensors or .pt for one run's weights.")
@@ -113,7 +113,7 @@ def export(
         console.say(f"{output} holds {export_table(opened, output, keys=keys)} lines")
 
 
-@app.command()
+@app.command(short_help="Read every byte and compare it with what was written.")
 def verify(store: _Store = _DEFAULT, json: _Json = False) -> int:
     """Read every byte and compare it with what was written; exit code 1 if anything is damaged."""
     from isthmus.studies import Store
@@ -130,7 +130,7 @@ def verify(store: _Store = _DEFAULT, json: _Json = False) -> int:
     return 0 if found.sound else 1
 
 
-@app.command()
+@app.command(short_help="Remove leftovers of killed processes.")
 def gc(
     store: _Store = _DEFAULT,
     unused: Annotated[bool, typer.Option("--unused", help="Also remove runs that belong to no study.")] = False,

@@ -23,7 +23,8 @@ def symmetry(
     ] = False,
     seed: options.Seed = 0,
     save: Annotated[
-        str | None, typer.Option(help="Write the symmetry here, as JSON that bare checkpoints can use.")
+        str | None,
+        typer.Option(help="Write the symmetry here, as JSON that bare checkpoints can use.", callback=options.new_file),
     ] = None,
     report: options.Report = None,
     output: options.Output = None,

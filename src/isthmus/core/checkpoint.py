@@ -142,6 +142,8 @@ def _load_safetensors(file: Path, device: str | torch.device) -> dict[str, Tenso
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not str(file).isprintable() and any("\ud800" <= letter <= "\udfff" for letter in str(file)):
+        raise CheckpointError(f"{file} must have a name in UTF-8, which safetensors needs; rename it")
     try:
         return load_file(file, device=str(device))
     except (SafetensorError, OSError) as problem:

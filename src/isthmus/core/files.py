@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -70,9 +71,29 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a whole text file atomically, UTF-8."""
+    """Write a whole text file atomically, UTF-8.
+
+    Bytes of file names that are no UTF-8 are escaped in the way of JSON's strings.
+    """
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out before hours of work whether a file can be written after them; nothing is left behind.
+
+    Raises:
+        IsthmusError: it is a folder, or no file can be made where it is to stand.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = next(above for above in target.absolute().parents if above.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as problem:
+        raise unwritable(target, problem) from problem
 
 
 def unwritable(path: Path, problem: OSError) -> UnwritableError:

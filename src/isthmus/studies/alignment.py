@@ -23,7 +23,7 @@ from isthmus.align import (
     to_mean,
     to_reference,
 )
-from isthmus.core.errors import SettingError
+from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.history import Descent, stamped
 from isthmus.core.losses import answers
 from isthmus.core.network import Network
@@ -33,7 +33,7 @@ from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.symmetry import Permutation, Symmetry, UnitGroup
 from isthmus.core.symmetry_file import save_permutation
-from isthmus.core.weights import Weights
+from isthmus.core.weights import Weights, check_finite
 from isthmus.merge.parents import parents_of
 from isthmus.studies.matchers import BY_DATA, BY_WEIGHTS, matcher
 from isthmus.studies.rewriting import opened, target_names, written
@@ -175,7 +175,12 @@ def align_checkpoints(
     shared = dict(tied or {})
     sources = [opened(path, symmetry, shared, unsafe_pickle=unsafe_pickle) for path in paths]
     solutions = sources if manner.streams else [dict(weights) for weights in sources]
-    found = _matched(_counting_once(symmetry, shared), solutions, manner, network, objective, progress)
+    try:
+        found = _matched(_counting_once(symmetry, shared), solutions, manner, network, objective, progress)
+    except WeightsError:  # from a sum over all tensors, so look which file it was
+        for path, weights in zip(paths, sources, strict=True):
+            check_finite(weights, what=path)
+        raise
     first = found.permutations[0].inverse()
     matches = iter(found.matches)
     aligned = []

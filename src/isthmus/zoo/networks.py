@@ -83,6 +83,8 @@ def network(
         raise SettingError(f"{name} cannot take these settings: {_complaint(problem, NETWORKS[kind])}") from None
     generator = child(seed, "initialisation") if isinstance(seed, int) else seed
     module = module.to_empty(device=generator.device)
+    shape = given.get("inputs") or inspect.signature(NETWORKS[kind]).parameters["inputs"].default
+    module.input_shape = tuple(shape)  # type: ignore[assignment]  # what an example of its inputs looks like
     return initialise(module, generator=generator, kind=initialisation, scale=initial_scale)
 
 

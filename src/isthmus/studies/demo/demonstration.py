@@ -159,7 +159,7 @@ def demonstrate(
 
 
 def _data(settings: Settings, folder: str | None) -> Data:
-    return load(settings.data, folder).limited(settings.examples or sys.maxsize)
+    return load(settings.data, folder).limited(sys.maxsize if settings.examples is None else settings.examples)
 
 
 def _train(settings: Settings, width: float | None, data: Data, device: str, clock: _Clock) -> Trained:

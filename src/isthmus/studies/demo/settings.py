@@ -8,6 +8,7 @@ from typing import Any
 
 from isthmus.core.errors import SettingError
 from isthmus.train import Recipe
+from isthmus.zoo.networks import is_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Settings:
     def recipe(self, width: float | None, shape: Sequence[int], classes: int) -> Recipe:
         """The recipe of a width, with all seeds at zero."""
         settings: dict[str, Any] = {}
-        if self.model in _DEFAULTS:
+        if is_network(self.model):  # also in short forms, such as mlp-64x2
             settings = {"inputs": list(shape), "classes": classes}
             if width is not None:
                 settings["width"] = int(width) if float(width).is_integer() else width
