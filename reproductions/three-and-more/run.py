@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from asked import asked_of, recipe_of, settings_of
 from reproductions.bench import Bench
 from reproductions.cells import Cells, Phase, say, told
-from reproductions.options import arguments, loaded
+from reproductions.options import loaded
 from reproductions.summaries import summary
 from tables import FRAMES, HEIGHTS, PAIRWISE, REFERENCE, tables_of, trends_of
 
@@ -36,7 +37,6 @@ from isthmus.core.statistics import over_networks, over_pairs
 from isthmus.core.threads import in_threads
 from isthmus.core.weights import Weights, mean, pick, stack, to
 from isthmus.studies.factors.trends import jonckheere
-from isthmus.train import Recipe
 from isthmus.zoo.data import Data
 
 Piece = Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]]
@@ -44,8 +44,8 @@ Piece = Callable[[str, Callable[[], Mapping[str, Any]]], dict[str, Any]]
 
 def main() -> None:
     """Run what is missing, then write the tables."""
-    asked = _arguments()
-    cells = Cells(asked.output, _settings(asked))
+    asked = asked_of(__doc__)
+    cells = Cells(asked.output, settings_of(asked))
     for name in asked.sets:
         data = functools.cache(
             functools.partial(loaded, name, asked.data, device=asked.device, examples=asked.examples)
@@ -63,7 +63,7 @@ def _cell(
     loading: Callable[[], Data], name: str, width: float, networks: int, asked: argparse.Namespace, piece: Piece
 ) -> dict[str, Any]:
     data = loading()
-    recipe = _recipe(data, name, width, asked)
+    recipe = recipe_of(data, name, width, asked)
     say(f"{name}, {recipe.network}, width {width:g}: {networks} networks")
     keep = asked.keep or asked.output / "weights"
     bench = Bench(recipe, networks, data, engine=asked.engine, keep=keep, examples=asked.matched, at_once=3000)
@@ -71,12 +71,12 @@ def _cell(
     labels = {"data": name, "width": width, "networks": networks}
     if len(solutions) < 3:
         return {**labels, "skipped": "fewer than three networks trained"}
-    frames = _frames(bench, asked.output / "frames" / recipe.key()[:16])
+    frames = _frames(bench, asked.output / "frames" / f"{recipe.key()[:16]}-{bench.mark}")
     settings = _line(bench, asked)
 
     def of(what: str, way: str, make: Callable[[], Any]) -> Any:
-        """One way's part of the cell, kept as soon as it is there."""
-        found = piece(f"{what}-{way.replace(', ', '-')}", lambda: {"found": make()})
+        """One way's part of the cell, kept as soon as it is there; parts of other networks do not count."""
+        found = piece(f"{bench.mark}-{what}-{way.replace(', ', '-')}", lambda: {"found": make()})
         seconds[what] = round(seconds.get(what, 0) + found["wall_seconds"], 1)
         return found["found"]
 
@@ -94,6 +94,7 @@ def _cell(
         "recipe": recipe.to_dict(),
         "engine": bench.trained_by,
         "fingerprint": data.fingerprint,
+        "mark": bench.mark,
         "log10_size": bench.symmetry.log10_size,
         "single": {
             "loss": over_networks([test(weights).loss for weights in solutions]),
@@ -241,69 +242,6 @@ def _cycles(bench: Bench, method: str, asked: argparse.Namespace) -> dict[str, A
         "random": [over_networks(row) for row in found.random],
         "growth": jonckheere(found.heights.tolist()),
     }
-
-
-def _recipe(data: Data, name: str, width: float, asked: argparse.Namespace) -> Recipe:
-    settings: dict[str, Any] = {"inputs": list(data.shape), "classes": data.classes}
-    if name == "mnist":
-        return Recipe(
-            network=f"mlp-{width:g}x{asked.depth}",
-            settings={**settings, "initialisation": "torch"},
-            data=data.name,
-            rate=0.1,
-            momentum=0.0,
-            schedule="cosine",
-            batch_size=100,
-            epochs=asked.mnist_epochs,
-        )
-    steps = len(data.train_targets) // 128
-    # The recipe of width-cifar10, so that networks kept by it serve here.
-    return Recipe(
-        network="resnet20",
-        settings={**settings, "norm": asked.norm, "width": width, "initialisation": "torch"},
-        data=data.name,
-        rate=0.1,
-        momentum=0.9,
-        weight_decay=2e-3,
-        schedule="cosine",
-        warmup=min(steps, steps * asked.cifar10_epochs // 2),
-        batch_size=128,
-        last_batch="drop",
-        epochs=asked.cifar10_epochs,
-        augmentation=("crop", "flip"),
-        precision=asked.precision,
-    )
-
-
-def _settings(asked: argparse.Namespace) -> dict[str, Any]:
-    """What the results depend on."""
-    names = ("depth", "norm", "mnist_epochs", "cifar10_epochs", "precision", "points", "inside", "matched", "paths")
-    return {name: getattr(asked, name) for name in (*names, "longest", "examples")}
-
-
-def _arguments() -> argparse.Namespace:
-    words = arguments(__doc__, "three-and-more")
-    words.add_argument("--sets", nargs="+", choices=("mnist", "cifar10"), default=["mnist", "cifar10"])
-    words.add_argument("--mnist-widths", nargs="+", type=float, default=[16, 64, 256, 512])
-    words.add_argument("--cifar10-widths", nargs="+", type=float, default=[0.5, 1, 2], help="of ResNet-20's")
-    words.add_argument("--mnist-networks", type=int, default=8)
-    words.add_argument("--cifar10-networks", type=int, default=6)
-    words.add_argument("--mnist-epochs", type=int, default=10)
-    words.add_argument("--cifar10-epochs", type=int, default=10)
-    words.add_argument("--depth", type=int, default=3, help="hidden layers of the MLPs")
-    words.add_argument("--norm", default="batch", help="of ResNet-20")
-    words.add_argument("--precision", default="bfloat16", help="of training on CIFAR-10")
-    words.add_argument("--points", type=int, default=9, help="on each line")
-    words.add_argument("--inside", type=int, default=20, help="random points in the simplex")
-    words.add_argument("--matched", type=int, default=2000, help="training examples that activations are matched on")
-    words.add_argument("--paths", type=int, default=8, help="of each length")
-    words.add_argument("--longest", type=int, default=4, help="steps of the longest path")
-    words.add_argument("--examples", type=int, default=None, help="use at most so many training and test examples")
-    words.add_argument("--keep", type=Path, default=None, help="folder of trained weights, as width-cifar10 keeps them")
-    asked = words.parse_args()
-    asked.widths = {name: getattr(asked, f"{name}_widths") for name in ("mnist", "cifar10")}
-    asked.networks = {name: getattr(asked, f"{name}_networks") for name in ("mnist", "cifar10")}
-    return asked
 
 
 if __name__ == "__main__":

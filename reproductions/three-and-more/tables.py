@@ -102,6 +102,7 @@ def tables_of(cells: Sequence[Mapping[str, Any]], trends: Sequence[Mapping[str, 
         f"p = {trend['p_corrected']:.2g}"
         for trend in trends
     ]
+    texts += [f"\n{cell['data']}, width {cell['width']:g}: {cell['note']}" for cell in done if "note" in cell]
     return "\n".join(texts) + "\n"
 
 
