@@ -60,6 +60,15 @@ def test_compiling_is_tried_only_for_long_trainings(monkeypatch):
     assert tried == ["vectorised", "vectorised", "vectorised and compiled"]
 
 
+@pytest.mark.parametrize(("steps", "wanted"), [(100, []), (1000, ["vectorised and compiled"])])
+def test_one_network_alone_may_be_compiled(monkeypatch, steps, wanted):
+    tried = []
+    monkeypatch.setattr(choice._Probe, "check", lambda self, engine: tried.append(engine.name))
+    measured(monkeypatch, sequential=1.0, vectorised=0.5, compiled=0.1)
+    assert choose(*group(1), steps=steps, engine="auto")[0].name == (wanted or ["sequential"])[0]
+    assert tried == wanted
+
+
 @pytest.mark.parametrize("count", [2, 16])
 def test_no_trial_costs_more_than_a_quarter_of_what_it_could_save(monkeypatch, count):
     tried = []
@@ -88,8 +97,8 @@ def test_convolutions_on_a_cpu_may_have_their_channels_last(monkeypatch, last, w
     monkeypatch.setattr(
         choice._Probe, "seconds", lambda self, engine, replicas=None: last if "last" in engine.name else 1.0
     )
-    assert choose(*group(1, "vgg-4"), steps=1000, engine="auto")[0].name == wanted
-    assert choose(*group(1), steps=1000, engine="auto")[0].name == "sequential"  # nothing to lay out
+    assert choose(*group(1, "vgg-4"), steps=100, engine="auto")[0].name == wanted
+    assert choose(*group(1), steps=100, engine="auto")[0].name == "sequential"  # nothing to lay out
 
 
 @pytest.mark.parametrize(
@@ -105,7 +114,7 @@ def test_convolutions_on_a_cpu_may_have_their_channels_last(monkeypatch, last, w
 def test_close_engines_are_timed_again_in_turns(monkeypatch, rounds, wanted, first):
     """Also where the first look at the candidate was disturbed, in a long training."""
     told = {"sequential": iter([1.0, *rounds]), "vectorised": iter([first, 0.9, 0.91, 0.92, 0.9, 0.9])}
-    monkeypatch.setattr(choice, "_COMPILING", 1e9)
+    monkeypatch.setattr(choice, "_COMPILING_STEP", 1e9)
 
     def take(self, engine, *, replicas=None):
         return next(told[engine.name]) * (replicas or self.state.count) / self.state.count

@@ -93,7 +93,7 @@ def traced(function, *inputs):
 
 @pytest.mark.parametrize("own", [True, False])
 def test_transposed_products_are_products_of_transposes(monkeypatch, own):
-    monkeypatch.setattr(products, "_faster", lambda left, right: own)
+    monkeypatch.setattr(products, "_ours", lambda left, right: own)
     aten = torch.ops.aten
     images, slopes = torch.randn(3, 5, 7), torch.randn(3, 5, 2)
     multiplied = torch.ops.isthmus.products.default if own else aten.bmm.default
@@ -109,3 +109,16 @@ def test_transposed_products_are_products_of_transposes(monkeypatch, own):
     assert aten.permute.default in calls  # the product is wanted as it is, too
     both = torch.einsum("rbi,rbo->rio", images, slopes)
     torch.testing.assert_close(twice(images, slopes), both.mT + both.sum())
+
+
+@pytest.mark.parametrize(("slower", "own"), [(0.5, True), (1.4, True), (1.6, False), (3.0, False)])
+def test_torch_keeps_what_it_does_much_faster(monkeypatch, slower, own):
+    monkeypatch.setattr(products, "kernel", lambda dtype: len)
+    monkeypatch.setattr(products, "write", lambda left, right, *, out: "ours")
+    times = {"ours": 1e-5 * slower, "torch": 1e-5}
+    monkeypatch.setattr(
+        products, "_seconds", lambda way, number: number * times["ours" if way() == "ours" else "torch"]
+    )
+    shape = products._Factor((2, 3, 3), (9, 3, 1), torch.float32)
+    assert products._ours.__wrapped__(shape, shape) is own
+    assert not products._ours.__wrapped__(products._Factor((2, 3, 3), (9, 3, 1), torch.bfloat16), shape)

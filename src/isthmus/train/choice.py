@@ -27,6 +27,7 @@ _ANOTHER_LOOK = 30.0  # seconds of training that are left, below which the first
 _REPAYS = 4.0  # an engine is tried only where all that is left to save is this many times what trying it costs
 _WORTH_PROBING = 4.0  # seconds of plain training below which nothing else is tried
 _TRACING, _CAPTURING, _COMPILING = 0.6, 1.0, 75.0  # seconds; compiling takes 5 to 60, and may not pay in the end
+_COMPILING_STEP = 25.0  # seconds for a whole step on a CPU; measured were 5 to 20 of the processor
 _BUILDING = 20.0  # seconds; our own kernels take 2, where they were built before, to 20
 _TRIAL = 4  # steps of the whole group that a trial takes: the first one, its check, and the timing
 _PROBE_SECONDS = 0.15
@@ -123,6 +124,8 @@ def _setting_up(name: str, count: int) -> float:
     """Seconds that an engine takes before its first step, roughly: so that a probe never costs what it cannot save."""
     if name == "channels last":
         return 0.0
+    if name == "compiled":
+        return _TRACING + _COMPILING_STEP
     graphs = min(count, BRANCHES) if name.endswith("graphs") else int(name.endswith("graph"))
     building = _BUILDING if "kernel" in name else _COMPILING if "compiled" in name or "folded" in name else 0.0
     return _TRACING + _CAPTURING * graphs + building
@@ -133,7 +136,7 @@ def _candidates(task: Task, count: int, stretch: Stretch) -> list[str]:
     if task.device.type != "cuda":
         images = ["channels last"] if task.convolutional and stretch.batches.inputs.dim() == 4 else []
         if count == 1:
-            return images
+            return [*images, "compiled"]
         return [*images, *(name for name in CPU_ENGINES[1:] if name != "chunks" or count > _CHUNK)]
     if task.convolutional:  # under vmap alone they become grouped ones without fast kernels
         measured = _kernels(task) and task.recipe.precision == "bfloat16"  # others only where they are asked for

@@ -200,6 +200,7 @@ def test_the_engine_is_chosen_once_for_groups_of_a_kind(store, monkeypatch):
         ("sequential, channels last", "channels last"),
         ("vectorised, in chunks of 16", "chunks"),
         ("vectorised and compiled", "compiled"),
+        ("vectorised and compiled, in chunks of 2", "compiled"),
         ("one captured graph", "graph"),
         ("one captured graph, compiled", "compiled graph"),
         ("a captured graph for each replica", "graphs"),

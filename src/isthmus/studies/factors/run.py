@@ -216,6 +216,7 @@ def _engine_word(name: str) -> str | None:
         "each replica": "graphs",
         "one captured graph": "graph",
         "channels last": "channels last",
+        "vectorised and compiled": "",  # whose chunks are its own affair
         "in chunks": "chunks",
         "vectorised": "",
         "sequential": "sequential",
