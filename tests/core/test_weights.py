@@ -214,3 +214,12 @@ def test_an_overlap_never_leaves_its_range():
         assert w.cosine(one, one) == pytest.approx(1.0)
         assert w.cosine(one, one) <= 1.0
         assert w.cosine(one, {"w": -one["w"]}) >= -1.0
+
+
+@pytest.mark.parametrize("odd", [{"a": torch.zeros(3)}, {"a": torch.zeros(2), "b": torch.zeros(1)}, {}])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_solutions_that_do_not_fit_together_are_not_stacked(odd, place):
+    solutions = [{"a": torch.zeros(2)}, {"a": torch.zeros(2)}]
+    solutions.insert(place, odd)
+    with pytest.raises(WeightsError, match="stacked solutions must"):
+        w.stack(solutions)
