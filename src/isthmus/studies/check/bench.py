@@ -25,8 +25,9 @@ from isthmus.noise import effective_redundancy
 from isthmus.studies.check.capabilities import Retention, by_class, capability, foresee, rank_correlation
 from isthmus.studies.check.checklist import Origin
 from isthmus.studies.check.doubt import Doubt, doubt
+from isthmus.studies.check.intervals import mean
 from isthmus.studies.check.verdict import Effort, Model, Pair, Thresholds, Verdict, Way, judged
-from isthmus.studies.check.views import Crossing, View, accuracy, cross, mean, preference, view
+from isthmus.studies.check.views import Crossing, View, accuracy, cross, preference, view
 from isthmus.studies.matchers import matcher
 
 _PATH_FLOOR = 128  # examples on a path below which an error barrier of 2 % is less than three examples

@@ -18,8 +18,8 @@ from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, spearman
 from isthmus.core.weights import Weights
+from isthmus.studies.check.intervals import share as share_of
 from isthmus.studies.check.views import View
-from isthmus.studies.check.views import share as share_of
 
 STEP = 0.02  # share of the way over which a slope is measured: above rounding in float32, well below any barrier
 

@@ -7,7 +7,6 @@ allow a number to be trusted is not.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 
@@ -23,8 +22,7 @@ from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval
 from isthmus.core.weights import Weights
-
-DRAWS = 1000  # resamples of the examples; the ends of a 95 % interval then rest on 25 draws each
+from isthmus.studies.check.intervals import above_ends, height, height_of_errors, mean, share
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,9 +176,9 @@ def cross(
         positions=t,
         loss=loss.mean(1),
         error=wrong.mean(1),
-        loss_barrier=height(_above(loss, t), generator=generator, level=level),
-        error_barrier=height(_above(wrong, t), generator=generator, level=level),
-        midpoint=mean(_above(wrong, t)[list(positions).index(0.5)], level=level),
+        loss_barrier=height(above_ends(loss, t), generator=generator, level=level),
+        error_barrier=height_of_errors(loss, wrong, t, generator=generator, level=level),
+        midpoint=mean(above_ends(wrong, t)[list(positions).index(0.5)], level=level),
         accuracy=1.0 - float(middle.wrong.mean()),
         calibration=middle.calibration,
         agreement=sum(agreed) / 2,
@@ -190,88 +188,9 @@ def cross(
     return crossing, middle, average
 
 
-def _above(values: Float[Tensor, "points examples"], t: Float[Tensor, " points"]) -> Float[Tensor, "points examples"]:
-    """Every example's value above the line between its ends' values."""
-    return values - (1 - t)[:, None] * values[0] - t[:, None] * values[-1]
-
-
-def height(excess: Float[Tensor, "points examples"], *, generator: torch.Generator, level: float = 0.95) -> Interval:
-    """The highest mean over examples among points, with a bootstrap over examples.
-
-    All points share each draw of examples, so what the ends and the points have in common cancels. A maximum of noisy
-    means lies too high rather than too low. So the estimate and the upper end (a percentile of the resampled maxima)
-    err on the side of a barrier, and the lower end must not: it is the estimate less what the largest of all points'
-    errors exceeds in (1 − level)/2 of the resamples, and at least 0 where the points hold an end of the path.
-
-    True coverage of a nominal 95 %, by simulation with 50 to 5,000 examples on 11 points and barriers of 0 to .33: .94
-    to 1.00. A percentile for the lower end would put it above the barrier in 10 to 65 % of cases.
-
-    With non-finite losses the interval has no ends.
-    """
-    means = excess.mean(1)
-    estimate = float(means.max())
-    examples = excess.shape[1]
-    how = f"bootstrap over {examples} examples, the lower end for all points at once"
-    if not math.isfinite(estimate):
-        return Interval(estimate, math.nan, math.nan, level, 2, "none: values must be finite")
-    drawn = torch.cat([_resampled(excess, size, generator) for size in _chunks(DRAWS, examples)])
-    high, off = (float(part.quantile(0.5 + level / 2)) for part in (drawn.amax(1), (drawn - means).amax(1)))
-    low = estimate - off
-    if not bool(excess[0].any()):  # at the path's start nothing lies above the line
-        low = max(low, 0.0)
-    return Interval(estimate, min(low, estimate), max(high, estimate), level, 2, how)
-
-
-def _chunks(draws: int, examples: int) -> list[int]:
-    """Draws at once, so that their counts hold at most four million numbers."""
-    size = max(1, min(draws, 4_000_000 // max(1, examples)))
-    return [min(size, draws - done) for done in range(0, draws, size)]
-
-
-def _resampled(
-    values: Float[Tensor, "points examples"], draws: int, generator: torch.Generator
-) -> Float[Tensor, "draws points"]:
-    """Means over examples drawn with replacement, the same ones for all points."""
-    examples = values.shape[1]
-    drawn = torch.randint(examples, (draws, examples), generator=generator)
-    counts = torch.zeros(draws, examples, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(1, 1, dtype=torch.float64).expand(draws, examples)
-    )
-    return counts @ values.T / examples
-
-
-def mean(values: Float[Tensor, " examples"], *, level: float = 0.95) -> Interval:
-    """The mean over examples with its normal interval."""
-    from isthmus.core.statistics import student_quantile
-
-    n = len(values)
-    estimate = float(values.mean())
-    if n < 2:
-        return Interval(estimate, math.nan, math.nan, level, 1, "none: an interval needs at least 2 examples")
-    reach = student_quantile(0.5 + level / 2, n - 1) * float(values.std()) / math.sqrt(n)
-    return Interval(estimate, estimate - reach, estimate + reach, level, 1, f"Student's t over {n} examples")
-
-
 def accuracy(seen: View, *, level: float = 0.95) -> Interval:
     """The share of right answers with :func:`share`'s interval."""
     return share(1.0 - seen.wrong, level=level)
-
-
-def share(right: Float[Tensor, " examples"], *, level: float = 0.95) -> Interval:
-    """Wilson's interval of a share of ones: it stays within [0, 1] and is right near its ends.
-
-    Of ten right answers out of ten Student's interval would say that nothing can go wrong.
-
-    Reference: Wilson, Journal of the American Statistical Association 22 (1927).
-    """
-    from scipy.special import ndtri
-
-    n, estimate = len(right), float(right.mean())
-    z = float(ndtri(0.5 + level / 2))
-    middle = (estimate + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(estimate * (1 - estimate) / n + z * z / (4 * n * n))
-    low, high = max(0.0, middle - reach), min(1.0, middle + reach)
-    return Interval(estimate, min(low, estimate), max(high, estimate), level, 1, f"Wilson's over {n} examples")
 
 
 def preference(one: View, other: View, *, generator: torch.Generator, draws: int = 1000) -> float:
