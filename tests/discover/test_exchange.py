@@ -11,8 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.discover.beside import CASES, Beside, plain, routed, soft, summed
+from tests.discover.beside import CASES as BESIDE
+from tests.discover.beside import Beside, plain, routed, soft, summed
 from tests.discover.case import Calls, lin
+from tests.discover.trees import TREES
 from torch import Tensor, nn
 
 import isthmus
@@ -23,6 +25,7 @@ from isthmus.core.symmetry_file import from_json, to_json
 from isthmus.discover import exchange, layer_map
 from isthmus.discover.verify import difference, module_call, random_weights
 
+CASES = {**BESIDE, **TREES}
 _MADE: dict[str, tuple[nn.Module, Symmetry]] = {}
 
 

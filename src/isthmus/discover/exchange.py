@@ -21,6 +21,8 @@ from isthmus.discover.tracing import Trace
 from isthmus.discover.units import group_of_parts
 from isthmus.discover.verify import difference, random_weights, redrawn
 
+_TRIALS = 64  # exchanges of two units of a refused group; more would cost more than they find
+
 
 def proposals(
     program: ExportedProgram,
@@ -62,11 +64,40 @@ def with_modules(
         wider = nested(result, group)
         if wider is not None and holds(wider, _new(result, wider)):
             result, kept = wider, [*kept, group]
-        else:
-            refused.append(group)
+            continue
+        refused.append(group)
+        for part in _alike(result, group, holds):
+            wider = nested(result, part)
+            if wider is not None and holds(wider, _new(result, wider)):
+                result, kept = wider, [*kept, part]
     reason = "does the same with other tensors, but to exchange these modules changes the outputs"
     obstacles = tuple(Obstacle("exchange", reason, group.tensors) for group in refused)
     return dataclasses.replace(_freed(result, kept), obstacles=(*result.obstacles, *obstacles))
+
+
+def _alike(symmetry: Symmetry, group: UnitGroup, holds: Callable[[Symmetry, Sequence[str]], bool]) -> list[UnitGroup]:
+    """Of a refused group the units that may be exchanged for each other, in parts of two units or more."""
+    classes: list[list[int]] = []
+    trials = 0
+    for unit in range(group.size if group.size > 2 else 0):
+        for members in classes:
+            if trials == _TRIALS:
+                return []
+            trials += 1
+            wider = nested(symmetry, _of_units(group, [members[0], unit]))
+            if wider is not None and holds(wider, _new(symmetry, wider)):
+                members.append(unit)
+                break
+        else:
+            classes.append([unit])
+    return [_of_units(group, members) for members in classes if len(members) > 1]
+
+
+def _of_units(group: UnitGroup, units: Sequence[int]) -> UnitGroup:
+    """A group of some of a group's units."""
+    sites = tuple(dataclasses.replace(site, index=site.index[list(units)]) for site in group.sites)
+    rows = tuple(dataclasses.replace(row, tensors=tuple(row.tensors[unit] for unit in units)) for row in group.siblings)
+    return dataclasses.replace(group, size=len(units), sites=sites, siblings=rows)
 
 
 def exchanged(

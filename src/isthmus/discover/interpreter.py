@@ -40,11 +40,12 @@ from isthmus.discover.parts import taken_apart
 from isthmus.discover.rules import CHOOSING, RULES, Rule
 from isthmus.discover.rules.elementwise import elementwise
 from isthmus.discover.settled import settled
+from isthmus.discover.summing import straighten
 
 
 def interpretable(program: ExportedProgram) -> ExportedProgram:
     """The program itself, or its functional form where it writes into views or holds graphs inside graphs."""
-    return functional(program) if writes_into_views(program.graph, settled(program)) else program
+    return straighten(functional(program) if writes_into_views(program.graph, settled(program)) else program)
 
 
 def interpret(program: ExportedProgram, rules: Mapping[str, Rule]) -> Ledger:
