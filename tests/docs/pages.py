@@ -7,11 +7,17 @@ line before a fence may say what else is meant::
     <!-- file: model.py -->             the fence is a file that later ones use
     <!-- exit code: 1 -->               the last line's answer is "no"
     <!-- not run: it needs a cluster --> the reason is part of the comment
+    <!-- output -->                     the fence shows lines that the commands of the fence before it print
+
+Shown output must be what is printed: the same words in the same order, numbers within a third or .02 (networks that
+are trained on another machine differ a little); a line of ``…`` leaves lines out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import re
 import shlex
 import subprocess
@@ -72,8 +78,14 @@ def snippets(page: Path) -> list[Snippet]:
 def run(page: Path) -> None:
     """Run a page's snippets in the working folder; the first that fails raises, with the page and line."""
     names: dict[str, object] = {"__name__": "__page__"}
+    printed = ""
     for snippet in snippets(page):
         if snippet.reason_not_to_run:
+            continue
+        if snippet.note == "output":
+            missing = unprinted(snippet.code, printed)
+            where = f"{snippet.page.relative_to(ROOT)}, line {snippet.line}"
+            assert missing is None, f"{where}: not printed: {missing}\n{printed}"
             continue
         if snippet.file:
             Path(snippet.file).write_text(snippet.code, encoding="utf-8")
@@ -82,20 +94,43 @@ def run(page: Path) -> None:
             code = "\n" * (snippet.line - 1) + snippet.code
             exec(compile(code, str(page), "exec"), names)
         elif snippet.language == "sh":
-            _shell(snippet)
+            printed = _shell(snippet)
 
 
-def _shell(snippet: Snippet) -> None:
+def unprinted(shown: str, printed: str) -> str | None:
+    """The first line that is shown and was not printed, after those before it; ``None`` if all were."""
+    lines = iter(filter(str.strip, printed.splitlines()))
+    for wanted in filter(str.strip, shown.splitlines()):
+        if wanted.strip() != "…" and not any(_alike(wanted, line) for line in lines):
+            return wanted
+    return None
+
+
+_NUMBER = re.compile(r"(?<![\w.^-])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w^])")
+
+
+def _alike(shown: str, printed: str) -> bool:
+    words = [re.sub(r"[\s─]+", " ", _NUMBER.sub("#", line)).strip() for line in (shown, printed)]
+    numbers = [[float(found) for found in _NUMBER.findall(line)] for line in (shown, printed)]
+    near = (abs(a - b) <= max(0.02, 0.33 * abs(b)) for a, b in zip(*numbers, strict=False))
+    return words[0] == words[1] and all(near)
+
+
+def _shell(snippet: Snippet) -> str:
+    """Run the lines of a fence; gives what isthmus printed."""
     from isthmus.cli.main import invoke
 
     lines = snippet.code.replace("\\\n", " ").splitlines()
     commands = [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+    printed = io.StringIO()
     for place, words in enumerate(commands):
         wanted = snippet.exit_code if place == len(commands) - 1 else 0
         if words[0] == "isthmus":
-            code = invoke(words[1:])
+            with contextlib.redirect_stdout(printed):
+                code = invoke(words[1:])
         else:
             words = [sys.executable, *words[1:]] if words[0] == "python" else words
             code = subprocess.run(words, check=False).returncode
         where = f"{snippet.page.relative_to(ROOT)}, line {snippet.line}"
         assert code == wanted, f"{where}: {shlex.join(words)} must end with {wanted}, got {code}"
+    return printed.getvalue()

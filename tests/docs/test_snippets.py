@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.docs.pages import ROOT, RUN, SHOWN, Snippet, pages, run, snippets
+from tests.docs.pages import ROOT, RUN, SHOWN, Snippet, pages, run, snippets, unprinted
 
 #: pages of which every snippet takes long together
 SLOW: tuple[str, ...] = ()
@@ -22,6 +22,7 @@ def own_files(tmp_path, monkeypatch):
     import isthmus
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")  # how wide shown output is
     Path("model.py").write_text(
         "from torch import nn\n\n\n"
         "def build():\n"
@@ -88,3 +89,19 @@ def test_no_fence_hides_from_the_pattern():
     for page in pages():
         opened = len(re.findall(r"^```+[a-z]", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
         assert opened == len(snippets(page)), page
+
+
+@pytest.mark.parametrize(
+    ("shown", "missing"),
+    [
+        ("Loss barrier  .9\n", "Loss barrier  .9"),
+        ("Loss barrier  0.7\n…\nwrote x\n", None),
+        ("Loss barrier  0.5\n", "Loss barrier  0.5"),
+        ("wrote x\nLoss barrier  0.7\n", "Loss barrier  0.7"),
+        ("Loss barrier  0.7 0.01\n", "Loss barrier  0.7 0.01"),
+        ("Error barrier  0.7\n", "Error barrier  0.7"),
+    ],
+)
+def test_output_that_is_shown_must_be_printed(shown, missing):
+    printed = "  Loss barrier    0.8   \n ──────\n\nError: 3\nwrote x\n"
+    assert unprinted(shown, printed) == missing
