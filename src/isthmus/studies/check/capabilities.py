@@ -18,7 +18,7 @@ from isthmus.core.objective import Objective
 from isthmus.core.record import Record
 from isthmus.core.statistics import Interval, spearman
 from isthmus.core.weights import Weights
-from isthmus.studies.check.intervals import share as share_of
+from isthmus.studies.check.intervals import kept_share
 from isthmus.studies.check.views import View
 
 STEP = 0.02  # share of the way over which a slope is measured: above rounding in float32, well below any barrier
@@ -135,15 +135,10 @@ def capability(
     one, other = float(right[0].mean()), float(right[1].mean())
     ahead = foreseen[part[: len(foreseen)]]
     expected = float(ahead.mean()) if len(ahead) else float("nan")
-    average = share_of(right[2], level=level)
-    span = max(one, other) - floor
-
-    def share(value: float) -> float:
-        return (value - floor) / span if span > 0 else float("nan")
-
-    how = average.method if span > 0 else "none: no end is above chance"
-    kept = Interval(share(average.estimate), share(average.low), share(average.high), level, 1, how)
-    return Capability(name, int(part.sum()), one, other, average.estimate, kept, expected, share(expected))
+    better = max(one, other)
+    kept = kept_share(right[2], right[0] if one >= other else right[1], floor=floor, level=level)
+    foreseen_kept = (expected - floor) / (better - floor) if better > floor else float("nan")
+    return Capability(name, int(part.sum()), one, other, float(right[2].mean()), kept, expected, foreseen_kept)
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

@@ -116,3 +116,46 @@ def share(right: Float[Tensor, " examples"], *, level: float = 0.95) -> Interval
     reach = z / (1 + z * z / n) * math.sqrt(estimate * (1 - estimate) / n + z * z / (4 * n * n))
     low, high = max(0.0, middle - reach), min(1.0, middle + reach)
     return Interval(estimate, min(low, estimate), max(high, estimate), level, 1, f"Wilson's over {n} examples")
+
+
+def kept_share(
+    average: Float[Tensor, " examples"], end: Float[Tensor, " examples"], *, floor: float, level: float = 0.95
+) -> Interval:
+    """How much of what an end can do its average keeps, (average − floor) / (end − floor), of the same examples.
+
+    Fieller's interval, which knows that both accuracies are uncertain and that they go together, with half an example
+    more in each of the four cells of right and wrong, so that a sample without a mistake has a width. True coverage of
+    a nominal 95 %, by simulation with 15 to 200 examples: .92 to 1.00. The average's own interval over the end's plain
+    estimate covers .83 where the two err independently.
+
+    Args:
+        average: 1 for each example that the average gets right, else 0.
+        end: the same for the end.
+        floor: accuracy by chance.
+        level: nominal coverage.
+
+    Returns:
+        Estimate and ends; NaN where the end is not above the floor, no ends where it is not surely so.
+
+    Reference: Fieller, "Some problems in interval estimation", JRSS B 16 (1954); Agresti and Min, "Effects and non-
+        effects of paired identical observations", Statistics in Medicine 24 (2005), for the half examples.
+    """
+    n, span = len(average), float(end.mean()) - floor
+    if not span > 0:
+        return Interval(math.nan, math.nan, math.nan, level, 1, "none: no end is above chance")
+    estimate = (float(average.mean()) - floor) / span
+    total = n + 2
+    both = (float((average * end).sum()) + 0.5) / total
+    one, other = ((float(part.sum()) + 1) / total for part in (average, end))
+    z = student_quantile(0.5 + level / 2, math.inf)
+    square = z * z / total
+    # |x − k·y| ≤ z·its standard error, as a quadratic inequality in k.
+    x, y = one - floor, other - floor
+    a = y * y - square * other * (1 - other)
+    b = x * y - square * (both - one * other)
+    c = x * x - square * one * (1 - one)
+    if not a > 0:
+        return Interval(estimate, math.nan, math.nan, level, 1, "none: no end is surely above chance")
+    root = math.sqrt(max(b * b - a * c, 0.0))
+    low, high = min(estimate, (b - root) / a), max(estimate, (b + root) / a)
+    return Interval(estimate, low, high, level, 1, f"Fieller's over {n} examples, paired")
