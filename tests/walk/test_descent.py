@@ -27,6 +27,15 @@ def test_every_side_falls_into_its_own_well():
         assert below.tolist() == pytest.approx([1.0 if start > 0 else -1.0, 0.0], abs=1e-4)
 
 
+def test_a_descent_says_whether_the_loss_had_stopped_falling():
+    objective, start = bowl([1.0, 400.0], start=[1.0, -2.0])
+    early = Descent(objective, steps=3).settle(start)
+    weights, late = Descent(objective, steps=5000).settle(start)
+    assert not early[1]
+    assert late
+    assert objective(weights).loss < objective(early[0]).loss
+
+
 def test_refresh_sees_every_place():
     objective, start = bowl([1.0], start=[1.0])
     seen = []

@@ -11,7 +11,7 @@ from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
-from isthmus.walk import RandomWalk, Returns, returns
+from isthmus.walk import Descent, RandomWalk, Returns, returns
 
 
 class _TwoWells(nn.Module):
@@ -70,6 +70,21 @@ def test_near_walkers_return_and_far_ones_do_so_by_the_sign_of_the_well(wells):
     assert float(found.low[0]) < 1.0 == float(found.high[0])
     assert float(found.loss.max()) < 1e-3
     assert found.overlap[1][~signs].max() < -0.99
+
+
+def test_a_descent_that_was_cut_off_outside_is_no_verdict(wells):
+    asked = {"times": (1, 30), "barrier": _height(wells), "walkers": 16, "tolerance": 0.1}
+    walker, start = RandomWalk(step=0.3, sphere=False), wells.network.weights
+    cut = returns(walker, wells, start, descend=Descent(wells, steps=1), generator=child(0), **asked)
+    whole = returns(walker, wells, start, descend=Descent(wells, steps=500), generator=child(0), **asked)
+    away = whole.walk.kept[30]["theta"][:, 0] < 0
+    assert torch.equal(whole.returned[1], ~away)
+    assert not whole.undecided.any()
+    assert whole.notes == ()
+    assert cut.undecided[1, away].all()
+    assert not (cut.undecided & cut.returned).any()
+    assert f"{int(cut.undecided.sum())} of 32 descents" in cut.notes[0]
+    assert "after 1 gradients" in cut.notes[0]
 
 
 def test_wilsons_interval_has_its_textbook_value(wells):

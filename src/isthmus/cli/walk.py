@@ -37,6 +37,7 @@ def walk(
     descend: Annotated[
         str | None, typer.Option(help="Steps after which the walkers descend: do they come back? Some, with commas.")
     ] = None,
+    gradients: Annotated[int, typer.Option(help="Of each descent, at most.")] = 300,
     split: options.Split = "train",
     examples: options.Examples = 1000,
     seed: options.Seed = 0,
@@ -53,7 +54,7 @@ def walk(
 
         manner = Manner(
             method=method, steps=steps, walkers=walkers, every=every, temperature=temperature, rise=rise, size=size,
-            descend=tuple(console.numbers(descend, int, what="descend")),
+            descend=tuple(console.numbers(descend, int, what="descend")), gradients=gradients,
         )  # fmt: skip
         others = _other_widths(widths, train, data=data, data_dir=data_dir, examples=examples, split=split,
                                device=device, seed=seed, progress=told)  # fmt: skip
@@ -100,5 +101,5 @@ def _show(values: dict[str, Any]) -> None:
         console.table(*return_rows(values["returns"], words), title=words("walk.returns"))
     if values["permutations"]:
         console.table(*permutation_rows(values["permutations"], words), title=words("walk.permuted"))
-    for line in values["walk"]["notes"]:
+    for line in (*values["walk"]["notes"], *(values["returns"] or {}).get("notes", ())):
         console.say(line)

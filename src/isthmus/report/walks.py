@@ -34,7 +34,8 @@ def walk_section(values: Mapping[str, Any], words: Words) -> Section:
         end = sum(last) / len(last)
         headline = words("walk.headline", steps=walk["steps"][-1], start=f"{walk['loss'][0][0]:.3g}", end=f"{end:.3g}")
     title = words("walk.title", name=values["name"])
-    return Section(title, text=walk["notes"], figures=drawn, tables=tables, headline=headline)
+    notes = [*walk["notes"], *(values["returns"] or {}).get("notes", ())]
+    return Section(title, text=notes, figures=drawn, tables=tables, headline=headline)
 
 
 def walk_rows(values: Mapping[str, Any], words: Words) -> Rows:
@@ -58,12 +59,17 @@ def walk_rows(values: Mapping[str, Any], words: Words) -> Rows:
 def return_rows(found: Mapping[str, Any], words: Words) -> Rows:
     """For every number of steps the share of walkers that fell back into the start's basin."""
     rows = [
-        [steps, f"{rate:.0%} [{low:.0%}, {high:.0%}]", sum(heights) / len(heights), sum(overlaps) / len(overlaps)]
-        for steps, rate, low, high, heights, overlaps in zip(
-            *(found[name] for name in ("steps", "rate", "low", "high", "barrier", "overlap")), strict=True
+        [steps, f"{rate:.0%} [{low:.0%}, {high:.0%}]", sum(undecided), _mean(heights), _mean(overlaps)]
+        for steps, rate, low, high, undecided, heights, overlaps in zip(
+            *(found[name] for name in ("steps", "rate", "low", "high", "undecided", "barrier", "overlap")), strict=True
         )
     ]
-    return [words(f"walk.{name}") for name in ("steps", "came_back", "return_barrier", "return_overlap")], rows
+    names = ("steps", "came_back", "undecided", "return_barrier", "return_overlap")
+    return [words(f"walk.{name}") for name in names], rows
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def permutation_rows(found: Mapping[str, Any], words: Words) -> Rows:

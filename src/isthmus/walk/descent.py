@@ -54,10 +54,20 @@ class Descent:
 
     def __call__(self, weights: Weights) -> dict[str, Tensor]:
         """The weights at the end of the descent. Cost: a gradient and one or two evaluations for each step."""
+        return self.settle(weights)[0]
+
+    def settle(self, weights: Weights) -> tuple[dict[str, Tensor], bool]:
+        """The weights at the end, and whether the loss had stopped falling there.
+
+        It had where the last step lowered it by less than ``tolerance`` of the loss that the descent began with (not of
+        the present one, which may fall to 0 without end); else what lies below the place is still open.
+        """
+        first, fell = 0.0, 0.0
         here, rate = self._fit(weights), self.rate
         longest = self.reach * norm(here, tensors=self.objective.network.parameter_names)
-        for _ in range(self.steps):
+        for step in range(self.steps):
             score, gradient = self.objective.gradient(here)
+            first = first if step else abs(score.loss)
             slope = sum(float(part.double().square().sum()) for part in gradient.values())
             there, loss = here, score.loss
             rate = min(rate, longest / slope**0.5) if slope > 0 and longest > 0 else rate
@@ -68,11 +78,11 @@ class Descent:
                     break
                 rate /= 2
             if not loss < score.loss:
-                return here
-            here, rate = there, 2 * rate
-            if score.loss - loss < self.tolerance * abs(score.loss):
+                return here, True
+            here, rate, fell = there, 2 * rate, score.loss - loss
+            if fell < self.tolerance * abs(score.loss):
                 break
-        return here
+        return here, fell <= self.tolerance * first
 
     def _fit(self, weights: Weights) -> dict[str, Tensor]:
         return dict(weights if self.refresh is None else self.refresh(weights))

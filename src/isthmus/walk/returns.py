@@ -14,6 +14,7 @@ from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
 from isthmus.core.weights import Weights, cosine, lerp, pick
+from isthmus.walk.descent import Descent
 from isthmus.walk.walk import Refresh, Walk, Walker
 
 Descend = Callable[[Weights], Weights]
@@ -26,16 +27,19 @@ class Returns(Record):
 
     Attributes:
         steps: how far the walkers had gone before they descended.
-        rate: share of walkers that came back.
+        rate: share of walkers that came back; those whose descent was cut off outside count as not come back.
         low: lower end of Wilson's interval for the rate, over walkers.
         high: upper end.
         level: nominal coverage.
         returned: each walker's verdict.
+        undecided: whose descent was cut off, the loss still falling, before a walker was back: no verdict for these.
+            Known for a :class:`Descent`; elsewhere whoever descends has to see to it, and none counts as undecided.
         barrier: between the descended start and each descended walker.
         loss: after the descent.
         overlap: cosine between the descended start and each descended walker.
         tolerance: the highest barrier inside one basin.
         walk: what the walkers saw before they descended.
+        notes: what a reader has to know to trust the numbers.
     """
 
     steps: tuple[int, ...]
@@ -44,11 +48,13 @@ class Returns(Record):
     high: Float[Tensor, " times"]
     level: float
     returned: Bool[Tensor, "times walkers"]
+    undecided: Bool[Tensor, "times walkers"]
     barrier: Float[Tensor, "times walkers"]
     loss: Float[Tensor, "times walkers"]
     overlap: Float[Tensor, "times walkers"]
     tolerance: float
     walk: Walk
+    notes: tuple[str, ...] = ()
 
 
 def returns(
@@ -104,21 +110,39 @@ def returns(
     walk = walker(
         objective, start, steps=steps, generator=generator, walkers=walkers, every=every, keep=times, refresh=refresh
     )
-    home = descend(start)
+    settle = descend.settle if isinstance(descend, Descent) else lambda weights: (descend(weights), True)
+    home, home_settled = settle(start)
     names = objective.network.parameter_names
     shape = (len(times), walkers)
     heights, losses, overlaps = (torch.empty(shape, dtype=torch.float64) for _ in range(3))
+    settled = torch.empty(shape, dtype=torch.bool)
     for row, time in enumerate(times):
         for column in range(walkers):
-            below = descend(pick(walk.kept[time], column))
+            below, settled[row, column] = settle(pick(walk.kept[time], column))
             heights[row, column] = float(barrier(home, below))
             losses[row, column] = objective(below).loss
             overlaps[row, column] = cosine(home, below, tensors=names)
             progress(row * walkers + column + 1, len(times) * walkers, f"descending after {time} steps")
     returned = heights <= tolerance
+    undecided = ~returned & ~(settled & home_settled)
     low, high = _wilson(returned.sum(1).double(), walkers, level)
     rate = returned.double().mean(1)
-    return Returns(tuple(times), rate, low, high, level, returned, heights, losses, overlaps, tolerance, walk)
+    return Returns(
+        steps=tuple(times), rate=rate, low=low, high=high, level=level, returned=returned, undecided=undecided,
+        barrier=heights, loss=losses, overlap=overlaps, tolerance=tolerance, walk=walk,
+        notes=_notes(undecided, descend),
+    )  # fmt: skip
+
+
+def _notes(undecided: Tensor, descend: Descend) -> tuple[str, ...]:
+    if not undecided.any():
+        return ()
+    open_, all_ = int(undecided.sum()), undecided.numel()
+    most = f" after {descend.steps} gradients" if isinstance(descend, Descent) else ""
+    return (
+        f"{open_} of {all_} descents were cut off{most}, outside the start's basin and with the loss still falling: "
+        "whether those walkers come back is open, and the share is a lower bound; allow more gradients",
+    )
 
 
 def _error_barrier(objective: Objective, refresh: Refresh | None, points: int = 11) -> Barrier:

@@ -82,6 +82,7 @@ class Manner:
         rise: the level set's loss above the start's.
         size: of a step: relative length (random, metropolis, level) or the learning rate (langevin).
         descend: numbers of steps after which the walkers descend.
+        gradients: of each descent, at most.
 
     Raises:
         SettingError: an unknown method; steps after which to descend that the walk does not reach.
@@ -95,6 +96,7 @@ class Manner:
     rise: float = 0.5
     size: float | None = None
     descend: tuple[int, ...] = ()
+    gradients: int = 300
 
     def __post_init__(self) -> None:
         if self.method not in _MAKERS:
@@ -156,7 +158,8 @@ def walk_from(
     came = None
     if manner.descend:
         times = {"times": manner.descend, "steps": manner.steps}
-        came = returns(walker, objective, weights, descend=Descent(objective, refresh=refresh), **times, **asked)
+        descent = Descent(objective, steps=manner.gradients, refresh=refresh)
+        came = returns(walker, objective, weights, descend=descent, **times, **asked)
     walk = walker(objective, weights, steps=manner.steps, **asked) if came is None else came.walk
     permuted = {}
     if symmetry is not None:

@@ -79,6 +79,7 @@ TEXTS = {
     "walk.came_back": "share that came back",
     "walk.returns": "Descents after some steps: do the walkers fall back into the basin of the start?",
     "walk.returns_caption": "Came back: an error barrier of at most {tolerance} on the straight way between the descended start and the descended walker. Bars: 95 % intervals over {n} walkers.",
+    "walk.undecided": "walkers whose descent was cut off outside",
     "walk.return_barrier": "mean error barrier to the start",
     "walk.return_overlap": "mean overlap with the start",
     "walk.permuted_caption": "Points: means over drawn permutations; bars: the lowest and the highest of them.",

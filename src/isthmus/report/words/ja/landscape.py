@@ -79,6 +79,7 @@ TEXTS = {
     "walk.came_back": "戻った割合",
     "walk.returns": "歩いた後に降下：出発点の盆地に戻るか",
     "walk.returns_caption": "戻ったとは、降下した出発点と降下した歩行者を結ぶ直線上の誤り率の障壁が {tolerance} 以下であること。棒：{n} 人の歩行者についての 95 % 区間。",
+    "walk.undecided": "降下が途中で打ち切られ未判定の歩行者",
     "walk.return_barrier": "出発点への平均誤り率障壁",
     "walk.return_overlap": "出発点との平均の重なり",
     "walk.permuted_caption": "点：引いた置換についての平均。棒：そのうちの最小と最大。",
