@@ -1,7 +1,9 @@
 """The frame of the shell: the list of commands is cheap, errors are lines, bugs are not hidden."""
 
+import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -67,7 +69,8 @@ def test_an_interruption_within_a_command_is_said(monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(main.importlib, "import_module", interrupted)
+    # In this module alone: other libraries import on demand, too.
+    monkeypatch.setattr(main, "importlib", types.SimpleNamespace(import_module=interrupted))
     assert invoke(["runs", "list"]) == 130
     assert capsys.readouterr().err == "isthmus: interrupted\n"
 
@@ -79,3 +82,28 @@ def test_a_bug_is_not_hidden(monkeypatch):
     monkeypatch.setattr(main, "app", fail)
     with pytest.raises(ZeroDivisionError):
         invoke(["demo"])
+
+
+def shell_line(line, **more):
+    """A line for bash, with ``isthmus`` as this interpreter runs it; its exit code and error stream."""
+    command = f'isthmus() {{ "{sys.executable}" -c "from isthmus.cli.main import run; run()" "$@"; }}'
+    script = f"{command}; set -o pipefail; {line}"
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, **more)
+
+
+@pytest.mark.parametrize("asked", ["--version", "runs list --store S", "runs list --store S --json", "--help"])
+def test_a_reader_that_goes_away_is_neither_a_good_nor_a_bad_answer(tmp_path, asked):
+    """128 + SIGPIPE, as of other programs; the pipe is closed before anything is written to it."""
+    from isthmus.studies import Store
+
+    Store.open(tmp_path / "S", create=True)
+    done = shell_line(f"(sleep 1; isthmus {asked}) | true", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("asked", ["--version", "--help", "symmetry mlp-8x1", "symmetry mlp-8x1 --json"])
+def test_a_full_disk_is_one_line(asked):
+    done = shell_line(f"isthmus {asked} > /dev/full")
+    assert done.returncode == 2
+    assert done.stderr == "isthmus: the output must be writable, but: no space left on device; free some space\n"

@@ -289,3 +289,15 @@ def test_a_downloaded_file_has_a_name_that_every_system_takes():
     assert _plain("step-4_b") == "step-4_b"
     assert _plain('größe "4"/..\n') == "gr--e--4-----"
     assert len(_plain("x" * 300)) == 60
+
+
+@pytest.mark.parametrize("path", ["/", f"/runs/{key(6)}", "/studies/widths"])
+def test_heads_stand_on_the_side_of_their_columns(site, path):
+    text = site.ask(path).text
+    tables = [table for table in re.findall(r"<table.*?</table>", text, re.S) if "<thead>" in table]
+    assert tables
+    for table in tables:
+        rows = [re.findall(r"<t[hd][^>]*>", row) for row in re.findall(r"<tr.*?</tr>", table, re.S)]
+        left = [['class="text"' in cell or 'scope="row"' in cell for cell in row] for row in rows]
+        first = 2 if path == "/" else 1  # after the box that chooses a run, and the run itself
+        assert all(row[first:] == left[0][first:] for row in left[1:])

@@ -6,7 +6,9 @@ anything else that is slow to load.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import importlib
 import io
 import itertools
@@ -58,6 +60,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("isthmus.cli.serve", "Show a store in a browser: runs, studies with live progress, results."),
     "report": ("isthmus.cli.report", "Draw a results.json as one offline HTML page."),
 }
+
+
+_CLOSED_PIPE = 141  # 128 + SIGPIPE, as shells say it; 0 would pass for a good answer, 1 for a bad one
 
 
 class _Lazy(TyperGroup):
@@ -116,7 +121,11 @@ def _root(
 
 
 def run() -> None:
-    """Run the shell: exit code 0 for success, 1 for a negative answer, 2 for wrong input, 130 for an interruption."""
+    """Run the shell.
+
+    The exit code is 0 for success, 1 for a negative answer, 2 for wrong input, 130 for an interruption and 141 where
+    the reader of the output went away, as other programs have it.
+    """
     sys.exit(invoke(sys.argv[1:]))
 
 
@@ -126,12 +135,17 @@ def invoke(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = app(args=arguments, standalone_mode=False, prog_name="isthmus")
+        sys.stdout.flush()  # what cannot be written is found out here, not while the interpreter ends
     except KeyboardInterrupt:
         return _say("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of a pipe has gone (``| head``): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except (SystemExit, OSError) as problem:  # the libraries that print leave by exiting when a pipe is closed
+        cause = problem.__context__ if isinstance(problem, SystemExit) else problem
+        if not isinstance(cause, OSError) or cause.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _mute()
+        if cause.errno == errno.EPIPE:  # the reader has gone (``| head``), and nobody is left to tell
+            return _CLOSED_PIPE
+        return _say(f"the output must be writable, but: {os.strerror(cause.errno).lower()}; free some space", 2)
     except Exception as problem:
         if os.environ.get("ISTHMUS_TRACEBACK"):
             raise
@@ -148,6 +162,12 @@ def invoke(arguments: list[str]) -> int:
             return _say("the work must fit into memory, but it ran out; use fewer examples or a smaller batch", 2)
         raise
     return result if isinstance(result, int) else 0
+
+
+def _mute() -> None:
+    """Let the interpreter end quietly: what still waits to be written has nowhere to go."""
+    with contextlib.suppress(OSError, ValueError):  # not every stream stands for a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def _usage(problem: Any, arguments: list[str]) -> str:
