@@ -155,8 +155,8 @@ class Recipe:
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := [name for name in values if name not in known]:
             near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise SettingError(f"a recipe has no field {listed(unknown)}{hint}")
+            hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(known)}"
+            raise SettingError(f"a recipe has no field {listed(unknown)}; {hint}")
         return cls(**values)
 
     def replicates(
