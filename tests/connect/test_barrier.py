@@ -196,3 +196,15 @@ def test_records_are_plain():
     assert record.to_dict()["error_barrier"] == 0.5
     assert record.to_dict()["midpoint_error"] == 0.5
     assert not record.stable
+
+
+def test_a_module_s_own_parameters_are_ends_like_others():
+    """As ``dict(module.named_parameters())`` gives them: they ask for gradients that no path needs."""
+    torch.manual_seed(0)
+    modules = [nn.Linear(3, 4), nn.Linear(3, 4)]
+    objective = Objective(Network.of(modules[0]), torch.randn(20, 3), torch.arange(20) % 4)
+    asked, plain = (
+        barrier(Line(*ends), objective, points=5)
+        for ends in ([dict(m.named_parameters()) for m in modules], [m.state_dict() for m in modules])
+    )
+    assert torch.equal(asked.loss, plain.loss)

@@ -171,3 +171,19 @@ def test_hooked_copies_watch_and_change_without_touching_the_network():
     assert len(seen) == 1
     with pytest.raises(WeightsError, match="unknown: 9"):
         network.hooked(after={"9": double})
+
+
+def test_vectors_with_gaps_in_memory_have_the_same_gradients():
+    """PyTorch's batch_norm reads them wrongly on the way back."""
+    torch.manual_seed(0)
+    network = Network.of(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)))
+    inputs = torch.randn(9, 4)
+    whole = {n: torch.rand_like(t) + 0.5 if t.is_floating_point() else t for n, t in network.weights.items()}
+    gaps = {n: torch.stack([t, t + 7], -1)[..., 0] if t.is_floating_point() else t for n, t in whole.items()}
+    assert not gaps["1.weight"].is_contiguous()
+    found = []
+    for weights in (whole, gaps):
+        leaves = {name: weights[name].detach().requires_grad_() for name in network.parameter_names}
+        output = network({**weights, **leaves}, inputs)
+        found.append(torch.autograd.grad(output.square().sum(), list(leaves.values())))
+    assert all(torch.allclose(first, second, rtol=1e-4) for first, second in zip(*found, strict=True))

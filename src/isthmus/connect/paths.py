@@ -66,7 +66,7 @@ class Line:
         for name, tensor in self.start.items():
             if name in buffers:
                 other = self.end[name].to(tensor)
-                point[name] = torch.lerp(tensor, other, t, out=buffers[name])
+                point[name] = torch.lerp(tensor.detach(), other.detach(), t, out=buffers[name])
             elif tensor.is_floating_point():
                 point[name] = torch.lerp(tensor.float(), self.end[name].to(tensor.device).float(), t).to(tensor.dtype)
             elif tensor.is_complex():

@@ -190,7 +190,12 @@ class Network:
             raise WeightsError(f"weights must hold every tensor of the network; missing: {listed(missing)}")
         if extra := [name for name in weights if name not in self.weights]:
             raise WeightsError(f"weights must hold only the network's tensors; unknown: {listed(extra)}")
-        return {name: tensor for name, tensor in weights.items() if name not in self.tied}
+        # PyTorch's batch_norm reads vectors with gaps in memory rightly forwards and wrongly backwards (2.13, CPU).
+        return {
+            name: tensor.contiguous() if tensor.dim() == 1 else tensor
+            for name, tensor in weights.items()
+            if name not in self.tied
+        }
 
 
 def _skeleton(module: nn.Module) -> nn.Module:

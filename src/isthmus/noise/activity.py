@@ -134,7 +134,8 @@ def _products(
     device, dtypes = next(iter(leaves.values())).device, {leaf.dtype for leaf in leaves.values()}
     dtype = dtypes.pop() if len(dtypes) == 1 else None
     cast = [part.to(device, dtype if part.is_floating_point() else None) for part in batch]
-    outputs = tree_leaves(network({**weights, **leaves}, *cast))
+    fixed = {name: tensor.detach() for name, tensor in weights.items()}
+    outputs = tree_leaves(network({**fixed, **leaves}, *cast))
     loud = [out for out in outputs if isinstance(out, Tensor) and out.is_floating_point() and out.requires_grad]
     total = sum(
         ((out.double() * torch.randn(out.shape, generator=generator).to(out.device)).sum() for out in loud),

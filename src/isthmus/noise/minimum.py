@@ -83,7 +83,7 @@ def settled(
     if iterations < 1:
         raise SettingError(f"settling needs at least 1 iteration, got {iterations}")
     names = objective.network.parameter_names
-    place = flatten(weights, tensors=names).clone().requires_grad_()
+    place = flatten(weights, tensors=names).detach().clone().requires_grad_()
 
     def measured() -> Tensor:
         score, slopes = objective.gradient(unflatten(place.detach(), weights, tensors=names))
