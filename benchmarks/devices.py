@@ -120,7 +120,7 @@ def cases(quick: bool) -> dict[str, Case]:
         def align(moving: Any, fixed: Any) -> Any:
             return WeightMatching()(symmetry, moving, fixed, generator=child(0, "align"))
 
-        return overlaps(solutions, alignment="pairwise", align=align).q
+        return overlaps(solutions, alignment="pairwise", aligner=align).q
 
     return {
         "scores of 24 networks": many,

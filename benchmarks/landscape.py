@@ -85,7 +85,7 @@ def main() -> None:
         rows.append(row)
         row, aligned = timed(
             f"overlaps of {asked.networks} networks, pairwise-aligned",
-            lambda: overlaps(solutions, alignment="pairwise", align=aligner),
+            lambda: overlaps(solutions, alignment="pairwise", aligner=aligner),
             "cpu",
         )
         rows.append(row)

@@ -89,7 +89,7 @@ def test_alignment_undoes_planted_permutations():
     off = ~torch.eye(5, dtype=torch.bool)
     assert float(raw.q[off].max()) < 0.9
     for alignment in ("reference", "pairwise"):
-        found = overlaps(copies, alignment=alignment, align=_align, threads=2)
+        found = overlaps(copies, alignment=alignment, aligner=_align, threads=2)
         assert found.alignment == alignment
         assert float(found.q[off].min()) > 0.998
         assert float(found.layers["fc1"][off].min()) > 0.998
@@ -100,8 +100,8 @@ def test_pairwise_alignment_is_at_least_the_reference_ones_and_that_the_raw():
     """An exact aligner maximises each pair's overlap."""
     solutions = [_network(seed) for seed in range(6)]
     raw = overlaps(solutions).q
-    reference = overlaps(solutions, alignment="reference", align=_align, reference=2)
-    pairwise = overlaps(solutions, alignment="pairwise", align=_align).q
+    reference = overlaps(solutions, alignment="reference", aligner=_align, reference=2)
+    pairwise = overlaps(solutions, alignment="pairwise", aligner=_align).q
     assert bool((pairwise >= raw - 1e-12).all())
     assert bool((pairwise >= reference.q - 1e-12).all())
     torch.testing.assert_close(reference.q[2], pairwise[2], rtol=0, atol=1e-12)
@@ -115,13 +115,13 @@ class _Match:
 
 def test_aligners_may_answer_with_a_result_or_with_weights():
     solutions = [_network(seed) for seed in range(3)]
-    expected = overlaps(solutions, alignment="pairwise", align=_align).q
-    results = overlaps(solutions, alignment="pairwise", align=lambda m, f: _Match(_align(m, f))).q
-    moved = overlaps(solutions, alignment="pairwise", align=lambda m, f: _align(m, f).apply(m)).q
+    expected = overlaps(solutions, alignment="pairwise", aligner=_align).q
+    results = overlaps(solutions, alignment="pairwise", aligner=lambda m, f: _Match(_align(m, f))).q
+    moved = overlaps(solutions, alignment="pairwise", aligner=lambda m, f: _align(m, f).apply(m)).q
     torch.testing.assert_close(results, expected)
     torch.testing.assert_close(moved, expected)
     with pytest.raises(SettingError, match=r"must return a permutation.*got str"):
-        overlaps(solutions, alignment="pairwise", align=lambda m, f: "no")
+        overlaps(solutions, alignment="pairwise", aligner=lambda m, f: "no")
 
 
 def test_alignments_run_in_threads_and_are_told():
@@ -132,7 +132,7 @@ def test_alignments_run_in_threads_and_are_told():
         return _align(moving, fixed)
 
     overlaps(
-        [_network(seed) for seed in range(12)], alignment="pairwise", align=align, threads=3,
+        [_network(seed) for seed in range(12)], alignment="pairwise", aligner=align, threads=3,
         progress=lambda done, total, label="": heard.append((done, total)),
     )  # fmt: skip
     assert len(seen) > 1
@@ -257,7 +257,7 @@ def test_running_statistics_do_not_count():
         (lambda: overlaps([_network(0), _network(1)], alignment="pairwise"), SettingError, "needs an aligner"),
         (lambda: overlaps([_network(0), _network(1)], alignment="cross"), SettingError, "raw, reference or pairwise"),
         (
-            lambda: overlaps([_network(0), _network(1)], alignment="reference", align=_align, reference=7),
+            lambda: overlaps([_network(0), _network(1)], alignment="reference", aligner=_align, reference=7),
             SettingError,
             "reference must be one of the solutions",
         ),

@@ -40,7 +40,7 @@ def drawn(seed: int, *shape: int, dtype=torch.float64) -> dict[str, torch.Tensor
 def test_weighted_mean_by_hand():
     found = Weighted((1.0, 3.0))([one(1, 0), one(5, 4)])["w"]
     assert found.tolist() == [4.0, 3.0]
-    assert Weighted((1.0, 3.0), normalize=False)([one(1, 0), one(5, 4)])["w"].tolist() == [16.0, 12.0]
+    assert Weighted((1.0, 3.0), normalise=False)([one(1, 0), one(5, 4)])["w"].tolist() == [16.0, 12.0]
     with pytest.raises(SettingError, match="one for each of 2 solutions, got 1"):
         Weighted((1.0,))([one(1), one(2)])
     with pytest.raises(SettingError, match="sum to zero"):

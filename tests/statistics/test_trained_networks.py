@@ -76,7 +76,7 @@ def families() -> list[dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("normalise", [None, functools.partial(unit_scale, SCALES)], ids=["", "unit scale"])
 def test_plain_seeds_are_no_hierarchy_and_families_are(seeds, families, alignment, normalise):
     found = {
-        name: overlaps(solutions, alignment=alignment, align=_align, normalise=normalise)
+        name: overlaps(solutions, alignment=alignment, aligner=_align, normalise=normalise)
         for name, solutions in (("seeds", seeds), ("families", families))
     }
     plain = hierarchy(found["seeds"], generator=child(0))
@@ -91,7 +91,7 @@ def test_plain_seeds_are_no_hierarchy_and_families_are(seeds, families, alignmen
 
 def test_aligning_raises_the_overlaps_of_seeds_from_nothing(seeds):
     means = [
-        distribution(overlaps(seeds, alignment=alignment, align=_align), generator=child(0)).mean
+        distribution(overlaps(seeds, alignment=alignment, aligner=_align), generator=child(0)).mean
         for alignment in ("raw", "reference", "pairwise")
     ]
     assert means[0].estimate == pytest.approx(0.0, abs=0.03)

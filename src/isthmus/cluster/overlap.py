@@ -92,7 +92,7 @@ def overlaps(
     names: Sequence[str] | None = None,
     tensors: Sequence[str] | None = None,
     alignment: Alignment = "raw",
-    align: Aligner | None = None,
+    aligner: Aligner | None = None,
     reference: int | str = 0,
     normalise: Normalise | None = None,
     threads: int | None = None,
@@ -107,7 +107,7 @@ def overlaps(
             statistics. Name them for networks with tied tensors, which would count twice.
         alignment: ``raw``; ``reference``: all aligned to one solution; ``pairwise``: of each pair the later aligned to
             the earlier.
-        align: (moving, fixed) → a permutation, a result that holds one as ``permutation``, or the moved weights.
+        aligner: (moving, fixed) → a permutation, a result that holds one as ``permutation``, or the moved weights.
         reference: number or name of the solution that the others are aligned to.
         normalise: applied to every solution first; for networks whose units have a free scale
             ``functools.partial(isthmus.core.canonical.unit_scale, symmetry)``.
@@ -127,19 +127,19 @@ def overlaps(
     """
     if alignment not in ("raw", "reference", "pairwise"):
         raise SettingError(f"alignment must be raw, reference or pairwise, got {alignment!r}")
-    if alignment != "raw" and align is None:
-        raise SettingError(f"alignment {alignment!r} needs an aligner; pass align=")
+    if alignment != "raw" and aligner is None:
+        raise SettingError(f"alignment {alignment!r} needs an aligner; pass aligner=")
     kept = sift(solutions, names=names, tensors=tensors)
     if normalise is not None:
         kept = dataclasses.replace(kept, solutions=tuple(normalise(solution) for solution in kept.solutions))
     name = None
     if alignment == "reference":
-        assert align is not None
+        assert aligner is not None
         name = _reference(kept, reference)
-        kept = _aligned(kept, name, align, threads=threads, progress=progress)
+        kept = _aligned(kept, name, aligner, threads=threads, progress=progress)
     if alignment == "pairwise":
-        assert align is not None
-        grams = _pairwise_grams(kept, align, threads=threads, progress=progress)
+        assert aligner is not None
+        grams = _pairwise_grams(kept, aligner, threads=threads, progress=progress)
     else:
         grams = {tensor: _gram([s[tensor] for s in kept.solutions]) for tensor in kept.tensors}
     return _from_grams(kept, grams, alignment=alignment, reference=name)
@@ -196,26 +196,26 @@ def _reference(kept: Sifted, reference: int | str) -> str:
     raise SettingError(f"reference must be one of the solutions {', '.join(kept.names[:5])}, …, got {reference}")
 
 
-def _aligned(kept: Sifted, reference: str, align: Aligner, *, threads: int | None, progress: Progress) -> Sifted:
+def _aligned(kept: Sifted, reference: str, aligner: Aligner, *, threads: int | None, progress: Progress) -> Sifted:
     fixed = kept.solutions[kept.names.index(reference)]
 
     def one(pair: tuple[str, Weights]) -> Weights:
         name, solution = pair
-        return solution if name == reference else _moved(align(solution, fixed), solution)
+        return solution if name == reference else _moved(aligner(solution, fixed), solution)
 
     pairs = list(zip(kept.names, kept.solutions, strict=True))
     moved = in_threads(one, pairs, threads=threads, progress=progress, label="aligning")
     return dataclasses.replace(kept, solutions=tuple(moved))
 
 
-def _pairwise_grams(kept: Sifted, align: Aligner, *, threads: int | None, progress: Progress) -> dict[str, Tensor]:
+def _pairwise_grams(kept: Sifted, aligner: Aligner, *, threads: int | None, progress: Progress) -> dict[str, Tensor]:
     """Inner products tensor by tensor, each pair in its own alignment; norms are those of the solutions themselves."""
     size = len(kept.solutions)
     pairs = list(combinations(range(size), 2))
 
     def one(pair: tuple[int, int]) -> list[float]:
         fixed, moving = (kept.solutions[index] for index in pair)
-        moved = _moved(align(moving, fixed), moving)
+        moved = _moved(aligner(moving, fixed), moving)
         return [dot(fixed, moved, tensors=[name]) for name in kept.tensors]
 
     products = in_threads(one, pairs, threads=threads, progress=progress, label="aligning")

@@ -38,20 +38,20 @@ class Weighted:
 
     Attributes:
         weights: one for each solution; all equal by default.
-        normalize: divide by their sum.
+        normalise: divide by their sum.
 
     Reference: McMahan et al., "Communication-efficient learning of deep networks from decentralized data" (2017), the
         server step of Algorithm 1, where wᵢ is the number of examples behind solution i.
     """
 
     weights: tuple[float, ...] | None = None
-    normalize: bool = True
+    normalise: bool = True
 
     def __call__(self, solutions: Sequence[Weights]) -> dict[str, Tensor]:
         """Merge."""
         check_solutions(solutions)
-        shares = check_weights(self.weights, solutions, normalized=self.normalize)
-        factor = 1.0 if self.normalize else sum(shares)
+        shares = check_weights(self.weights, solutions, normalised=self.normalise)
+        factor = 1.0 if self.normalise else sum(shares)
         return merge_tensors(solutions, lambda _, tensors: average(tensors, shares).mul_(factor))
 
 

@@ -53,7 +53,7 @@ class Fisher:
     def __call__(self, solutions: Sequence[Weights]) -> dict[str, Tensor]:
         """Merge."""
         check_solutions(solutions)
-        shares = check_weights(self.weights, solutions, normalized=False)
+        shares = check_weights(self.weights, solutions, normalised=False)
         informations = [
             diagonal_fisher(objective, weights, labels=self.labels, examples=self.examples, seed=self.seed)
             for objective, weights in zip(each_objective(self.objectives, solutions), solutions, strict=True)

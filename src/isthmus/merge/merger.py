@@ -136,7 +136,7 @@ def warn_of_batch_statistics(solutions: Sequence[Weights]) -> None:
         )
 
 
-def check_weights(weights: Sequence[float] | None, solutions: Sequence[Weights], *, normalized: bool) -> list[float]:
+def check_weights(weights: Sequence[float] | None, solutions: Sequence[Weights], *, normalised: bool) -> list[float]:
     """One finite coefficient for each solution; all 1 by default.
 
     Raises:
@@ -149,7 +149,7 @@ def check_weights(weights: Sequence[float] | None, solutions: Sequence[Weights],
         raise SettingError(f"weights must be one for each of {len(solutions)} solutions, got {len(values)}")
     if not all(map(math.isfinite, values)):
         raise SettingError(f"weights must be finite, got {values}")
-    if normalized and not abs(sum(values)) > 1e-8:
+    if normalised and not abs(sum(values)) > 1e-8:
         raise SettingError(f"weights must not sum to zero when they are normalised, got {values}")
     return values
 

@@ -57,7 +57,7 @@ class ProtectSpecific:
     def __call__(self, solutions: Sequence[Weights], *, base: Weights | None = None) -> dict[str, Tensor]:
         """Merge."""
         check_solutions(solutions, base=base)
-        shares = check_weights(self.weights, solutions, normalized=True)
+        shares = check_weights(self.weights, solutions, normalised=True)
         origin = mean(solutions) if base is None else base
         saliencies = [self._saliency(place, weights, origin) for place, weights in enumerate(solutions)]
 

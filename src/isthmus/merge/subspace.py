@@ -49,7 +49,7 @@ class KnOTS:
     def __call__(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
         """Merge."""
         check_solutions(solutions, base=base)
-        shares = check_weights(self.weights, solutions, normalized=False)
+        shares = check_weights(self.weights, solutions, normalised=False)
 
         def rule(_: str, tensors: list[Tensor]) -> Tensor:
             *wide, origin = tensors

@@ -36,7 +36,7 @@ class TaskArithmetic:
 
     def __call__(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
         """Merge."""
-        shares = check_weights(self.weights, solutions, normalized=False)
+        shares = check_weights(self.weights, solutions, normalised=False)
         return _merge(solutions, base, self.scale, lambda _, vectors: weighted_sum(vectors, shares))
 
 
@@ -74,7 +74,7 @@ class TIES:
 
     def __call__(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
         """Merge."""
-        shares = check_weights(self.weights, solutions, normalized=False)
+        shares = check_weights(self.weights, solutions, normalised=False)
         check_solutions(solutions, base=base)
         masks = _model_masks(solutions, base, self.density) if self.scope == "model" else None
 
@@ -120,7 +120,7 @@ class DARE:
 
     def __call__(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
         """Merge."""
-        shares = check_weights(self.weights, solutions, normalized=False)
+        shares = check_weights(self.weights, solutions, normalised=False)
 
         def rule(name: str, vectors: list[Tensor]) -> Tensor:
             for place, vector in enumerate(vectors):
@@ -185,7 +185,7 @@ class ModelBreadcrumbs:
 
     def __call__(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
         """Merge."""
-        shares = check_weights(self.weights, solutions, normalized=False)
+        shares = check_weights(self.weights, solutions, normalised=False)
 
         def rule(name: str, vectors: list[Tensor]) -> Tensor:
             if self.density < 1:

@@ -138,7 +138,7 @@ def glass(
             names=names,
             tensors=tensors,
             alignment=alignment,  # type: ignore[arg-type]
-            align=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
+            aligner=_aligner(symmetry, seed) if alignment != "raw" and symmetry is not None else None,
             normalise=normalise,
             progress=within(progress, place, phases, label=alignment),
         )
@@ -205,7 +205,7 @@ def _sized(solutions: Sequence[Weights], symmetry: Symmetry | None, *, how: str,
     return overlaps(
         solutions,
         alignment=how,  # type: ignore[arg-type]
-        align=_aligner(symmetry, seed) if how != "raw" and symmetry is not None else None,
+        aligner=_aligner(symmetry, seed) if how != "raw" and symmetry is not None else None,
         normalise=functools.partial(unit_scale, symmetry) if scaled and symmetry is not None else None,
     )
 
