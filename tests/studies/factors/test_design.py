@@ -34,7 +34,10 @@ def changed(**changes):
             changed(claims=[{"words": "", "measure": "overlap", "factor": "rate", "between": [0.1, 9.0]}]),
             "must name levels of rate, got 9.0",
         ),
-        ([], "must fit"),
+        (changed(replicates=2), "replicates must be a table with keys of count, members, differ, pairs, got '2'"),
+        (changed(recipe="mlp"), "recipe must be a table, got 'mlp'"),
+        (changed(more=1, most=2), "(and 1 more problem)"),
+        ([], "a study must be a table with keys of name, "),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(content, words):

@@ -137,11 +137,15 @@ def _first_complaint(problem: pydantic.ValidationError) -> str:
         text = f"{place} is unknown{near(location[-1], known)}" + (f" (known: {', '.join(known)})" if known else "")
     elif first["type"] == "missing":
         text = f"{place} is required"
+    elif first["type"] in ("model_type", "dict_type"):
+        known = _fields_at(location)
+        keys = f" with keys of {', '.join(known)}" if known else ""
+        text = f"{place or 'a study'} must be a table{keys}, got {str(first['input'])[:80]!r}"
     else:
         message = first["msg"][0].lower() + first["msg"][1:]
         text = f"{place or 'a study'} must fit: {message}, got {str(first['input'])[:80]!r}"
     more = len(errors) - 1
-    return text + (f" (and {more} more problems)" if more else "")
+    return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
 
 
 def _fields_at(location: list[str]) -> list[str]:
