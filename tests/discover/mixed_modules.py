@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.discover.case import Calls, Case, linears, normal
+from tests.discover.case import Calls, Case, attending, linears, normal
 from torch import Tensor, nn
 
 
@@ -37,6 +37,14 @@ def grouped_tiled(m: Any, x: Tensor) -> Tensor:
     q = m.q(x).view(b, t, 4, 3).transpose(1, 2)
     k, v = (part(x).view(b, t, 2, n).transpose(1, 2).repeat(1, 2, 1, 1) for part, n in ((m.k, 3), (m.v, 5)))
     return m.o((torch.softmax(q @ k.mT, -1) @ v).transpose(1, 2).reshape(b, t, 20))
+
+
+def heads_beside_a_ring(m: Any, x: Tensor) -> Tensor:
+    """Heads lie along the examples, and a circulant table of places is added to the scores of all."""
+    b, t, _ = x.shape
+    q, k, v = (part(x).view(b, t, 2, 4).transpose(1, 2).reshape(2 * b, t, 4) for part in (m.q, m.k, m.v))
+    made = torch.softmax(q @ k.mT + m.table[around(t)], -1) @ v
+    return m.o(made.view(b, 2, t, 4).transpose(1, 2).reshape(b, t, 8))
 
 
 def masked_by_numbers(m: Any, x: Tensor) -> Tensor:
@@ -123,6 +131,7 @@ MIXED: dict[str, Case] = {
         _FIVE,
         (2,),
     ),
+    "heads beside a ring": Case(lambda: attending(heads_beside_a_ring, table=normal(5)), ((2, 5, 6),), (2, 4, 4, 4, 4)),
     "masked by numbers": Case(lambda: Calls(masked_by_numbers, **linears(a=(5, 6), o=(6, 2))), _FIVE, (3, 3)),
     "transposed again": Case(
         lambda: Calls(lambda m, x: F.linear(F.relu(m.a(x)), m.a.weight.T), **linears(a=(5, 6))), _FIVE, (6,)

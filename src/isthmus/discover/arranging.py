@@ -9,7 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from isthmus.discover.labels import Layer, positional
+from isthmus.discover.labels import Layer, positional, squeezed
+
+
+def together(one: Layer, other: Layer) -> Layer:
+    """Two layers of labels that stand still as one layer of places, alike where both are."""
+    left, right = (torch.unique(layer.ids, return_inverse=True)[1] for layer in (one, other))
+    return squeezed(left * (int(right.max()) + 1) + right, pinned=True)
 
 
 def independent(one: Layer, other: Layer, group: Tensor | None = None, still: Tensor | None = None) -> bool:

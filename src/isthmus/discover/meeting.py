@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isthmus.discover import choosing
-from isthmus.discover.arranging import independent
+from isthmus.discover.arranging import independent, together
 from isthmus.discover.labels import Layer, canonical, mixed, positional
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def joined(ledger: Ledger, old: tuple[Layer, ...], new: tuple[Layer, ...]) -> tu
         keep = True
         for other in list(kept):
             met = _relate(ledger, other, layer)
-            if met is None:  # they stand still, and every place of theirs is one of its own
+            if met is None:  # they stand still, and are places from now on
                 kept.remove(other)
                 keep = False
-                waiting.append(positional(torch.broadcast_shapes(layer.ids.shape, other.ids.shape)))
+                waiting.append(together(other, layer))
                 break
             keep = keep and met[1]
             if not met[0]:
