@@ -153,3 +153,15 @@ def test_settings_out_of_range():
         fit(Bezier((start, end)), ring(), steps=1, generator=child(0, "fit"))
     with pytest.raises(SettingError, match="at least 1 bend"):
         bend(start, end, bends=0)
+
+
+def test_tokens_stay_whole_numbers_and_numbers_take_the_precision_of_the_weights():
+    generator = torch.Generator().manual_seed(0)
+    for module, inputs in (
+        (nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 3)), torch.randint(5, (12,), generator=generator)),
+        (nn.Linear(4, 3), torch.randn(12, 4, generator=generator)),
+    ):
+        ends = [{n: torch.randn(t.shape, generator=generator).double() for n, t in module.state_dict().items()}] * 2
+        objective = Objective(Network.of(module), inputs, torch.arange(12) % 3)
+        found = fit(bend(*ends, bends=1), objective, steps=3, generator=generator)
+        assert torch.isfinite(found.losses).all()

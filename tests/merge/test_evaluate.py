@@ -12,6 +12,7 @@ from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.merge import appraise
+from isthmus.merge.evaluate import _sentence
 
 
 def setting(**keywords):
@@ -105,3 +106,21 @@ def test_an_end_of_nan_is_not_the_best_wherever_it_stands():
     for ends in ({"a": good, "b": broken}, {"b": broken, "a": good}):
         found = appraise(good, ends, objective, by="loss")
         assert found.gain == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.0167, "(error 0.0167 below)"), (-0.0167, "(error 0.0167 above)")])
+def test_a_difference_within_the_noise_has_a_side_and_no_sign(gain, said):
+    """A reader takes ``error -0.0167`` for an error below zero."""
+    assert said in _sentence("error", gain, 0.01, 0.0, 0.0)
+
+
+def test_the_error_of_a_gain_is_binomial():
+    found = appraise(scores(1.0), [scores(-1.0)], setting())
+    assert (found.merged.error, found.ends["solution 0"].error, found.error_of_gain) == (0.0, 1.0, 0.0)
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(40, 1, generator=generator), torch.arange(40) % 2
+    objective = Objective(Network.of(nn.Linear(1, 2, bias=False)), inputs, targets)
+    found = appraise(scores(1.0), [scores(1.0)], objective)
+    share = found.merged.error
+    assert 0.2 < share < 0.8
+    assert found.error_of_gain == pytest.approx(math.sqrt(2 * share * (1 - share) / 40))

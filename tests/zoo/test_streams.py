@@ -178,3 +178,12 @@ def test_what_is_no_stream():
         Stream((data, images(height=7)), ("a", "b"), "domain")
     with pytest.raises(DataError, match="have none"):
         split(dataclasses.replace(data, test_targets=torch.zeros_like(data.test_targets)), 2)
+
+
+def test_a_stream_is_disjoint_if_any_two_tasks_share_no_label():
+    one, two, three = (
+        dataclasses.replace(images(), train_targets=torch.tensor(labels).repeat(25))
+        for labels in ([0, 1], [1, 2], [3, 4])
+    )
+    assert Stream((one, two, three), ("a", "b", "c"), "class").disjoint
+    assert not Stream((one, two), ("a", "b"), "class").disjoint
