@@ -150,7 +150,8 @@ def walk_from(
     refresh = None
     if objective.network.has_batch_statistics and inputs is not None:
         refresh = functools.partial(_refreshed, objective.network, inputs)
-    walker = manner.walker(objective(weights).loss)
+    # The level lies above the loss that the walkers see at the start.
+    walker = manner.walker(objective(weights if refresh is None else refresh(weights)).loss)
     asked: dict[str, Any] = {
         "generator": child(seed, "walk", manner.method), "walkers": manner.walkers, "every": manner.every,
         "refresh": refresh, "progress": progress,
