@@ -5,6 +5,7 @@
 // result stays in registers while it runs over the depth; the right factor is read by rows, and packed first where its
 // rows do not lie in one piece.
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -163,7 +164,7 @@ template <typename T>
 void products(T* out, const T* left, const T* right, int64_t count, int64_t rows, int64_t wide, int64_t depth,
               int64_t left_ahead, int64_t left_row, int64_t left_column, int64_t right_ahead, int64_t right_row,
               int64_t right_column, int64_t threads) {
-  const size_t room = (depth + rows) * WIDEST * Lanes<T>::count;
+  const std::size_t room = (depth + rows) * WIDEST * Lanes<T>::count;
 #pragma omp parallel num_threads(threads) if (threads > 1)
   {
     thread_local std::vector<T> scratch;
