@@ -138,3 +138,10 @@ def test_a_check_is_also_a_section_among_others():
     made = page_of_results([("a", values()), ("b", values())])
     assert len(made.sections) == 2
     assert section(values()).headline == words_for("en")("check.verdict.repair")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_powers_of_ten_are_written_as_such(language):
+    content = values(log10_copies=431.18)
+    said = [line for part in check_page(content, language=language).sections for line in part.text]
+    assert any("1.5 × 10⁴³¹" in line for line in said)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import vl_convert
@@ -89,3 +90,21 @@ def test_a_legend_over_decades_names_few_round_numbers(low, high):
     assert all(low <= value <= high for value in values)
     gaps = [math.log10(right / left) for left, right in itertools.pairwise(values)]
     assert min(gaps, default=1) > 0.06 * math.log10(high / low)  # wide enough for a number of 12 pixels in 200
+
+
+@pytest.mark.parametrize(("name", "kept"), [("spawn = 0", 72), ("three quarters frozen at constants", 210)])
+def test_no_more_is_kept_for_names_than_they_need(name, kept):
+    rows = [{"cell": name, "series": "all", "value": 0.5, "low": 0.4, "high": 0.6}]
+    spec = figures.intervals(rows, x="value", y="cell", x_title="error", series="series", order=["all"], floor=None)
+    assert {one["y"]["axis"]["minExtent"] for one in encodings(spec) if "axis" in one.get("y", {})} == {kept}
+
+
+def test_points_at_the_edge_of_a_scatter_are_drawn_whole():
+    spec = figures.scatter(
+        points(3), x="x", y="y", x_title="sharpness", y_title="gap", series="s", order=["setting 0"], name="n"
+    )
+    picture = vl_convert.vegalite_to_svg(spec)
+    places = [float(found) for found in re.findall(r'aria-roledescription="point"[^>]*translate\(([\d.]+),', picture)]
+    assert len(places) == 3
+    assert min(places) >= 8
+    assert max(places) <= figures.WIDTH - 8

@@ -65,6 +65,8 @@ def plane(
             values["curvature"] = bent.to_dict()
         values["provenance"] = {**provenance(), "data": case.data.fingerprint}
     console.deliver(values, output=output, report=report, json=json, show=_show)
+    if not report and not json:
+        console.say("--report page.html draws it.")
 
 
 def _show(values: dict[str, Any]) -> None:
@@ -81,4 +83,3 @@ def _show(values: dict[str, Any]) -> None:
     if values["curvature"]:
         largest = [value for row in values["curvature"]["largest"] for value in row]
         console.say(f"The largest Hessian eigenvalue lies between {min(largest):.4g} and {max(largest):.4g}.")
-    console.say("--report page.html draws it.")

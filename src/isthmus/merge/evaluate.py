@@ -158,7 +158,7 @@ def _counting_error(first: float, second: float, examples: int) -> float:
 
 def _sentence(metric: str, gain: float, error: float, over_mean: float, ensemble_gain: float) -> str:
     if abs(gain) <= 2 * error:
-        change = f"{-gain:+.4f}" if round(gain, 4) else "the same"
+        change = f"{abs(gain):.4f} {'below' if gain > 0 else 'above'}" if round(gain, 4) else "the same"
         start = f"The merge is as good as its best end within the noise of the data ({metric} {change})."
     elif gain > 0:
         start = f"The merge pays: its {metric} is {gain:.4f} below that of its best end."

@@ -7,7 +7,7 @@ from typing import Any
 
 from isthmus.report import figures
 from isthmus.report.connectivity import curve_figures, definitions, matrix_figure
-from isthmus.report.numbers import interval_text
+from isthmus.report.numbers import interval_text, power_of_ten
 from isthmus.report.page import Figure, Mood, Page, Section, Table
 from isthmus.report.words import Words, words_for
 
@@ -160,7 +160,7 @@ def _widths(values: Mapping[str, Any], words: Words) -> Section:
     )
     interval = values["widths"][0]["barriers"]["naive"]["intervals"]["loss_barrier"]
     trained = [
-        [width["width"], width["parameters"], f"10^{width['log10_size']:.0f}", max(width["training_loss"]),
+        [width["width"], width["parameters"], power_of_ten(width["log10_size"]), max(width["training_loss"]),
          min(width["accuracy"]), max(width["accuracy"]), width["diverged"]]
         for width in values["widths"]
     ]  # fmt: skip

@@ -148,4 +148,5 @@ def _headline(values: Mapping[str, Any], words: Words) -> str:
     if not parts:
         parts.append(words("glass.too_few", n=len(values["arrangements"][0]["overlaps"]["names"])))
     parts += controls
-    return words("glass.headline", parts="; ".join(parts))
+    said = words("glass.headline", parts="; ".join(parts))
+    return said[:1].upper() + said[1:]

@@ -21,6 +21,7 @@ from isthmus.report.check.lines import (
 )
 from isthmus.report.check.rows import capability_rows, item_rows, model_rows, pair_rows, signal_rows, way_rows
 from isthmus.report.connectivity import definitions
+from isthmus.report.numbers import power_of_ten
 from isthmus.report.page import Choice, Figure, Page, Section, Table
 from isthmus.report.words import Words, words_for
 
@@ -150,7 +151,9 @@ def _models(values: Mapping[str, Any], words: Words) -> Section:
     copies = values["log10_copies"]
     text = [words("check.models.text", examples=values["examples"])]
     text.append(
-        words("check.models.copies", log10=f"{copies:.0f}") if copies is not None else words("check.models.no_copies")
+        words("check.models.copies", copies=power_of_ten(copies))
+        if copies is not None
+        else words("check.models.no_copies")
     )
     tables = [Table(words("check.models"), columns, rows)]
     if values["obstacles"]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from isthmus.report.check.lines import WAYS, pair_name, share
-from isthmus.report.connectivity import interval_text
+from isthmus.report.numbers import interval_text, power_of_ten
 from isthmus.report.words import Words
 
 Rows = tuple[list[str], list[list[Any]]]
@@ -44,7 +44,7 @@ def model_rows(values: Mapping[str, Any], words: Words) -> Rows:
                 f"{model['calibration']:.1%}",
                 sharpness and sharpness["rise"],
                 model["eigenvalue"],
-                identity and f"10^{identity['log10_distinct']:.0f}",
+                identity and power_of_ten(identity["log10_distinct"]),
             ]
         )
     return [words(f"check.column.{kind}") for kind in kinds], rows

@@ -63,12 +63,13 @@ def scatter(
     """
     alt = altair()
     present = distinct(rows, series)
+    room = alt.Scale(zero=False, padding=8)  # a point at the edge is drawn whole
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_point(filled=True, size=55, opacity=0.85)
         .encode(
-            x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, labelExpr=TICKS)),
-            y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=False)),
+            x=alt.X(f"{x}:Q", title=x_title, scale=room, axis=alt.Axis(tickCount=5, labelExpr=TICKS)),
+            y=alt.Y(f"{y}:Q", title=y_title, scale=room),
             color=colour(series, order, shown=[each for each in order if each in present]),
             **shape(series, order),
             tooltip=[

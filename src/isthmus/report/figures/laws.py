@@ -8,7 +8,9 @@ from typing import Any
 
 from isthmus.report.figures.style import HEIGHT, WIDTH, Row, altair, colour, distinct, finished
 
-_NAMES = 210  # pixels kept for names: pictures are measured with one font and read with another
+# Pixels kept for names: pictures are measured with one font and read with another. What is kept beyond need shrinks
+# all the rest where a page is narrow.
+_NAMES, _LETTER = 210, 8
 
 
 def law(
@@ -50,12 +52,11 @@ def intervals(
     """
     alt = altair()
     names = (x, "low", "high")
+    kept = min(_NAMES, _LETTER * max((len(str(row[y])) for row in rows), default=0))
     least = -math.inf if floor is None else floor
     rows = [{**row, **{f"drawn_{name}": max(row[name], least) for name in names}} for row in rows]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y(
-            f"{y}:N", title=None, sort=distinct(rows, y), axis=alt.Axis(labelLimit=240, grid=True, minExtent=_NAMES)
-        ),
+        y=alt.Y(f"{y}:N", title=None, sort=distinct(rows, y), axis=alt.Axis(labelLimit=240, grid=True, minExtent=kept)),
         yOffset=alt.YOffset(f"{series}:N", sort=list(order)),
         color=colour(series, order, legend=len(order) > 1),
     )

@@ -85,7 +85,7 @@ TEXTS = {
     "check.seconds": "{n} s",
     "check.models": "Each model by itself",
     "check.models.text": "Measured on {examples} examples, with intervals over examples.",
-    "check.models.copies": "About 10^{log10} networks with permuted units compute the same function.",
+    "check.models.copies": "About {copies} networks with permuted units compute the same function.",
     "check.models.no_copies": "No permutation of units could be proved for this architecture, so none was tried.",
     "check.items": "Checklist",
     "check.items.text": "{passed} of {total} points are met.",

@@ -85,7 +85,7 @@ TEXTS = {
     "check.seconds": "{n} 秒",
     "check.models": "各モデル単独",
     "check.models.text": "{examples} 例で測定。区間は例についてのものです。",
-    "check.models.copies": "ユニットを置換した約 10^{log10} 個のネットワークが同じ関数を計算します。",
+    "check.models.copies": "ユニットを置換した約 {copies} 個のネットワークが同じ関数を計算します。",
     "check.models.no_copies": "この構造ではユニットの置換を証明できなかったため、置換は試していません。",
     "check.items": "チェックリスト",
     "check.items.text": "{total} 項目中 {passed} 項目を満たしています。",
