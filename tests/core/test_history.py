@@ -117,3 +117,9 @@ def test_hostile_records_are_made_harmless():
     assert (read.measures, read.data, read.content) == ({}, None, "")
     deep = read_descent(DEEP)
     assert deep is None or len(str(deep.recipe)) < 1000
+
+
+def test_a_record_longer_than_any_honest_one_is_not_read():
+    text = json.dumps(Descent("training").to_dict())
+    assert read_descent(text) is not None
+    assert read_descent(text + " " * (1 << 20)) is None

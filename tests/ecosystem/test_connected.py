@@ -56,6 +56,13 @@ def test_it_agrees_with_the_barrier_that_is_measured_elsewhere(trained):
         assert found.height.low <= found.height.estimate <= found.height.high
 
 
+def test_an_even_number_of_points_has_the_midpoint_too(trained):
+    data, module, (first, second) = trained
+    even, odd = (assert_it(first, second, model=module, data=data, points=points, most=100.0) for points in (4, 5))
+    assert even.midpoint == odd.midpoint
+    assert even.height.estimate == odd.height.estimate
+
+
 def test_strict_asks_the_upper_end_of_the_interval(trained):
     data, module, (first, second) = trained
     loose = assert_it(first, second, model=module, data=data, align="weights", points=5)
