@@ -274,3 +274,15 @@ def test_what_is_asked_beside_main_effects_is_corrected_with_its_own_kind(plante
     assert found[4].p_corrected == pytest.approx(alone)
     assert found[0].evidence.startswith("b minus a at rate=0.1: ")
     assert found[4].evidence.startswith("(b minus a) at 0.3 minus the same at 0.1: ")
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_value_that_is_not_finite_counts_nowhere(planted, lost):
+    """A table made by hand may hold one; the store keeps none."""
+    values = planted.copy()
+    values[1, 0, 2] = lost
+    found = effects(table(values))
+    rates = [c for c in found.contrasts if c.measure == "barrier" and c.factor == "rate"]
+    assert [c.difference.networks for c in rates] == [5, 6, 5]  # without replicate 2 where .2 takes part
+    assert all(math.isfinite(c.difference.estimate) for c in rates)
+    assert sum(cell.excluded for cell in found.cells if cell.measure == "barrier") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,7 +121,7 @@ def sample(table: Table, measure: str, levels: Mapping[str, Level]) -> Sample:
     chosen = [o for o in table.observations if o.measure == measure and _fits(o.levels, levels)]
     if not chosen:
         raise SettingError(f"the table must hold values at {label(levels)}, but it has none")
-    usable = [o for o in chosen if o.value is not None and not o.diverged]
+    usable = [o for o in chosen if o.value is not None and math.isfinite(o.value) and not o.diverged]
     cells = len({label(o.levels) for o in chosen})
     if any(len(o.units) == 2 for o in chosen):
         return _pairwise(chosen, usable)
