@@ -178,3 +178,9 @@ def test_what_no_cue_can_be_laid_over():
         probes(one, Cue("noise"))
     with pytest.raises(SettingError, match="at least one cue"):
         cued(data, [])
+
+
+def test_tiles_of_a_texture_are_told_by_neither_brightness_nor_contrast():
+    drawn, _ = Cue("texture", size=4).patterns((1, 8, 8), 5)
+    assert torch.allclose(drawn.mean((1, 2, 3)), torch.zeros(5), atol=1e-6)
+    assert torch.allclose(drawn[:, :, :4, :4].std((1, 2, 3)), torch.ones(5), atol=1e-5)
