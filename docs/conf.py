@@ -22,14 +22,19 @@ html_math_renderer = "mathml"  # drawn by the browser itself: a page loads nothi
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"isthmus {release}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_theme_options = {"source_repository": "", "navigation_with_keys": True}
 
 myst_enable_extensions = ["dollarmath", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = {
     "commands": "\n".join(
-        ["| command | |", "| --- | --- |", *(f"| `isthmus {name}` | {line} |" for name, (_, line) in COMMANDS.items())]
+        [
+            "| command | |",
+            "| --- | --- |",
+            *(f"| `isthmus {name}` | {line} |" for name, (_, line) in COMMANDS.items()),
+        ]
     )
 }
 
@@ -41,7 +46,9 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # else a field is described twice, as an attribute and as a member
+napoleon_use_ivar = (
+    True  # else a field is described twice, as an attribute and as a member
+)
 napoleon_custom_sections = [("Cost", "notes_style"), ("Reference", "notes_style")]
 
 # Types of other libraries and shapes such as "solutions solutions" have no page here.
@@ -64,7 +71,14 @@ def lead(app: Any, environment: Any, node: Any, content: Any) -> Any:
             entry = domain.objects[place]
             from sphinx.util.nodes import make_refnode
 
-            return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, place)
+            return make_refnode(
+                app.builder,
+                node["refdoc"],
+                entry.docname,
+                entry.node_id,
+                content,
+                place,
+            )
     return content if exists(target) else None
 
 
@@ -77,7 +91,9 @@ def exists(dotted: str) -> bool:
         except ImportError:
             continue
         for name in rest:
-            if not hasattr(found, name) and name not in getattr(found, "__annotations__", {}):
+            if not hasattr(found, name) and name not in getattr(
+                found, "__annotations__", {}
+            ):
                 return False
             found = getattr(found, name, None)
         return True
@@ -88,15 +104,23 @@ def escaped(*about: Any) -> None:
     """Bars are absolute values here, and underscores belong to names; to Sphinx they would be markup."""
     lines: list[str] = about[-1]
     for place, line in enumerate(lines):
-        parts = (re.sub(r"_(?!\w)", r"\_", line) if line.startswith(":vartype") else line).split("``")
-        lines[place] = "``".join(part if odd % 2 else part.replace("|", r"\|") for odd, part in enumerate(parts))
+        parts = (
+            re.sub(r"_(?!\w)", r"\_", line) if line.startswith(":vartype") else line
+        ).split("``")
+        lines[place] = "``".join(
+            part if odd % 2 else part.replace("|", r"\|")
+            for odd, part in enumerate(parts)
+        )
 
 
-def shortened(app: Any, kind: str, name: str, value: Any, *_: Any) -> tuple[str, str] | None:
+def shortened(
+    app: Any, kind: str, name: str, value: Any, *_: Any
+) -> tuple[str, str] | None:
     """The fields of a file's schema stand in its docstring; their validators are no signature to read."""
     return (
         ("", "")
-        if kind == "class" and (hasattr(value, "model_fields") or hasattr(value, "__pydantic_fields__"))
+        if kind == "class"
+        and (hasattr(value, "model_fields") or hasattr(value, "__pydantic_fields__"))
         else None
     )
 
@@ -109,7 +133,9 @@ def drawn(displayed: str) -> Any:
         from latex2mathml.converter import convert
 
         formula = convert(node.astext().strip(), display=displayed)
-        self.body.append(f'<div style="padding: 0.4rem 0">{formula}</div>' if displayed == "block" else formula)
+        self.body.append(
+            f'<div class="formula">{formula}</div>' if displayed == "block" else formula
+        )
         raise nodes.SkipNode
 
     return visit
@@ -117,7 +143,11 @@ def drawn(displayed: str) -> Any:
 
 def bases(app: Any, name: str, found: Any, options: Any, listed: list[Any]) -> None:
     """What a reader can use of a class's bases: neither ``object`` nor what is private."""
-    listed[:] = [base for base in listed if base is not object and not getattr(base, "__name__", "").startswith("_")]
+    listed[:] = [
+        base
+        for base in listed
+        if base is not object and not getattr(base, "__name__", "").startswith("_")
+    ]
 
 
 def skipped(app: Any, kind: str, name: str, *_: Any) -> bool | None:
@@ -127,7 +157,9 @@ def skipped(app: Any, kind: str, name: str, *_: Any) -> bool | None:
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.add_html_math_renderer("mathml", (drawn("inline"), None), (drawn("block"), None))
+    app.add_html_math_renderer(
+        "mathml", (drawn("inline"), None), (drawn("block"), None)
+    )
     app.connect("autodoc-process-bases", bases)
     app.connect("autodoc-skip-member", skipped)
     app.connect("missing-reference", lead)

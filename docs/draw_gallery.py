@@ -34,7 +34,12 @@ def planted(found):
         if name.startswith("layers.0.") and tensor.dim() == 2
     ]
     return figures.bars(
-        rows, x="share", y="tensor", x_title="share of entries out of place", series="series", order=order
+        rows,
+        x="share",
+        y="tensor",
+        x_title="share of entries out of place",
+        series="series",
+        order=order,
     )
 
 
@@ -43,7 +48,10 @@ def no_permutation_connects(found):
         {"what": f"permutation {place + 1}", "series": "midpoint", "accuracy": value}
         for place, value in enumerate(found["middles"])
     ]
-    ends = [{"what": name, "series": "network", "accuracy": found["accuracy"](found[name])} for name in ("A", "B")]
+    ends = [
+        {"what": name, "series": "network", "accuracy": found["accuracy"](found[name])}
+        for name in ("A", "B")
+    ]
     return figures.bars(
         [*ends, *rows], x="accuracy", y="what", x_title="accuracy on the square", series="series",
         order=["network", "midpoint"],
@@ -58,7 +66,12 @@ def batch_statistics(found):
         for t, loss in zip(curve.positions, curve.loss, strict=True)
     ]
     return figures.curves(
-        rows, x="t", y="loss", x_title="position on the path (0: first, 1: second)", y_title="loss (nats)", order=order
+        rows,
+        x="t",
+        y="loss",
+        x_title="position on the path (0: first, 1: second)",
+        y_title="loss (nats)",
+        order=order,
     )
 
 
@@ -68,7 +81,14 @@ def task_vectors(found):
         {"what": name, "series": "merged" if place == 3 else "parent", "error": error}
         for place, (name, error) in enumerate(zip(names, found["errors"], strict=True))
     ]
-    return figures.bars(rows, x="error", y="what", x_title="test error", series="series", order=["parent", "merged"])
+    return figures.bars(
+        rows,
+        x="error",
+        y="what",
+        x_title="test error",
+        series="series",
+        order=["parent", "merged"],
+    )
 
 
 if __name__ == "__main__":
@@ -81,4 +101,6 @@ if __name__ == "__main__":
             "top": 6,
             "bottom": 6,
         }  # another font may be wider than the one measured
-        figures.write_picture(spec, HERE / "images" / f"gallery-{script.stem.replace('_', '-')}.svg")
+        figures.write_picture(
+            spec, HERE / "images" / f"gallery-{script.stem.replace('_', '-')}.svg"
+        )

@@ -20,6 +20,13 @@ rows = [
         strict=True,
     )
 ]
-spec = figures.curves(rows, x="t", y="loss", x_title=words("curve.axis"), y_title=words("curve.loss"), order=order)
+spec = figures.curves(
+    rows,
+    x="t",
+    y="loss",
+    x_title=words("curve.axis"),
+    y_title=words("curve.loss"),
+    order=order,
+)
 spec["background"] = "white"
 figures.write_picture(spec, Path(__file__).parent / "images" / "path.svg")

@@ -77,14 +77,20 @@ def measured(architecture: Any) -> str:
     torch.manual_seed(0)
     module = architecture.make().eval()
     start = time.process_time()
-    symmetry = isthmus.discover(module, architecture.example, keywords=architecture.keywords)
+    symmetry = isthmus.discover(
+        module, architecture.example, keywords=architecture.keywords
+    )
     seconds = time.process_time() - start
     nested = sum(group.parent is not None for group in symmetry.groups)
     proof = symmetry.proof
     notes = [proof.note] if proof.note else []
     if symmetry.obstacles:
-        operations = dict.fromkeys(obstacle.operation for obstacle in symmetry.obstacles)
-        notes.append(f"pinned by {', '.join(list(operations)[:4])}{' …' if len(operations) > 4 else ''}")
+        operations = dict.fromkeys(
+            obstacle.operation for obstacle in symmetry.obstacles
+        )
+        notes.append(
+            f"pinned by {', '.join(list(operations)[:4])}{' …' if len(operations) > 4 else ''}"
+        )
     return (
         f"kept | {len(symmetry.groups)} | {nested} | {symmetry.log10_size:.0f} | {proof.error:.0e} | {seconds:.0f} "
         f"| {'; '.join(notes)}"
@@ -105,9 +111,17 @@ def row(source: str, architecture: Any, limit: float) -> str:
     except OutOfTime:
         cells = f"not finished | | | | | {limit:.0f} | "
     except Exception as problem:
-        result = "failed" if str(problem).startswith("permutations must not") else "refused"
-        kind = "" if isinstance(problem, SymmetryError) else f"{type(problem).__name__}: "
-        reason = " ".join(f"{kind}{problem}".split()).replace("|", "/").partition("; rewrite")[0]
+        result = (
+            "failed" if str(problem).startswith("permutations must not") else "refused"
+        )
+        kind = (
+            "" if isinstance(problem, SymmetryError) else f"{type(problem).__name__}: "
+        )
+        reason = (
+            " ".join(f"{kind}{problem}".split())
+            .replace("|", "/")
+            .partition("; rewrite")[0]
+        )
         for folder in sys.path:  # paths of this machine mean nothing to readers
             reason = reason.replace(f"{folder}/", "") if folder else reason
         cells = f"{result} | | | | | | {reason[:240]}"
@@ -119,7 +133,11 @@ def row(source: str, architecture: Any, limit: float) -> str:
 
 def label(source: str, architecture: Any) -> str:
     """The first cell."""
-    return architecture.name if ":" in architecture.name else f"{source}:{architecture.name}"
+    return (
+        architecture.name
+        if ":" in architecture.name
+        else f"{source}:{architecture.name}"
+    )
 
 
 def main() -> None:
@@ -134,7 +152,11 @@ def main() -> None:
         write(out, rows)
         print(f"{len(rows)} rows in {out.name}")
         return
-    rows = {name: line for name, line in rows.items() if not name.startswith(tuple(arguments.again))}
+    rows = {
+        name: line
+        for name, line in rows.items()
+        if not name.startswith(tuple(arguments.again))
+    }
     lines = Path(arguments.rows) if arguments.rows else None
     if lines is not None:
         rows |= in_lines(lines)
@@ -156,22 +178,56 @@ def main() -> None:
 
 def options() -> argparse.Namespace:
     """What the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default=",".join(SOURCES))
-    parser.add_argument("--limit", type=float, default=60.0, help="processor seconds for one architecture")
-    parser.add_argument("--minutes", type=float, default=600.0, help="begin no further architecture after this")
-    parser.add_argument("--names", nargs="*", default=[], help="these only, by the start of their name")
-    parser.add_argument("--again", nargs="*", default=[], help="rows to be made anew, by the start of their name")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=60.0,
+        help="processor seconds for one architecture",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=600.0,
+        help="begin no further architecture after this",
+    )
+    parser.add_argument(
+        "--names", nargs="*", default=[], help="these only, by the start of their name"
+    )
+    parser.add_argument(
+        "--again",
+        nargs="*",
+        default=[],
+        help="rows to be made anew, by the start of their name",
+    )
     parser.add_argument("--out", default=str(ROOT / "docs" / "symmetries.md"))
-    parser.add_argument("--shard", default="0/1", help="i/n: architectures i, i + n, i + 2n, … of the list")
-    parser.add_argument("--rows", help="write rows as JSON lines here, and leave the table alone")
-    parser.add_argument("--merge", nargs="*", default=[], help="put the rows of these files into the table, and stop")
+    parser.add_argument(
+        "--shard",
+        default="0/1",
+        help="i/n: architectures i, i + n, i + 2n, … of the list",
+    )
+    parser.add_argument(
+        "--rows", help="write rows as JSON lines here, and leave the table alone"
+    )
+    parser.add_argument(
+        "--merge",
+        nargs="*",
+        default=[],
+        help="put the rows of these files into the table, and stop",
+    )
     return parser.parse_args()
 
 
 def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
     """The architectures of this run, sources in turn, so that a run that is stopped has something of each."""
-    lists = [architectures(source) for source in SOURCES if source in arguments.only.split(",")]
+    lists = [
+        architectures(source)
+        for source in SOURCES
+        if source in arguments.only.split(",")
+    ]
     shard, shards = (int(part) for part in arguments.shard.split("/"))
     every = [pair for turn in itertools.zip_longest(*lists) for pair in turn if pair]
     for source, architecture in every[shard::shards]:
@@ -182,7 +238,11 @@ def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 def in_table(out: Path) -> dict[str, str]:
     """The rows of the table, by their names."""
     lines = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
-    return {line.split(" | ")[0][2:]: line for line in lines if line.startswith("| ") and ":" in line.split(" | ")[0]}
+    return {
+        line.split(" | ")[0][2:]: line
+        for line in lines
+        if line.startswith("| ") and ":" in line.split(" | ")[0]
+    }
 
 
 def in_lines(path: Path) -> dict[str, str]:
@@ -193,7 +253,9 @@ def in_lines(path: Path) -> dict[str, str]:
 
 def write(out: Path, rows: dict[str, str]) -> None:
     """The table with the rows so far, by source and in the order they came."""
-    order: Sequence[str] = sorted(rows, key=lambda name: list(SOURCES).index(name.partition(":")[0]))
+    order: Sequence[str] = sorted(
+        rows, key=lambda name: list(SOURCES).index(name.partition(":")[0])
+    )
     text = HEAD + "".join(f"{rows[name]}\n" for name in order)
     kept = sum(" | kept | " in line for line in rows.values())
     out.write_text(f"{text}\n{kept} of {len(rows)} kept.\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Two skills in one model: add what each fine-tuning learned to their common base.
 
-One network learns all digits badly; two copies are tuned, one on the even and one on the odd digits. Their task
-vectors, added to the base, give a model that is better on all digits than either.
+One network learns all digits badly; two copies are tuned, one on the even and one on
+the odd digits. Their task vectors, added to the base, give a model that is better on
+all digits than either.
 """
 
 import torch
@@ -19,7 +20,9 @@ def tuned(start, chosen, steps, rate):
     for _ in range(steps):
         optimiser.zero_grad()
         outputs = module(data.train_inputs[chosen])
-        torch.nn.functional.cross_entropy(outputs, data.train_targets[chosen]).backward()
+        torch.nn.functional.cross_entropy(
+            outputs, data.train_targets[chosen]
+        ).backward()
         optimiser.step()
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
