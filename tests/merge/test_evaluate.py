@@ -124,3 +124,11 @@ def test_the_error_of_a_gain_is_binomial():
     share = found.merged.error
     assert 0.2 < share < 0.8
     assert found.error_of_gain == pytest.approx(math.sqrt(2 * share * (1 - share) / 40))
+
+
+def test_a_gain_counts_from_two_errors_and_surety_from_a_tenth():
+    assert "within the noise" in _sentence("error", 0.03, 0.02, 0.0, 0.0)
+    assert "The merge pays" in _sentence("error", 0.05, 0.02, 0.0, 0.0)
+    ends = [scores(1.0)]  # losses here are log(1 + exp(-slope)): .313 at 1, .335 at .92, .371 at .8
+    assert "less sure" not in appraise(scores(0.92), ends, setting()).verdict
+    assert "less sure" in appraise(scores(0.8), ends, setting()).verdict

@@ -140,3 +140,17 @@ def test_a_regression_has_no_classes_to_expect():
     ):
         diagonal_fisher(objective, network.weights)
     assert diagonal_fisher(objective, network.weights, labels="data")["bias"].shape == (1,)
+
+
+def test_regression_mean_weighs_solutions_alike_whatever_they_have_seen():
+    """Each solution's inputs count as a mean: the same examples twice say nothing more."""
+    generator = torch.Generator().manual_seed(0)
+    network = Network.of(nn.Linear(3, 2, bias=False).double())
+    inputs = [torch.randn(12, 3, generator=generator, dtype=torch.float64) * scale for scale in (1.0, 3.0)]
+    solutions = [{"weight": torch.randn(2, 3, generator=generator, dtype=torch.float64)} for _ in range(2)]
+
+    def merged(*seen):
+        return RegMean([Objective(network, x, torch.zeros(len(x), dtype=torch.int64)) for x in seen])(solutions)
+
+    once, twice = merged(*inputs), merged(inputs[0].repeat(2, 1), inputs[1])
+    assert torch.allclose(once["weight"], twice["weight"], rtol=1e-10)
