@@ -162,6 +162,7 @@ def test_models_of_the_hub_s_cache_are_models_and_checkpoints(capsys, tmp_path):
     there = answer(capsys, "barrier", "one", "two", "--model", "one", *words[2:])
     assert named["barriers"]["naive"]["heights"] == there["barriers"]["naive"]["heights"]
     assert (named["names"], there["names"]) == (["hf:owner/one", "hf:owner/two"], ["one", "two"])
+    assert len(answer(capsys, "history", "hf:owner/one", "two")["nodes"]) == 2
     assert invoke(["merge", "hf:owner/one", "two", "--base", "hf:owner/two", "-o", str(tmp_path / "merged")]) == 0
 
 

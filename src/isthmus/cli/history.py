@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from isthmus.cli import console, options
+from isthmus.cli import console, inputs, options
 
 
 def history(
@@ -20,7 +20,7 @@ def history(
     with console.progress("history") as told:
         from isthmus.studies.history import history as read
 
-        values = read(checkpoints, unsafe_pickle=unsafe_pickle, progress=told).to_dict()
+        values = read([inputs.here(path) for path in checkpoints], unsafe_pickle=unsafe_pickle, progress=told).to_dict()
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 
