@@ -172,3 +172,18 @@ def test_a_short_form_is_trained_on_the_data_s_own_shape(shell):
                                "--train", "epochs=1", "--points", 3, "--examples", 50, "--json")  # fmt: skip
     assert code == 0, warned
     assert json.loads(said)["kind"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", "--solutions", 0), ("train", "--data", "mnist", "--data-dir", "nowhere"), ("demo", "--model", "nope"),
+     ("align", *PAIR, "--model", MODEL)],
+)  # fmt: skip
+def test_what_is_refused_leaves_no_folder(shell, here, arguments):
+    before = sorted(here.iterdir())
+    refused(shell, "", *arguments, "-o", "new/folder")
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(shell):
+    refused(shell, "a.safetensors must be writable as a folder, but it is a file", "train", "-o", "a.safetensors")

@@ -261,19 +261,16 @@ def found_device(wanted: str) -> str:
 
 
 def output_folder(path: str) -> Path:
-    """A folder that can be written; found out before the work, not after it.
+    """A folder that can be written; found out before the work, not after it. What is written first makes it.
 
     Raises:
         IsthmusError: it cannot.
     """
-    from isthmus.core.files import unwritable
+    from isthmus.core.errors import UnwritableError
+    from isthmus.core.files import check_writable
 
     folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".isthmus-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as problem:
-        raise unwritable(folder, problem) from problem
+    if folder.exists() and not folder.is_dir():
+        raise UnwritableError(f"{folder} must be writable as a folder, but it is a file; choose another output")
+    check_writable(folder / "new file")
     return folder
