@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from isthmus.cluster import distances, function_overlaps, gaussian_solutions, overlaps
+from isthmus.cluster import distances, distribution, function_overlaps, gaussian_solutions, overlaps
 from isthmus.core import weights as w
 from isthmus.core.canonical import unit_scale
 from isthmus.core.errors import DataError, SettingError, WeightsError
@@ -76,7 +76,7 @@ def test_large_tensors_are_summed_in_blocks(monkeypatch):
     # The function `overlaps` is not the module of its name.
     import sys
 
-    monkeypatch.setattr(sys.modules["isthmus.cluster.overlap"], "_BLOCK", 21)
+    monkeypatch.setattr(sys.modules["isthmus.cluster.products"], "_BLOCK", 21)
     torch.testing.assert_close(overlaps(solutions).q, whole, rtol=0, atol=1e-14)
 
 
@@ -271,3 +271,21 @@ def test_bad_input_is_one_line(build, error, words):
     with pytest.raises(error, match=words) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_a_solution_that_is_zero_in_a_layer_is_left_out_of_it():
+    generator = torch.Generator().manual_seed(0)
+    solutions = [
+        {"a.weight": torch.randn(20, generator=generator), "b.weight": torch.randn(5, generator=generator)}
+        for _ in range(6)
+    ]
+    solutions[2]["b.weight"].zero_()
+    whole = overlaps(solutions)
+    assert len(whole.names) == len(whole.layer("a").names) == 6
+    layer = whole.layer("b")
+    assert layer.names == ("0", "1", "3", "4", "5")
+    assert [one.name for one in layer.left_out] == ["2"]
+    alone = overlaps([{"b.weight": s["b.weight"]} for s in solutions])
+    assert torch.allclose(layer.q, alone.q)
+    assert (layer.entries, whole.entries) == (alone.entries, 25) == (5, 25)
+    assert math.isfinite(distribution(layer, generator=generator).spread.estimate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus.cluster.products import cka_gram, cosines, gram_of
 from isthmus.cluster.solutions import LeftOut, Sifted, sift
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.progress import Progress, silent
@@ -22,9 +24,6 @@ Alignment = Literal["raw", "reference", "pairwise"]
 Measure = Literal["correlation", "agreement", "cka"]
 Aligner = Callable[[Weights, Weights], Any]
 Normalise = Callable[[Weights], Weights]
-
-# Entries of one solution-by-column block that are in float64 at a time: 16 million are 128 MiB.
-_BLOCK = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +40,7 @@ class Overlaps(Record):
         entries: how many numbers each overlap is over; structureless solutions have overlaps of about 1/√entries.
         left_out: solutions that were not used, and why.
         identical: pairs of solutions that are the same; with pairwise alignment, the same up to the aligner's moves.
+        layer_entries: how many numbers the overlaps of each layer are over.
     """
 
     names: tuple[str, ...]
@@ -52,6 +52,7 @@ class Overlaps(Record):
     entries: int
     left_out: tuple[LeftOut, ...]
     identical: tuple[tuple[str, str], ...]
+    layer_entries: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def distances(self) -> Float[Tensor, "networks networks"]:
@@ -59,14 +60,17 @@ class Overlaps(Record):
         return distances(self.q)
 
     def layer(self, name: str) -> Overlaps:
-        """The overlaps of one layer as if it were the whole network.
+        """The overlaps of one layer as if it were the whole network; solutions that are zero there are left out.
 
         Raises:
             SettingError: there is no such layer.
         """
         if name not in self.layers:
             raise SettingError(f"layer must be one of {', '.join(self.layers) or 'none'}, got {name}")
-        return dataclasses.replace(self, q=self.layers[name], layers={})
+        entries = self.layer_entries.get(name, self.entries)
+        alone = dataclasses.replace(self, q=self.layers[name], layers={}, entries=entries, layer_entries={})
+        zero = [label for label, q in zip(self.names, alone.q.diagonal().tolist(), strict=True) if math.isnan(q)]
+        return alone.without(zero, reason=f"all zero in {name}: it has no direction") if zero else alone
 
     def without(self, names: Sequence[str], *, reason: str) -> Overlaps:
         """The overlaps of the other solutions."""
@@ -141,7 +145,7 @@ def overlaps(
         assert aligner is not None
         grams = _pairwise_grams(kept, aligner, threads=threads, progress=progress)
     else:
-        grams = {tensor: _gram([s[tensor] for s in kept.solutions]) for tensor in kept.tensors}
+        grams = {tensor: gram_of([s[tensor] for s in kept.solutions]) for tensor in kept.tensors}
     return _from_grams(kept, grams, alignment=alignment, reference=name)
 
 
@@ -183,9 +187,9 @@ def function_overlaps(
         raise DataError(f"function overlaps need at least two examples, got {len(features[0])}")
     kept = sift([{"outputs": feature} for feature in features], names=names)
     stacked = torch.stack([solution["outputs"] for solution in kept.solutions])
-    gram = _cka_gram(stacked) if measure == "cka" else _gram(list(stacked))
+    gram = cka_gram(stacked) if measure == "cka" else gram_of(list(stacked))
     found = _from_grams(kept, {"outputs": gram}, alignment="raw", reference=None)
-    return dataclasses.replace(found, space=measure, layers={})
+    return dataclasses.replace(found, space=measure, layers={}, layer_entries={})
 
 
 def _reference(kept: Sifted, reference: int | str) -> str:
@@ -241,32 +245,16 @@ def _moved(answer: Any, moving: Weights) -> Weights:
     return permutation.apply(moving)
 
 
-def _gram(tensors: Sequence[Tensor]) -> Float[Tensor, "networks networks"]:
-    """Inner products of one tensor of all solutions, accumulated in float64, some columns at a time."""
-    rows = [tensor.detach().flatten() for tensor in tensors]
-    width = max(1, _BLOCK // len(rows))
-    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for first in range(0, rows[0].numel(), width):
-        block = torch.stack([row[first : first + width] for row in rows]).double()
-        gram += (block @ block.T).cpu()
-    return gram
-
-
-def _cka_gram(features: Float[Tensor, "networks examples outputs"]) -> Float[Tensor, "networks networks"]:
-    """‖Xᵢᵀ Xⱼ‖² for all pairs: inner products of the networks' Gram matrices, never formed."""
-    networks, examples, outputs = features.shape
-    wide = features.permute(1, 0, 2).reshape(examples, networks * outputs)
-    return (wide.T @ wide).view(networks, outputs, networks, outputs).square().sum((1, 3)).cpu()
-
-
 def _from_grams(kept: Sifted, grams: Mapping[str, Tensor], *, alignment: Alignment, reference: str | None) -> Overlaps:
     """Cosines from inner products, whole and by layer."""
     by_layer: dict[str, Tensor] = {}
+    entries: dict[str, int] = {}
     for name, gram in grams.items():
         layer = name.rpartition(".")[0] or name
         by_layer[layer] = by_layer[layer] + gram if layer in by_layer else gram
+        entries[layer] = entries.get(layer, 0) + kept.solutions[0][name].numel()
     whole = torch.stack(list(by_layer.values())).sum(0)
-    q = _cosines(whole)
+    q = cosines(whole)
     close = ((q > 1 - 1e-12).triu(1)).nonzero().tolist()
     # Only solutions that are equal to the last bit are the same; in pairwise alignment no one order shows that.
     same = [
@@ -279,22 +267,16 @@ def _from_grams(kept: Sifted, grams: Mapping[str, Tensor], *, alignment: Alignme
     return Overlaps(
         names=kept.names,
         q=q,
-        layers={layer: _cosines(gram) for layer, gram in by_layer.items()},
+        layers={layer: cosines(gram) for layer, gram in by_layer.items()},
         space="weights",
         alignment=alignment,
         reference=reference,
-        entries=sum(kept.solutions[0][name].numel() for name in kept.tensors),
+        entries=sum(entries.values()),
         left_out=kept.left_out,
         identical=tuple((kept.names[i], kept.names[j]) for i, j in same),
+        layer_entries=entries,
     )
 
 
 def _equal(first: Weights, second: Weights, tensors: Sequence[str]) -> bool:
     return all(torch.equal(first[name], second[name].to(first[name].device)) for name in tensors)
-
-
-def _cosines(gram: Tensor) -> Tensor:
-    lengths = gram.diagonal().clamp_min(0).sqrt()
-    q = (gram / (lengths[:, None] * lengths[None, :])).clamp(-1, 1)
-    q.diagonal()[lengths > 0] = 1.0
-    return q
