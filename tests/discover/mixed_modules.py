@@ -47,6 +47,16 @@ def heads_beside_a_ring(m: Any, x: Tensor) -> Tensor:
     return m.o(made.view(b, 2, t, 4).transpose(1, 2).reshape(b, t, 8))
 
 
+def values_of_two_heads(m: Any, x: Tensor) -> Tensor:
+    """Two maps read the values of two heads side by side, one is subtracted from the other (as in DiffLlama)."""
+    b, t, _ = x.shape
+    q, k, v = (part(x).view(b, t, 4, 2).transpose(1, 2) for part in (m.q, m.k, m.v))
+    v = torch.cat(v.chunk(2, 1), -1).repeat(1, 2, 1, 1)
+    one, other = (torch.softmax(q @ k.mT, -1) @ v).chunk(2, 1)
+    made = one - m.share * other
+    return m.o((made / made.pow(2).mean(-1, keepdim=True).sqrt()).transpose(1, 2).reshape(b, t, 8))
+
+
 def masked_by_numbers(m: Any, x: Tensor) -> Tensor:
     """A mask that nobody keeps: rows that are masked alike are alike."""
     mask = torch.tensor([[1.0, 1, 0, 0, 0]] * 3 + [[1.0, 1, 1, 0, 0]] * 3)
@@ -132,6 +142,28 @@ MIXED: dict[str, Case] = {
         (2,),
     ),
     "heads beside a ring": Case(lambda: attending(heads_beside_a_ring, table=normal(5)), ((2, 5, 6),), (2, 4, 4, 4, 4)),
+    "values of two heads": Case(
+        lambda: attending(values_of_two_heads, share=normal(1)), ((2, 3, 6),), (2, 2, 2, 2, 2, 4, 4)
+    ),
+    "parts put back": Case(one_layer(lambda h: torch.cat(h.chunk(2, 1), 1)), _FIVE, (6,)),
+    # The two halves are further examples of one another.
+    "parts as examples": Case(one_layer(lambda h: torch.cat(h.chunk(2, 1), 0), 3), _FIVE, (3,)),
+    "parts put back and read": Case(
+        lambda: Calls(
+            lambda m, x: m.o(torch.cat(p := m.a(x).chunk(2, 1), 1)) + m.g(p[0]), **linears(a=(5, 6), o=(6, 2), g=(3, 2))
+        ),
+        _FIVE,
+        (3, 3),
+    ),
+    # What is written into the copy is not written into what was copied: the halves are left apart.
+    "parts put back and written into": Case(
+        lambda: Calls(
+            lambda m, x: m.o(torch.cat((h := m.a(x)).chunk(2, 1), 1).mul_(2.0)) + m.g(h),
+            **linears(a=(5, 6), o=(6, 2), g=(6, 2)),
+        ),
+        _FIVE,
+        (3, 3),
+    ),
     "masked by numbers": Case(lambda: Calls(masked_by_numbers, **linears(a=(5, 6), o=(6, 2))), _FIVE, (3, 3)),
     "transposed again": Case(
         lambda: Calls(lambda m, x: F.linear(F.relu(m.a(x)), m.a.weight.T), **linears(a=(5, 6))), _FIVE, (6,)

@@ -126,3 +126,11 @@ def test_optional_inputs_that_are_missing_are_asked_for() -> None:
 
     with pytest.raises(SymmetryError, match="optional inputs"):
         sizes(Needing(), 3, 4)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_torch_jit_compiled_is_refused_by_its_name(whole: bool) -> None:
+    inner = torch.jit.trace(nn.Linear(4, 6), torch.zeros(2, 4))
+    module = inner if whole else nn.Sequential(nn.Linear(4, 4), inner)
+    with pytest.raises(SymmetryError, match="TopLevelTracedModule was" if whole else "its part 1 was"):
+        isthmus.discover(module, torch.zeros(2, 4))

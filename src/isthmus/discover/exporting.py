@@ -26,6 +26,13 @@ def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str,
     Raises:
         SymmetryError: the module cannot be called or exported; the line names the place in the user's own code.
     """
+    scripted = next((path for path, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        place = f"its part {scripted}" if scripted else type(module).__name__
+        raise SymmetryError(
+            f"modules must be Python's own to be exported, but {place} was compiled by torch.jit; give the module that"
+            " it was made from"
+        )
     with _TRACING, evaluating(module), _quiet(), _kept_where_they_are():
         try:
             with Deciding(module):

@@ -37,10 +37,10 @@ from isthmus.discover.graphs import (
 from isthmus.discover.labels import Labels, constant, fixed
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.parts import taken_apart
+from isthmus.discover.plainer import straighten
 from isthmus.discover.rules import CHOOSING, RULES, Rule
 from isthmus.discover.rules.elementwise import elementwise
 from isthmus.discover.settled import settled
-from isthmus.discover.summing import straighten
 
 
 def interpretable(program: ExportedProgram) -> ExportedProgram:
