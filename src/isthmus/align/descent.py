@@ -35,11 +35,10 @@ def loss_on(objective: Objective, weights: Weights, inputs: Sequence[Tensor], ta
 
 @torch.no_grad()
 def loss_over(objective: Objective, weights: Weights) -> float:
-    """The mean loss over all examples; with BatchNorm by the statistics of each of the objective's batches."""
-    if not objective.network.has_batch_statistics:
-        return objective(weights).loss
+    """The mean loss over all examples, without metrics; with BatchNorm by the statistics of each of the batches."""
+    batches = _batches(objective) if objective.network.has_batch_statistics else objective.batches()
     total, count = 0.0, 0
-    for inputs, targets in _batches(objective):
+    for inputs, targets in batches:
         values = objective.loss(_outputs(objective, weights, inputs), targets)
         total += float(values.double().sum())
         count += int(counted(values, targets).sum())
