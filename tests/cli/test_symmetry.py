@@ -45,6 +45,10 @@ def test_a_language_model_is_called_without_its_cache(shell, tmp_path):
     assert sorted(group["units"] for group in found["groups"]) == [4, 6]  # handed out, the 6 would be pinned
 
 
+def test_a_language_model_of_the_zoo_is_asked_with_tokens(shell):
+    assert answer(shell, "gpt-16x1")["groups"]
+
+
 def test_scales_and_flips_come_on_request(shell, tmp_path):
     (tmp_path / "small.py").write_text(
         "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))\n"

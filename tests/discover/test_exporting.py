@@ -119,6 +119,12 @@ def test_a_layer_that_really_moves_is_refused() -> None:
         sizes(Widening(), 3, 4)
 
 
+def test_real_numbers_where_token_numbers_belong_are_told() -> None:
+    reader = nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(32, 4))
+    with pytest.raises(SymmetryError, match="give whole numbers"):
+        sizes(reader, 3, 4)
+
+
 def test_optional_inputs_that_are_missing_are_asked_for() -> None:
     class Needing(Pair):
         def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -141,11 +141,12 @@ def example(
     generator = child(seed, "example")
     wanted = shapes(spec)
     vocabulary = getattr(getattr(made, "config", None), "vocab_size", None)
-    if not wanted:
-        tokens = tokens or bool(vocabulary)
-        wanted = [(2, _length(made))] if tokens else [(2, *getattr(made, "input_shape", (3, 224, 224)))]
     # Below the rows of every table; one of positions may be the shortest, which does no harm.
     tables = [part.num_embeddings for part in made.modules() if isinstance(part, torch.nn.Embedding)]
+    if not wanted:
+        own = getattr(made, "input_shape", (3, 224, 224))
+        tokens = tokens or bool(vocabulary) or bool(tables and len(own) == 1)
+        wanted = [(2, _length(made))] if tokens else [(2, *own)]
     return tuple(
         torch.randint(vocabulary or min(tables, default=100), shape, generator=generator)
         if tokens or (vocabulary and len(shape) == 2)  # examples and tokens; an image has more axes

@@ -170,6 +170,8 @@ def _waits_for_values(text: str) -> bool:
 def _advice(text: str) -> str:
     if _waits_for_values(text):
         return "write that branch without looking at values (torch.where, torch.cond), or discover the part around it"
+    if "Long, Int" in text:  # an embedding's words for what it looks up
+        return "give whole numbers (token numbers) as its example; --tokens in the shell"
     if "NoneType" in text:
         return "give the optional inputs (masks) too, in example (a tuple) and keywords"
     if "shape" in text or "size" in text or "mat1" in text:

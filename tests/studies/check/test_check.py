@@ -142,6 +142,12 @@ def test_a_floor_that_is_not_reached_makes_models_incompatible(digits, two):
     assert (easy.compatible, hard.compatible) == (True, False)
 
 
+def test_a_floor_for_no_capability_is_refused_before_the_pairs(digits, two, monkeypatch):
+    monkeypatch.setattr("isthmus.studies.check.bench.Bench.pairs", None)
+    with pytest.raises(SettingError, match=r"floors must name a capability .*got eleven"):
+        check(build(RECIPE), two, digits, effort=LIGHT, thresholds=Thresholds(floors={"eleven": 0.5}))
+
+
 def test_a_named_capability_is_foreseen_and_measured(digits, two):
     only = digits.test_targets < 3
     suites = {"low digits": (digits.test_inputs[only], digits.test_targets[only])}

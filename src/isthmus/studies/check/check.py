@@ -105,7 +105,7 @@ def check(
         progress: told along the way.
 
     Raises:
-        SettingError: fewer than two models, or another split.
+        SettingError: fewer than two models, another split, or a floor for what is no capability.
         WeightsError: the module is no classifier.
 
     Cost: for each of the n(n−1)/2 pairs four paths (as they are, two alignments, repaired), each ``points`` passes over
@@ -123,6 +123,8 @@ def check(
         thresholds=rule, effort=effort or Effort(), seed=seed,
     )  # fmt: skip
     models = bench.models(known, progress)
+    if unknown := [name for name in rule.floors if name not in ("all", *models[0].capabilities)]:
+        raise SettingError(f"floors must name a capability ({', '.join(models[0].capabilities)}), got {unknown[0]}")
     targets = bench.views[0].targets
     doubt = bench.doubt(unseen=split == "test")
     pairs = bench.pairs(progress)
