@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class IsthmusError(ValueError):
     """Something about the input is wrong; the message is one line meant for the user."""
@@ -47,3 +49,11 @@ def listed(names: object, most: int = 5) -> str:
     if len(sequence) <= most:
         return ", ".join(sequence)
     return f"{', '.join(sequence[:most])} and {len(sequence) - most} more"
+
+
+def near(word: str, known: Iterable[str], *, most: int) -> str:
+    """What ends a message about an unknown name: the known ones that are near, or nothing."""
+    import difflib
+
+    found = difflib.get_close_matches(word, list(known), n=most)
+    return f"; near: {listed(found)}" if found else ""

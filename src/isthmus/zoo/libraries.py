@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from isthmus.core.errors import CheckpointError, SettingError, first_line, listed
+from isthmus.core.errors import CheckpointError, SettingError, first_line, near
 
 HUB = "hf:"
 _NOT_HUB = ("torchvision", "timm")
@@ -90,10 +90,7 @@ def _named(origin: str, name: str) -> Callable[..., nn.Module]:
             name = name.removeprefix(prefix)
         make = lambda **settings: package.create_model(name, pretrained=False, **settings)  # noqa: E731
     if name not in known and name.partition(".")[0] not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=3)
-        raise SettingError(f"{origin} has no model {name or repr(name)}" + (f"; near: {listed(near)}" if near else ""))
+        raise SettingError(f"{origin} has no model {name or repr(name)}{near(name, known, most=3)}")
     return make
 
 

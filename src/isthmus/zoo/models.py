@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.core.checkpoint import load
-from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed
+from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed, near
 from isthmus.core.fitting import fit
 from isthmus.core.randomness import child_seed
 from isthmus.core.weights import Weights
@@ -143,12 +143,9 @@ def _unknown(spec: str) -> str:
         return f"model must say which function of {spec} makes the network, as in {spec}:build"
     if spec.strip() and path.is_dir():
         return f"model must be a folder that holds a config.json, and {spec} holds none"
-    import difflib
-
-    near = difflib.get_close_matches(spec, NETWORKS, n=2)
     return (
         f"model must be {kinds}config.json or one of {listed(NETWORKS, 20)}, got {spec if spec.strip() else repr(spec)}"
-        + (f"; near: {listed(near)}" if near else "")
+        + near(spec, NETWORKS, most=2)
     )
 
 

@@ -71,22 +71,21 @@ def colour(
 
 def shape(series: str, order: Sequence[str]) -> dict[str, Any]:
     """The shape of each series' points, beside its :func:`colour`, where the palette does not suffice."""
-    if len(order) <= len(PALETTE):
-        return {}
-    alt = altair()
-    turns = [SHAPES[place // len(PALETTE) % len(SHAPES)] for place in range(len(order))]
-    scale = alt.Scale(domain=list(order), range=turns)
-    return {"shape": alt.Shape(f"{series}:N", title=None, sort=list(order), scale=scale)}
+    return _beyond("shape", altair().Shape, SHAPES, series, order)
 
 
 def dash(series: str, order: Sequence[str]) -> dict[str, Any]:
     """The dashes of each series' line, beside its :func:`colour`, where the palette does not suffice."""
+    return _beyond("strokeDash", altair().StrokeDash, DASHES, series, order)
+
+
+def _beyond(channel: str, encoding: Any, kinds: Sequence[Any], series: str, order: Sequence[str]) -> dict[str, Any]:
+    """Another kind for every turn through the palette; nothing where one turn is enough."""
     if len(order) <= len(PALETTE):
         return {}
-    alt = altair()
-    turns = [DASHES[place // len(PALETTE) % len(DASHES)] for place in range(len(order))]
-    scale = alt.Scale(domain=list(order), range=turns)
-    return {"strokeDash": alt.StrokeDash(f"{series}:N", title=None, sort=list(order), scale=scale)}
+    turns = [kinds[place // len(PALETTE) % len(kinds)] for place in range(len(order))]
+    scale = altair().Scale(domain=list(order), range=turns)
+    return {channel: encoding(f"{series}:N", title=None, sort=list(order), scale=scale)}
 
 
 def distinct(rows: Sequence[Row], series: str) -> list[str]:
