@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from isthmus.core.errors import SettingError
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.studies.landscape.walks import Manner, walk_from
@@ -22,3 +23,16 @@ def test_the_level_lies_above_the_loss_that_walkers_see_at_the_start():
     )
     assert float(found.walk.loss[0, 0]) != pytest.approx(objective(weights).loss, abs=1e-3)
     assert found.walk.settings["level"] == pytest.approx(float(found.walk.loss[0, 0]) + 0.25, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "flight"}, "method must be one of"),
+        ({"steps": 4, "descend": (5,)}, "walkers can descend after 1 … 4 steps"),
+        ({"gradients": 0}, "gradients of a descent must be at least 1, got 0"),
+    ],
+)
+def test_manners_that_cannot_be(settings, said):
+    with pytest.raises(SettingError, match=said):
+        Manner(**settings)

@@ -85,7 +85,7 @@ class Manner:
         gradients: of each descent, at most.
 
     Raises:
-        SettingError: an unknown method; steps after which to descend that the walk does not reach.
+        SettingError: an unknown method; steps after which to descend that the walk does not reach; no gradients.
     """
 
     method: str = "random"
@@ -103,6 +103,8 @@ class Manner:
             raise SettingError(f"method must be one of {', '.join(_MAKERS)}, got {self.method}")
         if outside := [time for time in self.descend if not 1 <= time <= self.steps]:
             raise SettingError(f"walkers can descend after 1 … {self.steps} steps (the walk's), got {outside[0]}")
+        if self.gradients < 1:
+            raise SettingError(f"gradients of a descent must be at least 1, got {self.gradients}")
 
     def walker(self, loss: float) -> Walker:
         """The walker, given the start's loss."""
