@@ -181,7 +181,7 @@ def test_torchvision_and_timm_by_name():
     usable("timm")
     assert resolve("torchvision:squeezenet1_1", num_classes=3)(torch.randn(1, 3, 64, 64)).shape == (1, 3)
     assert resolve("timm:resnet10t", num_classes=3)(torch.randn(1, 3, 64, 64)).shape == (1, 3)
-    with pytest.raises(SettingError, match="torchvision has no model resnet19; near: resnet"):
+    with pytest.raises(SettingError, match="torchvision has no model resnet19; did you mean resnet"):
         resolve("torchvision:resnet19")
 
 
@@ -192,7 +192,7 @@ def test_torchvision_and_timm_by_name():
         ("[3]", "config.json must be a JSON object, got list"),
         ('{"model_type": "nosuch"}', "must hold a configuration that transformers knows, but: .*nosuch"),
         ('{"hidden": 3}', "must hold a configuration that transformers knows, but: Unrecognized model"),
-        ('{"architecture": "resnet10tt"}', "timm has no model resnet10tt; near: resnet10t"),
+        ('{"architecture": "resnet10tt"}', "timm has no model resnet10tt; did you mean resnet10t"),
         (None, "must be a folder that holds a config.json, and .* holds none"),
     ],
 )
@@ -207,7 +207,7 @@ def test_folders_that_are_no_configuration_are_one_line(tmp_path, content, part)
 
 
 def test_words_that_are_no_model_say_what_is_near(tmp_path):
-    with pytest.raises(SettingError, match="got resnet-20; near: resnet20"):
+    with pytest.raises(SettingError, match="got resnet-20; did you mean resnet20"):
         resolve("resnet-20")
     with pytest.raises(SettingError, match=r"got ' '$"):
         resolve(" ")

@@ -51,9 +51,17 @@ def listed(names: object, most: int = 5) -> str:
     return f"{', '.join(sequence[:most])} and {len(sequence) - most} more"
 
 
-def near(word: str, known: Iterable[str], *, most: int) -> str:
-    """What ends a message about an unknown name: the known ones that are near, or nothing."""
+def near(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """What ends a message about an unknown name: the known ones that are near, whatever their case, or nothing.
+
+    Example:
+        >>> near("MPL-64x1", ["mlp-64x1", "resnet20"])
+        '; did you mean mlp-64x1?'
+    """
     import difflib
 
-    found = difflib.get_close_matches(word, list(known), n=most)
-    return f"; near: {listed(found)}" if found else ""
+    lowered: dict[str, str] = {}
+    for name in map(str, known):
+        lowered.setdefault(name.lower(), name)
+    found = [lowered[name] for name in difflib.get_close_matches(str(word).lower(), lowered, n=most)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from isthmus.core.errors import SettingError, listed
+from isthmus.core.errors import SettingError, listed, near
 from isthmus.merge.floats import precision_of
 from isthmus.merge.kernels import Settings
 from isthmus.merge.schema import Conditional, Model, Parameters, Slice, Source, check_range, evaluated
@@ -263,6 +262,5 @@ def _sentence(problem: ValidationError) -> str:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(known) or 'none'}"
-    return f"{name} is not a known key; {advice}"
+    hint = near(name, known) or f"; known are {', '.join(known) or 'none'}"
+    return f"{name} is not a known key{hint}"

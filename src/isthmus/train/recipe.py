@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -11,7 +10,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus.core.errors import SettingError, listed
+from isthmus.core.errors import SettingError, listed, near
 from isthmus.core.record import plain
 
 SCHEMA = 1  # raised whenever the meaning of a field changes, so that old keys never name new results
@@ -154,9 +153,8 @@ class Recipe:
         """
         known = [field.name for field in dataclasses.fields(cls)]
         if unknown := [name for name in values if name not in known]:
-            near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(known)}"
-            raise SettingError(f"a recipe has no field {listed(unknown)}; {hint}")
+            hint = near(unknown[0], known) or f"; its fields are {', '.join(known)}"
+            raise SettingError(f"a recipe has no field {listed(unknown)}{hint}")
         return cls(**values)
 
     def replicates(
@@ -235,9 +233,7 @@ class Recipe:
         choices = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "precision": PRECISIONS, "loss": LOSSES}
         for name, known in {**choices, "last_batch": ("keep", "drop")}.items():
             if (value := getattr(self, name)) not in known:
-                near = difflib.get_close_matches(str(value), known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise SettingError(f"{name} must be one of {listed(known)}, got {value}{hint}")
+                raise SettingError(f"{name} must be one of {listed(known)}, got {value}{near(value, known)}")
         for name, known in {
             "augmentation": AUGMENTATIONS,
             "spawn_vary": ("order", "augmentation", "perturbation"),

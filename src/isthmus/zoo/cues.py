@@ -11,7 +11,6 @@ Reference: Hess et al., "Forgetting of task-specific knowledge in model merging-
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Sequence
 
@@ -19,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from isthmus.core.errors import DataError, SettingError, listed
+from isthmus.core.errors import DataError, SettingError, listed, near
 from isthmus.core.randomness import child, child_seed
 from isthmus.zoo.data import Data
 from isthmus.zoo.patterns import gratings, hues, places
@@ -65,9 +64,7 @@ class Cue:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = difflib.get_close_matches(str(self.kind), KINDS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise SettingError(f"a cue must be one of {listed(KINDS)}, got {self.kind}{hint}")
+            raise SettingError(f"a cue must be one of {listed(KINDS)}, got {self.kind}{near(self.kind, KINDS)}")
         if not (math.isfinite(self.strength) and self.strength > 0):
             raise SettingError(f"strength must be above 0, got {self.strength}")
         for name in ("correlation", "swapped", "absent"):

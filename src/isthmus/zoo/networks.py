@@ -8,7 +8,6 @@ building a network never touches the global random state.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import re
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from isthmus.core.errors import SettingError, listed
+from isthmus.core.errors import SettingError, listed, near
 from isthmus.core.randomness import child
 from isthmus.zoo.architectures import Mlp, ResNet, Vgg
 from isthmus.zoo.locally_connected import CONNECTIVITIES
@@ -105,9 +104,7 @@ def parse(name: str) -> tuple[str, dict[str, Any]]:
     """
     kind, _, short = name.partition("-")
     if kind not in NETWORKS:
-        near = difflib.get_close_matches(kind, NETWORKS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise SettingError(f"network must be one of {listed(NETWORKS, most=20)}, got {name}{hint}")
+        raise SettingError(f"network must be one of {listed(NETWORKS, most=20)}, got {name}{near(kind, NETWORKS)}")
     if not short:
         return kind, {}
     if match := re.fullmatch(r"(\d+)x(\d+)", short):
@@ -169,6 +166,5 @@ def _complaint(problem: TypeError, kind: Callable[..., nn.Module]) -> str:
     """The part of a TypeError that a user can act on."""
     if match := re.search(r"unexpected keyword argument '(\w+)'", str(problem)):
         known = [name for name, part in inspect.signature(kind).parameters.items() if part.kind is part.KEYWORD_ONLY]
-        near = difflib.get_close_matches(match[1], known, n=1)
-        return f"{match[1]} is unknown" + (f"; did you mean {near[0]}?" if near else f"; known: {listed(known, 20)}")
+        return f"{match[1]} is unknown" + (near(match[1], known) or f"; known: {listed(known, 20)}")
     return str(problem)

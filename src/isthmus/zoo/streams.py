@@ -8,7 +8,6 @@ types of incremental learning", Nature Machine Intelligence 4, 2022).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import DataError, SettingError, listed
+from isthmus.core.errors import DataError, SettingError, listed, near
 from isthmus.core.randomness import child
 from isthmus.zoo.cues import Cue, cued
 from isthmus.zoo.data import Data
@@ -167,9 +166,7 @@ def stream(kind: str, data: Data, tasks: int, *, cues: Sequence[Cue] = (), seed:
         return rotated(data, tasks)
     if kind == "cues":
         return with_cues(data, cues[:tasks], seed=seed)
-    near = difflib.get_close_matches(kind, STREAMS, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise SettingError(f"a stream must be one of {listed(STREAMS)}, got {kind}{hint}")
+    raise SettingError(f"a stream must be one of {listed(STREAMS)}, got {kind}{near(kind, STREAMS)}")
 
 
 def with_cues(data: Data, cues: Sequence[Cue], *, seed: int = 0) -> Stream:

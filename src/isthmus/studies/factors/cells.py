@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from isthmus.core.errors import SettingError, listed
+from isthmus.core.errors import SettingError, listed, near
 from isthmus.core.randomness import child_seed
-from isthmus.studies.factors.design import SEEDS, Design, Level, Replicates, StudyError, near
+from isthmus.studies.factors.design import SEEDS, Design, Level, Replicates, StudyError
 from isthmus.studies.factors.table import label
 from isthmus.train import Recipe
 from isthmus.train.choice import ENGINES

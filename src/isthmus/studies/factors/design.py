@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -179,9 +178,3 @@ class Design(_Strict):
     @classmethod
     def _columns_only(cls, value: Any) -> Any:
         return {"columns": value} if isinstance(value, list) else value
-
-
-def near(word: str, known: Any) -> str:
-    """A suggestion for an unknown word, or nothing."""
-    close = difflib.get_close_matches(str(word), [str(entry) for entry in known], n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -11,14 +11,14 @@ import torch
 
 from isthmus.connect import Line, barrier
 from isthmus.core import weights as algebra
-from isthmus.core.errors import listed
+from isthmus.core.errors import listed, near
 from isthmus.core.losses import cross_entropy
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
-from isthmus.studies.factors.design import Design, StudyError, near
+from isthmus.studies.factors.design import Design, StudyError
 from isthmus.train import Recipe
 from isthmus.train.batches import Batches
 from isthmus.zoo import Data, build, load_data

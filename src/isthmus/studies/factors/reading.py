@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 from pydantic import BaseModel
 
+from isthmus.core.errors import near
 from isthmus.studies.factors.design import (
     Claim,
     Combination,
@@ -19,7 +20,6 @@ from isthmus.studies.factors.design import (
     Measures,
     Replicates,
     StudyError,
-    near,
 )
 
 
