@@ -139,7 +139,7 @@ def test_other_merges_record_their_origin_too(shell, family):
     assert code == 0, err
     code, out, _ = shell("history", family, "--json")
     found = json.loads(out)
-    made = {node["name"]: node for node in found["nodes"] if node["descent"]}
+    made = {node["name"]: node for node in found["nodes"] if node["lineage"]}
     # One content: the streamed mean, the same in a folder, and the soup of two.
     files = [name for node in made.values() for name in node["files"]]
     assert sorted(name.rpartition("/")[2] for name in files) == ["mean.safetensors", "model.safetensors", "soup.pt"]

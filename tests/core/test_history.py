@@ -7,7 +7,7 @@ import torch
 
 from isthmus.core import history
 from isthmus.core.checkpoint import load, metadata_of, save
-from isthmus.core.history import KEY, Descent, Parent, beside, content_of, read_descent, save_with_descent
+from isthmus.core.history import KEY, Lineage, Parent, beside, content_of, read_lineage, save_with_lineage
 from isthmus.merge.shards import Shards
 
 WEIGHTS = {
@@ -62,14 +62,14 @@ def test_large_checkpoints_are_sampled_in_every_tensor(monkeypatch, tmp_path):
 
 def test_a_record_travels_in_the_header_and_beside(tmp_path):
     parent = Parent("sha256:" + "0" * 64, "base.safetensors", "base")
-    made = Descent(
+    made = Lineage(
         "isthmus merge", (parent,), {"method": "ties", "settings": {"density": 0.2}}, "f" * 64,
         capabilities={"digits": 0.9}, measures={"loss": 0.1},
     )  # fmt: skip
-    file = save_with_descent(WEIGHTS, tmp_path / "m.safetensors", made, metadata={"method": "ties"})
+    file = save_with_lineage(WEIGHTS, tmp_path / "m.safetensors", made, metadata={"method": "ties"})
     assert metadata_of(file)["method"] == "ties"
     for text in (metadata_of(file)[KEY], beside(file).read_text()):
-        read = read_descent(text)
+        read = read_lineage(text)
         assert read is not None
         assert read.content == content_of(WEIGHTS)
         assert read.parents == (parent,)
@@ -77,7 +77,7 @@ def test_a_record_travels_in_the_header_and_beside(tmp_path):
         assert (read.capabilities, read.measures, read.data) == ({"digits": 0.9}, {"loss": 0.1}, "f" * 64)
         assert read.created
         assert "torch" in read.versions
-    plain = save_with_descent(WEIGHTS, tmp_path / "m.pt", made)
+    plain = save_with_lineage(WEIGHTS, tmp_path / "m.pt", made)
     assert beside(plain).name == "m.pt.history.json"
     assert content_of(load(plain)) == content_of(WEIGHTS)
 
@@ -90,7 +90,7 @@ DEEP = '{"made_by": "x", "recipe": ' + '{"a":' * 3000 + "1" + "}" * 3000 + "}"
     ["", "[]", "{", "nonsense", '{"made_by": 3}', "[" * 100_000, "x" * (1 << 21), '{"made_by": ' + "9" * 5000 + "}"],
 )
 def test_what_is_no_record_is_none(text):
-    assert read_descent(text) is None
+    assert read_lineage(text) is None
 
 
 def test_hostile_records_are_made_harmless():
@@ -104,7 +104,7 @@ def test_hostile_records_are_made_harmless():
         "created": ["now"],
         "content": "sha256:short",
     }
-    read = read_descent(json.dumps(hostile))
+    read = read_lineage(json.dumps(hostile))
     assert read is not None
     assert read.made_by.isprintable()
     assert len(read.made_by) <= 200
@@ -115,11 +115,11 @@ def test_hostile_records_are_made_harmless():
     assert all(len(str(value)) <= 200 for value in read.recipe.values())
     assert read.capabilities == {"d": 0.5}
     assert (read.measures, read.data, read.content) == ({}, None, "")
-    deep = read_descent(DEEP)
+    deep = read_lineage(DEEP)
     assert deep is None or len(str(deep.recipe)) < 1000
 
 
 def test_a_record_longer_than_any_honest_one_is_not_read():
-    text = json.dumps(Descent("training").to_dict())
-    assert read_descent(text) is not None
-    assert read_descent(text + " " * (1 << 20)) is None
+    text = json.dumps(Lineage("training").to_dict())
+    assert read_lineage(text) is not None
+    assert read_lineage(text + " " * (1 << 20)) is None

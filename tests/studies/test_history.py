@@ -8,7 +8,7 @@ import torch
 
 from isthmus.core.checkpoint import load, save
 from isthmus.core.errors import CheckpointError
-from isthmus.core.history import KEY, Descent, Parent, beside, content_of, save_with_descent
+from isthmus.core.history import KEY, Lineage, Parent, beside, content_of, save_with_lineage
 from isthmus.core.record import to_json
 from isthmus.report.assemble import page_of_results
 from isthmus.report.page import render
@@ -22,14 +22,14 @@ def weights(value):
 
 def child(folder, name, value, parents, **told):
     of = tuple(Parent(content_of(weights(parent)), f"{parent}.safetensors") for parent in parents)
-    return save_with_descent(weights(value), folder / name, Descent("isthmus merge", of, **told))
+    return save_with_lineage(weights(value), folder / name, Lineage("isthmus merge", of, **told))
 
 
 @pytest.fixture
 def line(tmp_path):
     """1 and 2 are roots, 3 = 1 + 2, 4 = 3 + 9, of which there is no file."""
     for value in (1, 2):
-        save_with_descent(weights(value), tmp_path / f"{value}.safetensors", Descent("isthmus train"))
+        save_with_lineage(weights(value), tmp_path / f"{value}.safetensors", Lineage("isthmus train"))
     child(tmp_path, "3.safetensors", 3, [1, 2], capabilities={"digits": 0.9})
     (tmp_path / "later").mkdir()
     child(tmp_path / "later", "4.pt", 4, [3, 9])
@@ -48,7 +48,7 @@ def test_the_graph_of_a_folder(line):
         ("1.safetensors", "3.safetensors"), ("2.safetensors", "3.safetensors"), ("3.safetensors", "4.pt"),
         ("9.safetensors", "4.pt"),
     }  # fmt: skip
-    assert by_name["3.safetensors"].descent.capabilities == {"digits": 0.9}
+    assert by_name["3.safetensors"].lineage.capabilities == {"digits": 0.9}
     for told in ("Checkpoints: 4.", "Generations: 3.", "several others: 2.", "without a file: 1."):
         assert told in section(found).headline
     assert section(found, language="ja").headline
@@ -74,7 +74,7 @@ def test_a_merge_that_is_its_parent_and_a_record_of_other_weights(tmp_path):
     found = {node.name: node for node in history([tmp_path]).nodes}
     assert found["same.safetensors"].notes == ("equals_parent",)
     assert found["plain.safetensors"].notes == ("other_content",)
-    assert found["plain.safetensors"].descent is None
+    assert found["plain.safetensors"].lineage is None
     assert found["other.safetensors"].notes == ()
 
 
@@ -83,7 +83,7 @@ def test_hostile_records_neither_hang_nor_reach_the_page(tmp_path):
     ids = [content_of(weights(value)) for value in range(6)]
     for value in range(6):
         name = "<script>alert(1)</script>\x1b[31m" * 3
-        lie = Descent(name, tuple(Parent(one, name) for one in [*ids, "sha256:" + "a" * 64]), {"x<y": "<b>"})
+        lie = Lineage(name, tuple(Parent(one, name) for one in [*ids, "sha256:" + "a" * 64]), {"x<y": "<b>"})
         save(weights(value), tmp_path / f"{value}.safetensors", metadata={KEY: to_json(lie)})
     (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 40)
     found = history([tmp_path])
@@ -103,7 +103,7 @@ def test_a_record_in_a_folder_is_that_of_the_checkpoint_in_it(tmp_path):
     save(weights(3), file)
     node = next(node for node in history([tmp_path]).nodes if node.known)
     assert node.name == f"{tmp_path.name}/model.safetensors"
-    assert node.descent is not None
+    assert node.lineage is not None
     save(weights(4), file)
     assert next(node for node in history([file]).nodes if node.known).notes == ("no_record",)
 

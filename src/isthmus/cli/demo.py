@@ -11,7 +11,7 @@ from isthmus.cli import console, inputs, options
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from isthmus.core.history import Descent, Parent
+    from isthmus.core.history import Lineage, Parent
     from isthmus.core.weights import Weights
     from isthmus.studies.demo import Demo
 
@@ -36,7 +36,7 @@ def demo(
     folder = inputs.output_folder(output)
     with console.progress("demo") as told:
         from isthmus.core.files import write_text
-        from isthmus.core.history import save_with_descent
+        from isthmus.core.history import save_with_lineage
         from isthmus.core.record import to_json
         from isthmus.report.demo import demo_page, demo_verdict
         from isthmus.report.page import write_page
@@ -59,8 +59,8 @@ def demo(
         values = found.to_dict()
         write_text(folder / "results.json", to_json(values))
         for name, weights in kept.items():
-            file, about = folder / f"{name}.safetensors", _descent(name, found, kept, seed)
-            save_with_descent(weights, file, about, metadata={"made_by": "isthmus demo"})
+            file, about = folder / f"{name}.safetensors", _lineage(name, found, kept, seed)
+            save_with_lineage(weights, file, about, metadata={"made_by": "isthmus demo"})
         page = demo_page(values, language=language)
         write_page(page, folder / "report.html", language=language)
     if json:
@@ -73,9 +73,9 @@ def demo(
     console.say(f"{folder / 'report.html'} has the figures, {folder / 'results.json'} the numbers.")
 
 
-def _descent(name: str, found: Demo, kept: Mapping[str, Weights], seed: int) -> Descent:
+def _lineage(name: str, found: Demo, kept: Mapping[str, Weights], seed: int) -> Lineage:
     """Where each of the four checkpoints comes from: two trainings, an alignment, an average."""
-    from isthmus.core.history import Descent, Parent, content_of
+    from isthmus.core.history import Lineage, Parent, content_of
 
     def parent(of: str, role: str = "model") -> Parent:
         return Parent(content_of(kept[of]), f"{of}.safetensors", role)
@@ -86,7 +86,7 @@ def _descent(name: str, found: Demo, kept: Mapping[str, Weights], seed: int) -> 
         "merged": ((parent("first"), parent("second_aligned")), {"method": "linear"}),
     }.get(name, ((), trained.get(name, {})))
     score = {"first": "first", "second": "second", "second_aligned": "second", "merged": "aligned"}[name]
-    return Descent(
+    return Lineage(
         "isthmus demo", parents, recipe, found.data["fingerprint"],
         capabilities={found.data["name"]: found.merged[score]["accuracy"]},
         measures={"test loss": found.merged[score]["loss"]},

@@ -35,7 +35,7 @@ def _show(values: dict[str, Any]) -> None:
         role = "" if edge["role"] == "model" else f" ({edge['role']})"
         parents.setdefault(edge["child"], []).append(f"{names[edge['parent']]}{role}")
     for node in values["nodes"]:
-        found = node["descent"] or {}
+        found = node["lineage"] or {}
         made = " ".join([found.get("made_by", ""), *([found["created"]] if found.get("created") else [])]).strip()
         notes = [words(f"history.note.{note}") for note in node["notes"]]
         notes += [] if node["known"] else [words("history.unknown")]

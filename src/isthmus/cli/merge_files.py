@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import console
-from isthmus.core.history import Descent, stamped, write_beside
+from isthmus.core.history import Lineage, stamped, write_beside
 from isthmus.merge.parents import TORCH_FILES, content_of_file, parents_of
 
 if TYPE_CHECKING:
@@ -77,17 +77,17 @@ def stream(recipe: Configuration, output: Path, *, seed: int, threads: int | Non
         for finding in told_of:
             if finding.severity is Severity.WARNING:
                 console.note(str(finding))
-    descent = _descent(recipe, sources, recipe.base_model, seed)
+    lineage = _lineage(recipe, sources, recipe.base_model, seed)
     with console.progress("merge") as told:
         merged = merge_files(
-            recipe, output, seed=seed, threads=threads, metadata=descent.header() if descent else None, progress=told
+            recipe, output, seed=seed, threads=threads, metadata=lineage.header() if lineage else None, progress=told
         )
-    if descent is not None:
-        write_beside(output, dataclasses.replace(stamped(descent), content=content_of_file(output)))
+    if lineage is not None:
+        write_beside(output, dataclasses.replace(stamped(lineage), content=content_of_file(output)))
     return {"merge": merged, "findings": findings}
 
 
-def _descent(recipe: Configuration, sources: list[str], base: str | None, seed: int) -> Descent | None:
+def _lineage(recipe: Configuration, sources: list[str], base: str | None, seed: int) -> Lineage | None:
     """Where the merge comes from; without the time of day, which would keep an interrupted run from going on."""
     from isthmus.core.errors import CheckpointError
 
@@ -96,4 +96,4 @@ def _descent(recipe: Configuration, sources: list[str], base: str | None, seed: 
     except CheckpointError:
         return None  # the merge itself says in full what is wrong with the files
     content = recipe.model_dump(exclude_defaults=True, mode="json")
-    return Descent("isthmus merge", parents, {**content, "seed": seed})
+    return Lineage("isthmus merge", parents, {**content, "seed": seed})

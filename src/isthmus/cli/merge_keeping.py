@@ -144,13 +144,13 @@ def _module(model: str, data: Data | None, wish: Wish, weights: Weights) -> torc
 
 
 def _write(weights: Weights, target: Path, kept: Protected, request: Request) -> None:
-    from isthmus.core.history import Descent, save_with_descent
+    from isthmus.core.history import Lineage, save_with_lineage
     from isthmus.merge.parents import parents_of
 
     floors = {one.name: {"data": one.data, "fingerprint": one.fingerprint, "floor": one.floor} for one in kept.kept}
-    save_with_descent(
+    save_with_lineage(
         weights, target,
-        Descent(
+        Lineage(
             "isthmus merge", parents_of(request.paths, request.base, unsafe_pickle=request.unsafe_pickle),
             {"method": kept.best.family, "settings": kept.best.settings, "keep": floors, "merges": kept.merges,
              "seed": kept.seed},

@@ -12,7 +12,7 @@ from isthmus.merge.parents import TORCH_FILES
 
 if TYPE_CHECKING:
     from isthmus.cli.merge_request import Request
-    from isthmus.core.history import Descent
+    from isthmus.core.history import Lineage
     from isthmus.merge.evaluate import Appraisal
     from isthmus.merge.prediction import Prediction
 
@@ -50,7 +50,7 @@ def show_prediction(values: dict[str, Any]) -> None:
 
 def measured(request: Request, *, evaluate: bool, predict: bool) -> dict[str, Any]:
     """What was asked for of a merge that lies on disk; the record beside it is completed."""
-    from isthmus.core.history import beside, read_descent, write_beside
+    from isthmus.core.history import beside, read_lineage, write_beside
 
     told: dict[str, Any] = {}
     if predict:
@@ -59,9 +59,9 @@ def measured(request: Request, *, evaluate: bool, predict: bool) -> dict[str, An
         told["verdict"] = verdict = _appraised(request)
         verdict.save(request.output)
         record = beside(request.output)
-        descent = read_descent(record.read_text(encoding="utf-8")) if record.is_file() else None
-        if descent is not None:
-            write_beside(request.output, _with_verdict(descent, verdict, request.case.data.name))
+        lineage = read_lineage(record.read_text(encoding="utf-8")) if record.is_file() else None
+        if lineage is not None:
+            write_beside(request.output, _with_verdict(lineage, verdict, request.case.data.name))
     return told
 
 
@@ -78,11 +78,11 @@ def _appraised(request: Request) -> Appraisal:
     return appraise(merged, dict(zip(case.names, case.solutions, strict=True)), objective)
 
 
-def _with_verdict(descent: Descent, verdict: Appraisal, data: str) -> Descent:
+def _with_verdict(lineage: Lineage, verdict: Appraisal, data: str) -> Lineage:
     """A record with what the merge was measured to do."""
     score = verdict.merged
     known = {data: 1 - score.metrics["error"]} if "error" in score.metrics else {}
     return dataclasses.replace(
-        descent, capabilities={**descent.capabilities, **known},
-        measures={**descent.measures, "loss": score.loss, "gain over the best model": verdict.gain},
+        lineage, capabilities={**lineage.capabilities, **known},
+        measures={**lineage.measures, "loss": score.loss, "gain over the best model": verdict.gain},
     )  # fmt: skip

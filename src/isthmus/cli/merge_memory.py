@@ -27,7 +27,7 @@ NEED_DATA = ("greedy_soup", "fisher", "regmean", "adamerging")
 def in_memory(request: Request) -> dict[str, Any]:
     """Load, examine, align if asked, merge, and write."""
     from isthmus.core.errors import SettingError
-    from isthmus.core.history import Descent, save_with_descent
+    from isthmus.core.history import Lineage, save_with_lineage
     from isthmus.merge.aligned import Aligned
 
     target = target_of(request.output)
@@ -43,13 +43,13 @@ def in_memory(request: Request) -> dict[str, Any]:
     else:
         merged = _heard(lambda: (Aligned(merger, aligner) if aligner else merger)(solutions))
     given = {name: value for name, value in request.settings.items() if value is not None}
-    descent = Descent(
+    lineage = Lineage(
         "isthmus merge", parents_of(request.paths, request.base, unsafe_pickle=request.unsafe_pickle),
         {"method": request.method, "align": request.align, **given, "seed": request.seed},
         case.data.fingerprint if case else None,
     )  # fmt: skip
     metadata = {"made_by": "isthmus merge", "method": request.method, "models": json.dumps(request.paths)}
-    save_with_descent(_in_precision(merged, request.settings["dtype"]), target, descent, metadata=metadata)
+    save_with_lineage(_in_precision(merged, request.settings["dtype"]), target, lineage, metadata=metadata)
     said = {"output": str(target), "method": request.method, "models": request.paths}
     return {"merge": said, "findings": findings}
 

@@ -36,7 +36,7 @@ def repair(
     if align not in ("none", "weights", "activations"):
         raise SettingError(f"align must be none, weights or activations, got {align}")
     with console.progress("repair"):
-        from isthmus.core.history import Descent, save_with_descent
+        from isthmus.core.history import Lineage, save_with_lineage
         from isthmus.core.randomness import child
         from isthmus.merge.parents import parents_of
         from isthmus.studies.between import repaired_average
@@ -58,13 +58,13 @@ def repair(
         values = console.traced(found, case.data, align=align)
         if save:
             score = found.scores["repaired"]
-            descent = Descent(
+            lineage = Lineage(
                 "isthmus repair", parents_of(checkpoints, unsafe_pickle=unsafe_pickle),
                 {"t": t, "align": align, "rescale_only": rescale_only, "seed": seed}, case.data.fingerprint,
                 capabilities={case.data.name: 1 - score.metrics["error"]}, measures={"loss": score.loss},
             )  # fmt: skip
             held = {"made_by": "isthmus repair", "sources": ", ".join(checkpoints)}
-            save_with_descent(weights, save, descent, metadata=held)
+            save_with_lineage(weights, save, lineage, metadata=held)
     console.deliver(values, output=output, report=report, json=json, show=_show)
 
 

@@ -89,10 +89,10 @@ def export(
 ) -> None:
     """Export the table of measures, one run's weights, or everything to MLflow."""
     from isthmus.core.errors import SettingError
-    from isthmus.core.history import save_with_descent
+    from isthmus.core.history import save_with_lineage
     from isthmus.studies import Store
     from isthmus.studies.store.export import export_mlflow, export_table
-    from isthmus.studies.store.kept import descent_of
+    from isthmus.studies.store.kept import lineage_of
 
     opened = Store.open(store)
     keys = opened.members_of(study) if study else None
@@ -105,9 +105,9 @@ def export(
     elif run is not None:
         key = opened.find(run)
         kept = opened.run(key)
-        descent = descent_of(kept.recipe, kept.provenance, moment)
+        lineage = lineage_of(kept.recipe, kept.provenance, moment)
         held = {"recipe": key, "moment": moment}
-        save_with_descent(opened.weights(key, moment=moment), output, descent, metadata=held)
+        save_with_lineage(opened.weights(key, moment=moment), output, lineage, metadata=held)
         console.say(f"{output} holds run {key[:12]} at {moment}")
     else:
         console.say(f"{output} holds {export_table(opened, output, keys=keys)} lines")

@@ -11,7 +11,7 @@ import typer
 from isthmus.cli import console, inputs, options, subjects
 
 if TYPE_CHECKING:
-    from isthmus.core.history import Descent
+    from isthmus.core.history import Lineage
     from isthmus.train import Replica
 
 
@@ -76,14 +76,14 @@ def train(
 
 def _written(replicas: Sequence[Replica], folder: Path, data: str) -> list[dict[str, Any]]:
     """One checkpoint for each replica, and what is told of it."""
-    from isthmus.core.history import save_with_descent
+    from isthmus.core.history import save_with_lineage
     from isthmus.core.record import to_json
 
     rows = []
     for index, replica in enumerate(replicas):
         file = folder / f"replica-{index}.safetensors"
         held = {"recipe": to_json(replica.recipe.to_dict(), indent=None)}
-        save_with_descent(replica.weights, file, _descent(replica, data), metadata=held)
+        save_with_lineage(replica.weights, file, _lineage(replica, data), metadata=held)
         rows.append({"file": file.name, **replica.to_dict()})
     return rows
 
@@ -101,11 +101,11 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
     console.table(["file", "status", "training loss", "test error", "engine"], shown)
 
 
-def _descent(replica: Replica, data: str) -> Descent:
+def _lineage(replica: Replica, data: str) -> Lineage:
     """A replica comes from its recipe and its data alone."""
-    from isthmus.core.history import Descent
+    from isthmus.core.history import Lineage
 
     scores = {"training": replica.train, "test": replica.test}
     measures = {f"{name} loss": score.loss for name, score in scores.items() if score is not None}
     known = {replica.recipe.data: 1 - replica.test.error} if replica.test is not None else {}
-    return Descent("isthmus train", recipe=replica.recipe.to_dict(), data=data, capabilities=known, measures=measures)
+    return Lineage("isthmus train", recipe=replica.recipe.to_dict(), data=data, capabilities=known, measures=measures)

@@ -57,7 +57,7 @@ class Parent(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class Descent(Record):
+class Lineage(Record):
     """How a checkpoint came to be.
 
     Attributes:
@@ -87,18 +87,18 @@ class Descent(Record):
         return {KEY: to_json(self, indent=None)}
 
 
-def stamped(descent: Descent) -> Descent:
+def stamped(lineage: Lineage) -> Lineage:
     """The record with this moment and the versions of this process; torch is not loaded for it."""
     versions = {"python": platform.python_version()}
     for package in ("isthmus", "torch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return dataclasses.replace(descent, created=moment, versions=versions)
+    return dataclasses.replace(lineage, created=moment, versions=versions)
 
 
-def save_with_descent(
-    weights: Weights, path: str | Path, descent: Descent, *, metadata: Mapping[str, str] | None = None
+def save_with_lineage(
+    weights: Weights, path: str | Path, lineage: Lineage, *, metadata: Mapping[str, str] | None = None
 ) -> Path:
     """Write a checkpoint that knows where it comes from: in its header, where the format has one, and beside it.
 
@@ -109,18 +109,18 @@ def save_with_descent(
     """
     from isthmus.core.checkpoint import save
 
-    whole = dataclasses.replace(stamped(descent), content=content_of(weights))
+    whole = dataclasses.replace(stamped(lineage), content=content_of(weights))
     file = save(weights, path, metadata={**(metadata or {}), **whole.header()})
     write_beside(file, whole)
     return file
 
 
-def write_beside(checkpoint: str | Path, descent: Descent) -> Path:
+def write_beside(checkpoint: str | Path, lineage: Lineage) -> Path:
     """Write the record beside a checkpoint, or into it if it is a folder."""
     from isthmus.core.files import write_text
 
     target = beside(checkpoint)
-    write_text(target, to_json(descent) + "\n")
+    write_text(target, to_json(lineage) + "\n")
     return target
 
 
@@ -167,7 +167,7 @@ _SIZES = {
 }
 
 
-def read_descent(text: str) -> Descent | None:
+def read_lineage(text: str) -> Lineage | None:
     """A record out of a file that anybody may have written; ``None`` where it is none.
 
     Texts are cut and lose what is not printable, numbers are finite, lists are short, and identities have their form.
@@ -175,17 +175,17 @@ def read_descent(text: str) -> Descent | None:
     if len(text) > _LONGEST:
         return None
     try:
-        return _descent(json.loads(text))
+        return _lineage(json.loads(text))
     except (ValueError, RecursionError):
         return None
 
 
-def _descent(found: Any) -> Descent | None:
+def _lineage(found: Any) -> Lineage | None:
     if not isinstance(found, Mapping) or not isinstance(found.get("made_by"), str):
         return None
     given = found.get("parents")
     parents = [_parent(entry) for entry in (given if isinstance(given, list) else [])[:_PARENTS]]
-    return Descent(
+    return Lineage(
         made_by=printable(found["made_by"]),
         parents=tuple(parent for parent in parents if parent is not None),
         recipe=_flat(found.get("recipe")),

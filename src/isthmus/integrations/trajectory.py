@@ -23,7 +23,7 @@ from torch import Tensor
 from isthmus.core.checkpoint import load, save
 from isthmus.core.errors import CheckpointError, SettingError, listed
 from isthmus.core.files import write_text
-from isthmus.core.history import Descent, stamped
+from isthmus.core.history import Lineage, stamped
 from isthmus.core.provenance import provenance
 from isthmus.core.record import plain, to_json
 from isthmus.core.weights import Weights, stack
@@ -222,8 +222,8 @@ class Recorder:
     def _record(self, step: int, weights: Mapping[str, Any]) -> None:
         name = f"step-{step:06d}.safetensors"
         header = {"recipe": self._recipe, "step": str(step)}
-        descent = stamped(Descent("isthmus.integrations.Recorder", recipe={**self._about["recipe"], "step": step}))
-        save(_whole(weights), Path(self.folder) / name, metadata={**header, **descent.header()})
+        lineage = stamped(Lineage("isthmus.integrations.Recorder", recipe={**self._about["recipe"], "step": step}))
+        save(_whole(weights), Path(self.folder) / name, metadata={**header, **lineage.header()})
         self._about["files"][step] = name
         self._write()
 

@@ -43,7 +43,7 @@ def history_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str], li
         parents.setdefault(edge["child"], []).append(f"{names[edge['parent']]}{role}")
     rows = []
     for node in values["nodes"][:_LISTED]:
-        found = node["descent"] or {}
+        found = node["lineage"] or {}
         notes = [words(f"history.note.{note}") for note in node["notes"]]
         notes += [] if node["known"] else [words("history.unknown")]
         rows.append([
@@ -90,8 +90,8 @@ def _figure(values: Mapping[str, Any], words: Words) -> Figure:
             "name": node["name"].removesuffix(".safetensors"),
             "series": series[(1 if node["content"] in children else 0) if node["known"] else 2],
             "hollow": not node["known"], "content": short(node["content"]),
-            "made by": (node["descent"] or {}).get("made_by") or "–",
-            "capabilities": _told((node["descent"] or {}).get("capabilities"), 6) or "–",
+            "made by": (node["lineage"] or {}).get("made_by") or "–",
+            "capabilities": _told((node["lineage"] or {}).get("capabilities"), 6) or "–",
         }
         for node in drawn
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from isthmus.align import (
     to_reference,
 )
 from isthmus.core.errors import SettingError, WeightsError
-from isthmus.core.history import Descent, stamped
+from isthmus.core.history import Lineage, stamped
 from isthmus.core.losses import answers
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
@@ -187,7 +187,7 @@ def align_checkpoints(
     for place, (path, weights, name) in enumerate(zip(paths[1:], sources[1:], names, strict=True), start=1):
         permutation = Permutation(symmetry, first.after(found.permutations[place]).indices)
         match = next(matches, None)
-        target = written(path, weights, permutation, folder / name, _descent(paths[0], path, manner, unsafe_pickle))
+        target = written(path, weights, permutation, folder / name, _lineage(paths[0], path, manner, unsafe_pickle))
         beside = target.with_name(f"{target.name.removesuffix(target.suffix)}.permutation.json")
         save_permutation(permutation, beside)
         aligned.append(AlignedCheckpoint(path, str(target), str(beside), match, permutation.fixed_share))
@@ -290,9 +290,9 @@ def _matched(  # noqa: PLR0917
     return to_reference(symmetry, solutions, matching, generator=generator, progress=progress)
 
 
-def _descent(fixed: str, moving: str, manner: Manner, unsafe_pickle: bool) -> Descent:
+def _lineage(fixed: str, moving: str, manner: Manner, unsafe_pickle: bool) -> Lineage:
     parents = (
         *parents_of([fixed], role="fixed", unsafe_pickle=unsafe_pickle),
         *parents_of([moving], unsafe_pickle=unsafe_pickle),
     )
-    return stamped(Descent("isthmus align", parents, dataclasses.asdict(manner)))
+    return stamped(Lineage("isthmus align", parents, dataclasses.asdict(manner)))

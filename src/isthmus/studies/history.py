@@ -14,7 +14,7 @@ from typing import Any
 
 from isthmus.core.errors import CheckpointError, IsthmusError
 from isthmus.core.folders import checkpoints_in
-from isthmus.core.history import KEY, Descent, beside, printable, read_descent
+from isthmus.core.history import KEY, Lineage, beside, printable, read_lineage
 from isthmus.core.progress import Progress, silent
 from isthmus.core.provenance import provenance
 from isthmus.core.record import Record
@@ -34,7 +34,7 @@ class Node(Record):
         files: all files that hold these weights.
         known: whether a file was given.
         generation: 0 without known or unknown parents, else one more than that of its latest parent.
-        descent: its record, if it has one that holds.
+        lineage: its record, if it has one that holds.
         notes: what is odd about its records, by key: ``no_record``, ``other_content``, ``equals_parent``.
     """
 
@@ -43,7 +43,7 @@ class Node(Record):
     files: tuple[str, ...]
     known: bool
     generation: int
-    descent: Descent | None
+    lineage: Lineage | None
     notes: tuple[str, ...] = ()
 
 
@@ -114,10 +114,10 @@ class _Entry:
 
     file: Path
     content: str
-    records: tuple[Descent, ...]
+    records: tuple[Lineage, ...]
 
     @property
-    def held(self) -> list[Descent]:
+    def held(self) -> list[Lineage]:
         """The records that can be so: of these weights, or of no weights in particular."""
         return [record for record in self.records if record.content in ("", self.content)]
 
@@ -133,7 +133,7 @@ class _Entry:
         return printable(f"{self.file.parent.name}/{self.file.name}")
 
 
-def _records(file: Path, content: str) -> tuple[Descent, ...]:
+def _records(file: Path, content: str) -> tuple[Lineage, ...]:
     """What stands beside a checkpoint, which may be newer, in its folder, and in its header."""
     from isthmus.core.checkpoint import metadata_of
 
@@ -143,9 +143,9 @@ def _records(file: Path, content: str) -> tuple[Descent, ...]:
         texts += [metadata_of(part).get(KEY, "") for part in shards]
     except (IsthmusError, OSError, ValueError):
         pass
-    found = [record for record in map(read_descent, texts) if record is not None]
+    found = [record for record in map(read_lineage, texts) if record is not None]
     # The record of a folder is of one of the checkpoints in it; of which, its content says.
-    shared = read_descent(_text(file.parent / "history.json"))
+    shared = read_lineage(_text(file.parent / "history.json"))
     return tuple(([shared] if shared is not None and shared.content == content else []) + found)
 
 
@@ -164,20 +164,20 @@ def _graph(entries: Sequence[_Entry], unread: Sequence[tuple[str, str]]) -> Hist
     names: dict[str, str] = {}
     edges: dict[tuple[str, str, str], Edge] = {}
     notes: dict[str, list[str]] = {content: [] for content in of}
-    records: dict[str, Descent] = {}
+    records: dict[str, Lineage] = {}
     for content, same in of.items():
         held = [record for entry in same for record in entry.held]
         if not held:
             notes[content].append("other_content" if any(entry.records for entry in same) else "no_record")
             continue
         records[content] = held[0]
-        for descent in held:
-            for parent in descent.parents:
+        for lineage in held:
+            for parent in lineage.parents:
                 if parent.content == content:
                     notes[content].append("equals_parent")
                     continue
                 names.setdefault(parent.content, parent.name)
-                step = Edge(parent.content, content, parent.role, descent.made_by)
+                step = Edge(parent.content, content, parent.role, lineage.made_by)
                 edges.setdefault((step.parent, step.child, step.role), step)
     everything = list(dict.fromkeys([*names, *of]))
     generation = _generations(everything, edges.values())

@@ -10,7 +10,7 @@ import torch
 
 from isthmus.core.checkpoint import save
 from isthmus.core.errors import CheckpointError, SettingError
-from isthmus.core.history import Descent, write_beside
+from isthmus.core.history import Lineage, write_beside
 from isthmus.core.lazy import Fitted, LazyCheckpoint
 from isthmus.core.symmetry import Permutation, Symmetry
 from isthmus.core.weights import Weights, check_finite
@@ -77,7 +77,7 @@ def opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pic
     return weights_of(path, like, unsafe_pickle=unsafe_pickle)
 
 
-def written(path: str, weights: Weights, permutation: Permutation, target: Path, descent: Descent) -> Path:
+def written(path: str, weights: Weights, permutation: Permutation, target: Path, lineage: Lineage) -> Path:
     """The permuted checkpoint, in the files that it came in."""
     if not isinstance(weights, Fitted):
         moved = permutation.apply(weights)
@@ -87,7 +87,7 @@ def written(path: str, weights: Weights, permutation: Permutation, target: Path,
             carry(Path(path), target, precision=None)
         else:
             save(moved, target)
-        write_beside(target, dataclasses.replace(descent, content=content_of_file(target)))
+        write_beside(target, dataclasses.replace(lineage, content=content_of_file(target)))
         return target
     own = {inside: name for name, inside in reversed(weights.names.items())}
     sharded = _is_sharded(Path(path))
@@ -95,12 +95,12 @@ def written(path: str, weights: Weights, permutation: Permutation, target: Path,
         sources = {inside: weights.names[permutation.source(own[inside])] for inside in names}
         moved = {inside: permutation.moved(own[inside], weights.source[sources[inside]]) for inside in names}
         check_finite(moved, what=str(file))
-        text = {**weights.source.metadata(file), "made_by": "isthmus align", **descent.header()}
+        text = {**weights.source.metadata(file), "made_by": "isthmus align", **lineage.header()}
         save(moved, target / file.name if sharded else target, metadata=text)
     if sharded:
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         carry(folder, target, precision=None)
         for index in folder.glob("*.safetensors.index.json"):
             (target / index.name).write_bytes(index.read_bytes())
-    write_beside(target, dataclasses.replace(descent, content=content_of_file(target)))
+    write_beside(target, dataclasses.replace(lineage, content=content_of_file(target)))
     return target

@@ -19,7 +19,7 @@ from isthmus.core.errors import IsthmusError, SettingError
 from isthmus.core.record import to_json
 from isthmus.report.saved import inert
 from isthmus.studies.store.export import about, numbers
-from isthmus.studies.store.kept import Run, descent_of
+from isthmus.studies.store.kept import Run, lineage_of
 from isthmus.studies.store.query import Query
 from isthmus.web.library import Library
 from isthmus.web.pages import problem
@@ -41,7 +41,7 @@ def weights(request: Request) -> Response:
     handle, name = tempfile.mkstemp(prefix="isthmus-", suffix=".safetensors")
     os.close(handle)
     try:
-        held = {"recipe": key, "moment": moment, **descent_of(run.recipe, run.provenance, moment).header()}
+        held = {"recipe": key, "moment": moment, **lineage_of(run.recipe, run.provenance, moment).header()}
         checkpoint.save(library.store.weights(key, moment=moment), name, metadata=held)
     except IsthmusError:
         Path(name).unlink(missing_ok=True)

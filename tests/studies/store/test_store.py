@@ -64,12 +64,12 @@ def test_a_group_shares_one_stacked_file(store):
 def test_a_stacked_file_says_what_its_slices_are(store):
     from safetensors import safe_open
 
-    from isthmus.core.history import KEY, read_descent
+    from isthmus.core.history import KEY, read_lineage
 
     store.add([trained(seed, provenance={"data": "f" * 64, "created": "today"}) for seed in range(3)])
     (file,) = store.path.glob("groups/*/weights.safetensors")
     with safe_open(file, framework="pt") as handle:
-        about = read_descent(handle.metadata()[KEY])
+        about = read_lineage(handle.metadata()[KEY])
     assert about is not None
     assert about.recipe == {"schema": 1, "seed": "[0, 1, 2]", "moment": "final"}
     assert (about.data, about.created, about.made_by) == ("f" * 64, "today", "isthmus study")

@@ -9,7 +9,7 @@ from typing import Any
 
 from isthmus.core.errors import SettingError
 from isthmus.core.files import unwritable
-from isthmus.core.history import Descent, Parent, content_of, save_with_descent
+from isthmus.core.history import Lineage, Parent, content_of, save_with_lineage
 from isthmus.core.weights import Weights
 from isthmus.studies.continual.arms import Bench, Ends
 from isthmus.studies.continual.retention import ARMS
@@ -65,8 +65,8 @@ class Archive:
                 start = self._parents[base, replica]
                 of.append(Parent(start.content, start.name, "base"))
             known = {key: float(values[replica]) for key, values in (capabilities or {}).items()}
-            made = Descent("isthmus continual", tuple(of), {**(recipe or {}), "replica": replica}, data, known)
-            save_with_descent(weights, file, made)
+            made = Lineage("isthmus continual", tuple(of), {**(recipe or {}), "replica": replica}, data, known)
+            save_with_lineage(weights, file, made)
             self._parents[name, replica] = Parent(content_of(weights), file.name)
 
 

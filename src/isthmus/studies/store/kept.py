@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core.errors import IsthmusError
-from isthmus.core.history import Descent
+from isthmus.core.history import Lineage
 from isthmus.core.record import Record, to_json
 from isthmus.core.weights import Weights
 from isthmus.studies.store.rows import Row, append_rows
@@ -78,9 +78,9 @@ def write_run(folder: Path, member: Mapping[str, Any], group: str | None) -> Non
     append_rows(folder / "measures.jsonl", [Row(**row) for row in member["rows"]])
 
 
-def descent_of(recipe: Mapping[str, Any], made: Mapping[str, Any], moment: str) -> Descent:
+def lineage_of(recipe: Mapping[str, Any], made: Mapping[str, Any], moment: str) -> Lineage:
     """Where the weights of a training at a moment come from: its recipe and its data, no other weights."""
-    return Descent(
+    return Lineage(
         "isthmus study",
         recipe={**recipe, "moment": moment},
         data=made.get("data") if isinstance(made.get("data"), str) else None,
@@ -89,14 +89,14 @@ def descent_of(recipe: Mapping[str, Any], made: Mapping[str, Any], moment: str) 
     )
 
 
-def descent_of_group(members: Sequence[Trained], moment: str) -> Descent:
+def lineage_of_group(members: Sequence[Trained], moment: str) -> Lineage:
     """Where a stacked file comes from: one recipe, with a list for what differs, in the order of the slices."""
     recipes = [member.recipe for member in members]
     together = {name: [one.get(name) for one in recipes] for name in recipes[0]}
     shared = {
         name: values[0] if all(one == values[0] for one in values) else values for name, values in together.items()
     }
-    return descent_of(shared, members[0].provenance, moment)
+    return lineage_of(shared, members[0].provenance, moment)
 
 
 def read_json(path: Path) -> Any:

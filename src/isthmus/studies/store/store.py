@@ -36,7 +36,7 @@ from isthmus.core import checkpoint
 from isthmus.core.errors import IsthmusError, UnwritableError, listed
 from isthmus.core.files import atomic_folder, write_text
 from isthmus.core.record import to_json
-from isthmus.studies.store.kept import Run, StoreError, Trained, descent_of, descent_of_group, read_json, write_run
+from isthmus.studies.store.kept import Run, StoreError, Trained, lineage_of, lineage_of_group, read_json, write_run
 from isthmus.studies.store.locks import claimed
 from isthmus.studies.store.rows import Row, append_rows, read_rows
 from isthmus.studies.store.stacked import FINAL, digest, file_name, group_id, read_slice, same_shapes, write_weights
@@ -177,7 +177,7 @@ class Store:
             with _already_there_is_fine(self.group_folder(identity)) as folder:
                 for moment in members[0].moments:
                     weights = [member.moments[moment] for member in members]
-                    about = descent_of_group(members, moment).header()
+                    about = lineage_of_group(members, moment).header()
                     write_weights(weights, folder / file_name(moment), metadata=about)
                 (folder / "group.json").write_text(to_json(content), encoding="utf-8")
         self._complete(identity)
@@ -260,7 +260,7 @@ class Store:
         digests = {moment: digest(weights) for moment, weights in member.moments.items()}
         with _already_there_is_fine(self.folder(member.key)) as folder:
             for moment, weights in member.moments.items():
-                about = descent_of(member.recipe, member.provenance, moment).header()
+                about = lineage_of(member.recipe, member.provenance, moment).header()
                 checkpoint.save(weights, folder / file_name(moment), metadata={"recipe": member.key, **about})
             write_run(folder, {**member.described(), "moments": digests, "index": 0}, None)
 
