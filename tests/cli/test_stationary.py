@@ -16,7 +16,7 @@ def test_a_network_and_quadratics(shell, tmp_path):
     assert code == 0, err
     found = json.loads(out)
     assert [law["kind"] for law in found["network"]] == ["sampling", "labels"]
-    assert found["decay"] == 0.05
+    assert found["weight_decay"] == 0.05
     assert found["settling"]["gradient_norm"] < found["settling"]["before"]
     assert "<svg" in page.read_text()
 

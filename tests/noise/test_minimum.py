@@ -29,7 +29,7 @@ def ridge():
 def test_the_bottom_is_the_closed_forms(ridge):
     objective, expected = ridge
     start = {name: tensor.clone() for name, tensor in objective.network.weights.items()}
-    found = settled(objective, start, decay=0.3, tolerance=1e-6)
+    found = settled(objective, start, weight_decay=0.3, tolerance=1e-6)
     assert found.status is Status.CONVERGED
     assert torch.allclose(found.weights["weight"], expected, atol=1e-5)
     assert found.gradient_norm < 1e-6 < found.before
@@ -41,7 +41,7 @@ def test_the_bottom_is_the_closed_forms(ridge):
 
 def test_the_limit_of_iterations_is_said(ridge):
     objective, _ = ridge
-    found = settled(objective, objective.network.weights, decay=0.3, iterations=1, tolerance=1e-9)
+    found = settled(objective, objective.network.weights, weight_decay=0.3, iterations=1, tolerance=1e-9)
     assert found.status is Status.STOPPED
     assert found.iterations == 1
     assert found.gradient_norm < found.before

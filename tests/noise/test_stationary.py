@@ -178,7 +178,7 @@ def test_weight_decay_adds_to_every_curvature(trained):
     slope = gradients.mean() + decay * gradients.vector
     assert slope.norm() < 1e-12
     found = stationary(
-        Sampled(gradients, batch_size=50, decay=decay),
+        Sampled(gradients, batch_size=50, weight_decay=decay),
         gradients.vector,
         values=values + decay,
         vectors=vectors,

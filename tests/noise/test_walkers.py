@@ -46,7 +46,7 @@ def test_all_data_without_noise_is_the_gradient(place):
     objective, weights = place
     gradients = PerExampleGradients.at(objective, weights)
     for kind in ("isotropic", "moving"):
-        found = Shaken(gradients, 0.0, kind, decay=0.5)(gradients.vector.repeat(3, 1), seeded())
+        found = Shaken(gradients, 0.0, kind, weight_decay=0.5)(gradients.vector.repeat(3, 1), seeded())
         expected = gradients.mean() + 0.5 * gradients.vector
         assert torch.allclose(found, expected.expand(3, -1), atol=1e-12)
 

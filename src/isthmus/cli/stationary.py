@@ -35,7 +35,7 @@ def stationary(
         int | None, typer.Option(help="Of each walker; by default ten relaxation times of the flattest direction.")
     ] = None,
     pairs: Annotated[int, typer.Option(help="Directions: so many of the largest eigenvalues.")] = 12,
-    decay: Annotated[
+    weight_decay: Annotated[
         float | None, typer.Option(help="Weight decay of the objective; by default that of --train, else none.")
     ] = None,
     settle: Annotated[
@@ -80,7 +80,7 @@ def stationary(
             name=case.names[0] if own else str(trained.get("network", "network")),
             kinds=kinds,
             pairs=pairs,
-            decay=float(trained.get("weight_decay", 0.0)) if decay is None else decay,
+            weight_decay=float(trained.get("weight_decay", 0.0)) if weight_decay is None else weight_decay,
             settle=(0 if own else _SETTLE) if settle is None else settle,
             walking=Walking(rate, batch_size, walkers, steps, seed),
             forced=force,

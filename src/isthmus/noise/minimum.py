@@ -46,7 +46,7 @@ def settled(
     objective: Objective,
     weights: Weights,
     *,
-    decay: float = 0.0,
+    weight_decay: float = 0.0,
     iterations: int = 1000,
     tolerance: float = 1e-6,
     progress: Progress = silent,
@@ -58,7 +58,7 @@ def settled(
     Args:
         objective: what is minimised.
         weights: where to begin; not written to. Their precision limits what can be reached.
-        decay: ½·decay·‖θ‖² is part of what is minimised, over the trainable tensors.
+        weight_decay: ½·weight_decay·‖θ‖² is part of what is minimised, over the trainable tensors.
         iterations: at most.
         tolerance: gradient norm that counts as zero.
         progress: told of the iterations done.
@@ -87,8 +87,8 @@ def settled(
 
     def measured() -> Tensor:
         score, slopes = objective.gradient(unflatten(place.detach(), weights, tensors=names))
-        place.grad = flatten(slopes, tensors=names).to(place) + decay * place.detach()
-        height = score.loss + decay / 2 * float(place.detach().double().square().sum())
+        place.grad = flatten(slopes, tensors=names).to(place) + weight_decay * place.detach()
+        height = score.loss + weight_decay / 2 * float(place.detach().double().square().sum())
         return torch.tensor(height, dtype=torch.float64)  # of a line search that compares nearly equal heights
 
     optimiser = torch.optim.LBFGS(

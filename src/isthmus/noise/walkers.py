@@ -50,13 +50,13 @@ class Sampled:
         examples: single gradients at the minimum; its objective's data are sampled.
         batch_size: examples in each step.
         relabel: changes the targets of a drawn batch (targets, generator) → targets: fresh label noise at every step.
-        decay: weight decay: ½·decay·‖θ‖² is part of what is minimised.
+        weight_decay: ½·weight_decay·‖θ‖² is part of what is minimised.
     """
 
     examples: PerExampleGradients
     batch_size: int
     relabel: Callable[[Tensor, torch.Generator], Tensor] | None = None
-    decay: float = 0.0
+    weight_decay: float = 0.0
 
     def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
         """The gradient at every walker's place over a batch of its own."""
@@ -69,7 +69,7 @@ class Sampled:
             targets = self.relabel(targets, generator)
         inputs = [part[drawn.to(part.device)] for part in objective.parts]
         slopes = _slopes(self.examples, positions, targets, inputs, own=True)
-        return slopes + self.decay * positions if self.decay else slopes
+        return slopes + self.weight_decay * positions if self.weight_decay else slopes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,13 +81,13 @@ class Shaken:
         deviation: of the noise. ``isotropic``: of every entry of the gradient, so that C/n = deviation² everywhere;
             ``moving``: of every entry of the optimum's place, drawn anew at each step, so that C/n = (λ·deviation)².
         kind: ``isotropic`` or ``moving``.
-        decay: weight decay: ½·decay·‖θ‖² is part of what is minimised.
+        weight_decay: ½·weight_decay·‖θ‖² is part of what is minimised.
     """
 
     examples: PerExampleGradients
     deviation: float
     kind: str = "isotropic"
-    decay: float = 0.0
+    weight_decay: float = 0.0
 
     def __call__(self, positions: Tensor, generator: torch.Generator) -> Tensor:
         """The gradient of all data at every walker's place, each with noise of its own."""
@@ -95,7 +95,7 @@ class Shaken:
         places = positions + drawn if self.kind == "moving" else positions
         objective = self.examples.objective
         slopes = _slopes(self.examples, places, objective.targets, list(objective.parts), own=False)
-        slopes = slopes + self.decay * places if self.decay else slopes
+        slopes = slopes + self.weight_decay * places if self.weight_decay else slopes
         return slopes + drawn if self.kind == "isotropic" else slopes
 
 

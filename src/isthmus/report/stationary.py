@@ -30,7 +30,7 @@ def stationary_text(values: Mapping[str, Any], words: Words) -> list[str]:
     said = [words("stationary.text")]
     if values["gradient_norm"] is not None:
         norm, lowest = (_short(values[name]) for name in ("gradient_norm", "lowest"))
-        said.append(words("stationary.minimum", norm=norm, lowest=lowest, decay=f"{values['decay']:g}"))
+        said.append(words("stationary.minimum", norm=norm, lowest=lowest, decay=f"{values['weight_decay']:g}"))
     if values["settling"]:
         before, after = (_short(values["settling"][name]) for name in ("before", "gradient_norm"))
         said.append(

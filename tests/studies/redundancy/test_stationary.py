@@ -26,7 +26,7 @@ def place():
     module = network("mlp-4x1", inputs=(1, 8, 8), activation="tanh", seed=0)
     objective = Objective(Network.of(module), data.train_inputs, data.train_targets)
     start = {name: tensor.double() for name, tensor in module.state_dict().items()}
-    return objective, settled(objective, start, decay=DECAY, iterations=600).weights
+    return objective, settled(objective, start, weight_decay=DECAY, iterations=600).weights
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_quadratics_obey_within_five_percent():
 def test_a_trained_network_obeys(place):
     walking = Walking(batch_size=32, walkers=32, steps=260)
     found = on_network(
-        *place, kinds=("sampling", "labels", "isotropic", "moving"), pairs=4, decay=DECAY, walking=walking
+        *place, kinds=("sampling", "labels", "isotropic", "moving"), pairs=4, weight_decay=DECAY, walking=walking
     )
     assert found.gradient_norm < 1e-5
     assert found.lowest > 0
@@ -58,7 +58,7 @@ def test_a_trained_network_obeys(place):
 
 
 def test_it_is_drawn_and_marks_what_has_not_relaxed(place):
-    found = on_network(*place, kinds=("sampling",), pairs=8, decay=DECAY, walking=Walking(walkers=4, steps=90))
+    found = on_network(*place, kinds=("sampling",), pairs=8, weight_decay=DECAY, walking=Walking(walkers=4, steps=90))
     [law] = found.network
     assert law.found.relaxed.tolist() == sorted(law.found.relaxed.tolist(), reverse=True)
     assert law.found.relaxed[0]
@@ -104,7 +104,7 @@ def test_refusals(place):
     with pytest.raises(SettingError, match="noise must be some of"):
         on_network(objective, weights, kinds=("thermal",))
     with pytest.raises(SettingError, match=r"below 2/λ_max"):
-        on_network(objective, weights, kinds=("sampling",), decay=DECAY, walking=Walking(rate=100.0))
+        on_network(objective, weights, kinds=("sampling",), weight_decay=DECAY, walking=Walking(rate=100.0))
     with pytest.raises(SettingError, match=r"below 2/λ_max = 0\.6667"):
         on_quadratics(rate=0.7)
     numbers = dataclasses.replace(

@@ -26,7 +26,7 @@ class Place:
         noise: variance of a single example's gradient along each.
         slope: gradient of the whole objective.
         lowest: the Hessian's smallest eigenvalue.
-        decay: weight decay.
+        weight_decay: of the objective.
         trace: variance of a single example's gradient in all directions together.
     """
 
@@ -36,11 +36,11 @@ class Place:
     noise: Tensor
     slope: Tensor
     lowest: float
-    decay: float
+    weight_decay: float
     trace: float
 
     @classmethod
-    def at(cls, objective: Objective, weights: Weights, *, pairs: int, decay: float) -> Place:
+    def at(cls, objective: Objective, weights: Weights, *, pairs: int, weight_decay: float) -> Place:
         """Measure them; the smallest eigenvalue costs as many products again as the largest ones."""
         operator = hessian(objective, weights)
         found = eigenpairs(operator, min(pairs, operator.size))
@@ -50,12 +50,12 @@ class Place:
         gradients = PerExampleGradients.at(objective, weights)
         return cls(
             gradients=gradients,
-            values=found.values + decay,
+            values=found.values + weight_decay,
             vectors=found.vectors,
             noise=noise.eigenbasis.noise,
-            slope=gradients.mean() + decay * gradients.vector.double(),
-            lowest=float(lowest.values.min()) + decay if len(lowest.values) else math.nan,
-            decay=decay,
+            slope=gradients.mean() + weight_decay * gradients.vector.double(),
+            lowest=float(lowest.values.min()) + weight_decay if len(lowest.values) else math.nan,
+            weight_decay=weight_decay,
             trace=noise.total.variance,
         )
 

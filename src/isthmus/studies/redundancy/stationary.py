@@ -74,7 +74,7 @@ class StationaryLaws(Record):
         name: of the network; None where only quadratics were asked for.
         quadratic: one law for each kind that a quadratic has.
         network: one law for each kind.
-        decay: weight decay that belongs to the network's objective.
+        weight_decay: weight decay that belongs to the network's objective.
         gradient_norm: of that objective where the walkers start.
         lowest: its smallest curvature there.
         settling: the descent to the bottom before; None if there was none.
@@ -85,7 +85,7 @@ class StationaryLaws(Record):
     name: str | None
     quadratic: tuple[Law, ...]
     network: tuple[Law, ...]
-    decay: float
+    weight_decay: float
     gradient_norm: float | None
     lowest: float | None
     settling: Settled | None
@@ -158,7 +158,7 @@ def on_network(
     name: str = "network",
     kinds: Sequence[str] = KINDS,
     pairs: int = 12,
-    decay: float = 0.0,
+    weight_decay: float = 0.0,
     settle: int = 0,
     walking: Walking = Walking(),
     forced: bool = False,
@@ -176,7 +176,8 @@ def on_network(
         name: of the weights.
         kinds: some of :data:`KINDS`.
         pairs: how many of the largest eigenvalues.
-        decay: ½·decay·‖θ‖² is part of what was minimised. Without it, a network that fits its labels has no minimum.
+        weight_decay: ½·weight_decay·‖θ‖² is part of what was minimised. Without it, a network that fits its labels has
+            no minimum.
         settle: iterations of descent to the bottom before; see :func:`isthmus.noise.settled`.
         walking: rate, batch size, walkers, steps.
         forced: go on where the start is no minimum.
@@ -197,11 +198,11 @@ def on_network(
     descent = None
     jobs = len(kinds) + 2
     if settle:
-        descent = settled(objective, weights, decay=decay, iterations=settle,
+        descent = settled(objective, weights, weight_decay=weight_decay, iterations=settle,
                           progress=within(progress, 0, jobs, label="settling"))  # fmt: skip
         weights = descent.weights
     progress(1, jobs, "curvature")
-    place = Place.at(objective, weights, pairs=pairs, decay=decay)
+    place = Place.at(objective, weights, pairs=pairs, weight_decay=weight_decay)
     laws = []
     for number, kind in enumerate(kinds):
         start = taught(objective, weights, pairs=pairs) if kind == "labels" else place
@@ -210,7 +211,7 @@ def on_network(
         name=name,
         quadratic=(),
         network=tuple(laws),
-        decay=decay,
+        weight_decay=weight_decay,
         gradient_norm=float(place.slope.norm()),
         lowest=place.lowest,
         settling=descent,
@@ -237,7 +238,7 @@ def _walked(kind: str, place: Place, walking: Walking, forced: bool, progress: P
     noise, walkers = place.noise, walking.walkers
     if kind in ("sampling", "labels"):
         relabel = drawn_labels if kind == "labels" else None
-        gradients: Any = Sampled(place.gradients, walking.batch_size, relabel=relabel, decay=place.decay)
+        gradients: Any = Sampled(place.gradients, walking.batch_size, relabel=relabel, weight_decay=place.weight_decay)
     else:
         # As loud as batches of the data are on the whole, so that the walkers stay as near.
         walkers = min(walkers, max(16, walkers // 4))
@@ -246,7 +247,7 @@ def _walked(kind: str, place: Place, walking: Walking, forced: bool, progress: P
             deviation /= float(place.values.max())
         each = place.values.square() if kind == "moving" else torch.ones_like(place.values)
         noise = each * deviation**2 * walking.batch_size
-        gradients = Shaken(place.gradients, deviation, kind, decay=place.decay)
+        gradients = Shaken(place.gradients, deviation, kind, weight_decay=place.weight_decay)
     found = stationary(
         gradients, place.gradients.vector, values=place.values, vectors=place.vectors, noise=noise, rate=rate,
         batch_size=walking.batch_size, steps=_steps(place.values, rate, walking.steps), walkers=walkers,
