@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -81,6 +82,26 @@ def test_both_layouts_of_cifar_are_one_data_set(tmp_path):
     ratio = loaded[0].train_inputs[7, 2, 31, 31] - loaded[0].train_inputs[8, 2, 31, 31]
     blue = pixels[:, 2 * 1024 + 1023].astype(float)
     assert np.sign(float(ratio)) == np.sign(blue[0] - blue[1])
+
+
+def test_a_folder_of_data_sets_is_searched_for_the_one_that_is_asked_for(tmp_path, mnist):
+    wanted = load("mnist", folder=mnist)
+    files = [file for file in mnist.iterdir() if "idx" in file.name]
+    for place in ("own/mnist", "peers/MNIST/raw", "own/fashion-mnist"):
+        (tmp_path / place).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / place)
+    (tmp_path / "own" / "cifar10").mkdir()
+    write_cifar(tmp_path / "own" / "cifar10", "bin")
+    other = tmp_path / "own" / "fashion-mnist" / "t10k-labels-idx1-ubyte"
+    other.write_bytes(idx_bytes(np.zeros(12, np.uint8)))
+    assert load("mnist", folder=tmp_path / "own").fingerprint == wanted.fingerprint
+    assert load("mnist", folder=tmp_path / "peers").fingerprint == wanted.fingerprint
+    assert load("fashion-mnist", folder=tmp_path / "own").test_targets.tolist() == [0] * 12
+    whole = load("cifar10", folder=tmp_path / "own" / "cifar10")
+    assert load("cifar10", folder=tmp_path / "own").fingerprint == whole.fingerprint
+    with pytest.raises(DataError, match=r"but it holds MNIST$"):
+        load("fashion-mnist", folder=tmp_path / "peers")
 
 
 def test_a_pickle_that_would_run_code_is_not_run(tmp_path):

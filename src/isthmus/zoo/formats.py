@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.core.errors import DataError, first_line
+from isthmus.core.errors import DataError, first_line, listed
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -35,6 +35,12 @@ _IDX_FILES: Mapping[str, Mapping[str, str]] = {
         "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
     },
 }
+# What people call the folder of each, this library first, then torchvision.
+_FOLDERS: Mapping[str, tuple[str, ...]] = {
+    "mnist": ("mnist", "MNIST/raw"),
+    "fashion-mnist": ("fashion-mnist", "FashionMNIST/raw"),
+    "cifar10": ("cifar10",),
+}
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _CIFAR_MD5 = "c58f30108f718f92721af3b95e74349a"
 
@@ -42,7 +48,9 @@ _CIFAR_MD5 = "c58f30108f718f92721af3b95e74349a"
 def idx(name: str, folder: str | Path | None) -> Arrays:
     """MNIST or Fashion-MNIST: pixels ``(examples, 1, 28, 28)`` and labels, training then test.
 
-    The four files may be gzipped or not.
+    The four files may be gzipped or not. They may lie in ``folder`` itself, in ``raw`` inside it, or in a folder
+    inside it that bears the name of the set (``mnist``, ``MNIST/raw``), which goes before: both sets name their files
+    alike.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -50,7 +58,7 @@ def idx(name: str, folder: str | Path | None) -> Arrays:
     parts = []
     for file, md5 in _IDX_FILES[name].items():
         if folder is not None:
-            path = _present(Path(folder), [file, file.removesuffix(".gz")], what=name)
+            path = _present(_places(folder, name), [file, file.removesuffix(".gz")], what=name)
         else:
             path = _fetched(_IDX_URL[name] + file, md5, f"{name}/{file}")
         parts.append(_idx_array(path))
@@ -78,7 +86,8 @@ def _idx_array(path: Path) -> np.ndarray:
 def cifar10(folder: str | Path | None) -> Arrays:
     """CIFAR-10 in its binary or its Python layout: pixels ``(examples, 3, 32, 32)`` and labels, training then test.
 
-    The files may lie in ``folder`` itself or in the ``cifar-10-batches-*`` folder inside it.
+    The files may lie in ``folder`` itself, in the ``cifar-10-batches-*`` folder inside it, or in such a folder inside
+    ``cifar10``.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -88,14 +97,15 @@ def cifar10(folder: str | Path | None) -> Arrays:
         ("cifar-10-batches-bin", ".bin", _cifar_binary),
         ("cifar-10-batches-py", "", _cifar_python),
     ):
-        for root in (place / inner, place):
+        for root in (*(each / inner for each in _places(place, "cifar10")), place):
             if (root / f"data_batch_1{suffix}").is_file():
                 names = [f"data_batch_{index}{suffix}" for index in range(1, 6)]
-                parts = [read(_present(root, [name], what="cifar10")) for name in names]
+                parts = [read(_present([root], [name], what="cifar10")) for name in names]
                 pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-                return (pixels, labels, *read(_present(root, [f"test_batch{suffix}"], what="cifar10")))
+                return (pixels, labels, *read(_present([root], [f"test_batch{suffix}"], what="cifar10")))
     raise DataError(
-        f"{place} must hold cifar10 as published (data_batch_1.bin, or the Python layout's data_batch_1), found neither"
+        f"{place} must hold cifar10 as published (data_batch_1.bin, or the Python layout's data_batch_1), "
+        f"found neither; it holds {_contents(place)}"
     )
 
 
@@ -132,14 +142,33 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs; it was not run")
 
 
-def _present(folder: Path, names: Sequence[str], *, what: str) -> Path:
-    """The first of ``names`` that lies in ``folder`` or, as torchvision keeps it, in ``raw`` inside it."""
-    for root in (folder, folder / "raw"):
+def _places(folder: str | Path, name: str) -> list[Path]:
+    """Where the files of a set may lie: in a folder of its name, in the folder itself, or in ``raw`` (torchvision)."""
+    root = Path(folder)
+    return [*(root / inner for inner in _FOLDERS[name]), root, root / "raw"]
+
+
+def _present(places: Sequence[Path], names: Sequence[str], *, what: str) -> Path:
+    """The first of ``names`` that lies in one of the places.
+
+    Raises:
+        DataError: none does.
+    """
+    for root in places:
         for name in names:
             if (root / name).is_file():
                 return root / name
-    state = "found no such file" if folder.is_dir() else "there is no such folder"
+    folder = min(places, key=lambda place: len(place.parts))
+    state = f"it holds {_contents(folder)}" if folder.is_dir() else "there is no such folder"
     raise DataError(f"{folder} must hold {what} as published; needed {names[0]}, but {state}")
+
+
+def _contents(folder: Path) -> str:
+    """The first few names in a folder."""
+    try:
+        return listed(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+    except OSError:
+        return "nothing that can be read"
 
 
 def _fetched(url: str, md5: str, place: str) -> Path:
