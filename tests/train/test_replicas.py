@@ -33,6 +33,18 @@ def test_replicas_come_back_in_order_whatever_their_groups():
     assert seen[-1] == 1.0
 
 
+def test_the_scores_at_the_end_have_their_share_of_the_progress():
+    told = []
+    run(*BASE.replicates(3), progress=lambda done, total, label="": told.append((done / total, label)))
+    scored = [(share, label) for share, label in told if label.startswith("scores")]
+    assert [label for _, label in scored] == [f"scores {place} of 3" for place in (1, 1, 2, 2, 3, 3)]
+    assert 0 < scored[0][0] < scored[-1][0] < 1
+    assert told[told.index(scored[0]) - 1][0] == scored[0][0]  # all steps are done by then
+    quiet = []
+    run(BASE, scores="never", progress=lambda done, total, label="": quiet.append((done / total, label)))
+    assert next(label for share, label in quiet if share == 1.0).startswith("1 replicas")
+
+
 def test_a_replica_does_not_depend_on_its_neighbours():
     family = BASE.replicates(4)
     together, alone = run(*family)[2], run(family[2])[0]

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from isthmus.core.objective import Objective, Score
 from isthmus.core.objective import error as wrong
+from isthmus.core.progress import Progress, silent
 from isthmus.train.batches import Batches, Examples
 from isthmus.train.task import State, Task
 
 
-def evaluate(task: Task, state: State, batches: Batches, data: Examples) -> tuple[list[Score], list[Score]]:
+def evaluate(
+    task: Task, state: State, batches: Batches, data: Examples, *, progress: Progress = silent
+) -> tuple[list[Score], list[Score]]:
     """Scores of every replica on its own training examples and labels, and on the test set; no label smoothing in them.
 
     Cost: one forward pass over both sets for each replica.
@@ -24,10 +27,10 @@ def evaluate(task: Task, state: State, batches: Batches, data: Examples) -> tupl
     train, test = [], []
     for index, one in enumerate(weights):
         inputs, targets = batches.own(index)
-        for scores, objective in (
-            (train, _objective(task, inputs, targets)),
-            (test, _objective(task, test_inputs, test_targets)),
+        for place, (scores, objective) in enumerate(
+            ((train, _objective(task, inputs, targets)), (test, _objective(task, test_inputs, test_targets)))
         ):
+            progress(2 * index + place, 2 * state.count, f"{index + 1} of {state.count}")
             with task.autocast():
                 score = objective(one)
             # A regression has no error; its place is held, so that all scores have the same fields.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isthmus.core.errors import IsthmusError, SettingError, first_line
 from isthmus.core.objective import Score
-from isthmus.core.progress import Progress
+from isthmus.core.progress import Progress, within
 from isthmus.core.record import Record
 from isthmus.core.status import Status
 from isthmus.core.weights import Weights
@@ -108,9 +108,8 @@ class Group:
     def train(self) -> list[Replica]:
         """All replicas of the group."""
         begin = time.perf_counter()
-        run = Run(
-            self.task, self.data, total=self.total, engine=self.engine, scores=self.scores, progress=self.progress
-        )
+        told = within(self.progress, 0, self.total + self._scoring, share=self.total)
+        run = Run(self.task, self.data, total=self.total, engine=self.engine, scores=self.scores, progress=told)
         levels: list[list[Level]] = [[] for _ in self.recipes]
         if self.recipe.pruning_levels:
             self._prune(run, levels)
@@ -204,7 +203,14 @@ class Group:
     def _scores(self) -> tuple[list[Score] | None, list[Score] | None]:
         if self.scores == "never":
             return None, None
-        return evaluate(self.task, self.state, self.batches, self.data)
+        told = within(self.progress, self.total, self.total + self._scoring, share=self._scoring, label="scores")
+        return evaluate(self.task, self.state, self.batches, self.data, progress=told)
+
+    @property
+    def _scoring(self) -> float:
+        """What the scores at the end cost, in steps: a pass forwards is a third of one that also goes backwards."""
+        examples = self.batches.examples + len(self.data.test_targets)
+        return 0.0 if self.scores == "never" else examples / self.recipe.batch_size / 3
 
     def _prepared(self, module: Build | nn.Module) -> tuple[Task, State]:
         try:
