@@ -164,6 +164,11 @@ def test_operators_multiply():
     assert torch.allclose(operator.dense(), matrix)
 
 
+def test_the_command_is_quoted_for_a_shell(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/opt/bin/isthmus", "barrier", "a b.pt", "--json"])
+    assert provenance()["command"] == "isthmus barrier 'a b.pt' --json"
+
+
 def test_provenance_is_plain_and_names_versions():
     found = provenance()
     assert json.loads(json.dumps(found)) == found

@@ -79,6 +79,22 @@ def test_the_inverse_undoes(case, seed):
     assert p.inverse().inverse().same_as(p)
 
 
+def test_alike_and_identity_are_said_of_every_group():
+    """Many a test asks only whether two permutations are alike: one group that differs must be enough for a no."""
+    case = CASES["attention"]
+    still, groups = case.symmetry.identity(), case.symmetry.permutable
+    total = sum(group.size for group in groups)
+    assert (still.is_identity, still.fixed_share) == (True, 1.0)
+    for group in groups:
+        order = torch.arange(group.size)
+        order[:2] = order[:2].flip(0)
+        swapped = Permutation(case.symmetry, {group.name: order})
+        assert not swapped.same_as(still), group.name
+        assert not still.same_as(swapped), group.name
+        assert not swapped.is_identity, group.name
+        assert swapped.fixed_share == pytest.approx((total - 2) / total)
+
+
 @each_case
 @given(seed=seeds)
 @settings(max_examples=15, deadline=None)

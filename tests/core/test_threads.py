@@ -8,22 +8,28 @@ import torch
 from isthmus.core.threads import fitting, in_threads
 
 
+@pytest.fixture(autouse=True)
+def several():
+    """Three threads of PyTorch's own: where one is all there is, nothing could be seen to come back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_results_keep_the_order_of_the_pieces(threads):
     heard: list[tuple[float, float]] = []
-    before = torch.get_num_threads()
     squares = in_threads(
         lambda x: x * x, range(20), threads=threads, progress=lambda done, total, label="": heard.append((done, total))
     )
     assert squares == [x * x for x in range(20)]
     assert heard == [(done, 20) for done in range(1, 21)]
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_error_is_raised_and_settings_come_back(threads):
-    before = torch.get_num_threads()
-
     def picky(x: int) -> int:
         if x == 3:
             raise ValueError("three")
@@ -31,7 +37,7 @@ def test_an_error_is_raised_and_settings_come_back(threads):
 
     with pytest.raises(ValueError, match="three"):
         in_threads(picky, range(10), threads=threads)
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == 3
 
 
 def test_inside_each_piece_has_one_core():

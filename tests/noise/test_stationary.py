@@ -28,6 +28,7 @@ def test_the_law_on_a_quadratic_within_five_percent(kind):
     )
     assert found.relaxed.all()
     assert (found.ratio - 1).abs().max() < 0.05
+    assert found.spread == pytest.approx(float(found.predicted.max() / found.predicted.min()), rel=0.1)
     assert ((found.measured - found.predicted).abs() < 5 * found.errors).all()
 
 
