@@ -42,6 +42,17 @@ def test_yes_is_0_and_no_is_1_and_nonsense_is_2(shell, trained):
     assert len(err.splitlines()) == 1
 
 
+def test_too_few_examples_are_told_before_the_work(shell, trained):
+    pair = (trained / "replica-0.safetensors", trained / "copy.safetensors")
+    _, _, few = shell("check", *pair, *COMMON, "--examples", "188")
+    assert (
+        "188 labels are too few to be sure of any path that is not flat at --barrier 0.02: that takes at least 189"
+        in few
+    )
+    _, _, enough = shell("check", *pair, *COMMON, "--examples", "189")
+    assert "too few" not in enough
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -11,6 +11,9 @@ from isthmus.cli import console, inputs, options
 from isthmus.cli.check_subjects import Source
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from isthmus.studies.check.verdict import Thresholds
     from isthmus.zoo.data import Data
 
 
@@ -78,6 +81,7 @@ def check(
             checkpoints or [], model=model, data=data, data_dir=data_dir, train=train, solutions=solutions, vary=vary,
             runs=run or [], study=study, split=split, examples=examples, device=where, unsafe_pickle=unsafe_pickle,
         ).subject()  # fmt: skip
+        _warn(subject.data.test_targets if split == "test" else subject.data.train_targets, rule)
         found = judge(
             subject.module,
             subject.solutions,
@@ -100,6 +104,19 @@ def check(
         values, output=output, report=report, json=json, show=lambda v: _show(v, language), language=language
     )
     return 0 if values["compatible"] else 1
+
+
+def _warn(targets: Tensor, rule: Thresholds) -> None:
+    """Say before the work where its answer must stay open."""
+    from isthmus.core.losses import IGNORED
+    from isthmus.studies.check.intervals import least_examples
+
+    seen, least = int((targets != IGNORED).sum()), least_examples(rule.barrier, level=rule.level)
+    if seen < least:
+        console.note(
+            f"{seen} labels are too few to be sure of any path that is not flat at --barrier {rule.barrier:g}: that "
+            f"takes at least {least}"
+        )
 
 
 def _write_junit(path: str, values: dict[str, Any], language: str) -> None:

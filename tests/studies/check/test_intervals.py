@@ -8,7 +8,7 @@ from torch import nn
 
 from isthmus.studies.check.capabilities import capability
 from isthmus.studies.check.check import check
-from isthmus.studies.check.intervals import height_of_errors, kept_share
+from isthmus.studies.check.intervals import height_of_errors, kept_share, least_examples, share
 from isthmus.studies.check.verdict import Effort
 from isthmus.studies.check.views import View
 from isthmus.zoo.data import load
@@ -26,6 +26,12 @@ def test_few_examples_that_all_stay_right_do_not_settle_a_path(examples):
         found = height_of_errors(curve, wrong, GRID, generator=torch.Generator(), level=0.95)
         assert (found.estimate, found.low) == (0.0, 0.0)
         assert found.high == pytest.approx(high)
+
+
+@pytest.mark.parametrize(("threshold", "level"), [(0.02, 0.95), (0.1, 0.9), (0.001, 0.95)])
+def test_the_fewest_examples_are_those_that_can_establish_a_path(threshold, level):
+    ends = [share(torch.zeros(least_examples(threshold, level=level) - less), level=level).high for less in (0, 1)]
+    assert ends[0] <= threshold < ends[1]
 
 
 def test_rare_errors_are_covered():

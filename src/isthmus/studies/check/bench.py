@@ -25,12 +25,14 @@ from isthmus.noise import effective_redundancy
 from isthmus.studies.check.capabilities import Retention, by_class, capability, foresee, rank_correlation
 from isthmus.studies.check.checklist import Origin
 from isthmus.studies.check.doubt import Doubt, doubt
-from isthmus.studies.check.intervals import mean
+from isthmus.studies.check.intervals import least_examples, mean
 from isthmus.studies.check.verdict import Effort, Model, Pair, Thresholds, Verdict, Way, judged
 from isthmus.studies.check.views import Crossing, View, accuracy, cross, preference, view
 from isthmus.studies.matchers import matcher
 
-_PATH_FLOOR = 128  # examples on a path below which an error barrier of 2 % is less than three examples
+# Examples on a path, whatever the time allows: at least the first, at most the second, and between them as many as can
+# establish anything (189 at 2 %).
+_PATH_FLOOR, _PATH_CEILING = 128, 500
 
 
 @dataclasses.dataclass(eq=False)
@@ -132,7 +134,10 @@ class Bench:
             a_pass = sum(seen.seconds for seen in self.views) / n / everything
             points = n * (n - 1) / 2 * 4 * (effort.points - 2)
             affordable = effort.seconds / (a_pass * points) - min(effort.statistics_examples, len(self.statistics))
-            wanted = max(min(_PATH_FLOOR, everything), min(wanted, int(affordable)))
+            rule = self.thresholds
+            telling = least_examples(rule.barrier, level=rule.level)
+            floor = min(max(_PATH_FLOOR, telling), _PATH_CEILING)
+            wanted = max(min(floor, everything), min(wanted, int(affordable)))
         self.effort = dataclasses.replace(effort, path_examples=wanted)
 
     def doubt(self, *, unseen: bool) -> Doubt:

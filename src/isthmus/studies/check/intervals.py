@@ -73,6 +73,19 @@ def height_of_errors(
     return dataclasses.replace(found, high=high, method=how)
 
 
+def least_examples(threshold: float, *, level: float = 0.95) -> int:
+    """The fewest examples with which :func:`height_of_errors` of a path that is not flat can stay below a threshold.
+
+    With none of n examples disturbed Wilson's upper end is z²/(n + z²).
+
+    Example:
+        >>> least_examples(0.02)
+        189
+    """
+    z = student_quantile(0.5 + level / 2, math.inf)
+    return math.ceil(z * z * (1 - threshold) / threshold)
+
+
 def _chunks(draws: int, examples: int) -> list[int]:
     """Draws at once, so that their counts hold at most four million numbers."""
     size = max(1, min(draws, 4_000_000 // max(1, examples)))
