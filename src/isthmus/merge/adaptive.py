@@ -16,9 +16,9 @@ from isthmus.core.progress import Progress, silent
 from isthmus.core.randomness import child
 from isthmus.core.record import Record
 from isthmus.core.status import Status
-from isthmus.core.weights import Weights
+from isthmus.core.weights import Weights, to
 from isthmus.merge.fitting import running_statistic
-from isthmus.merge.merger import check_solutions, merge_tensors
+from isthmus.merge.merger import check_solutions, merge_tensors, tied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Coefficients(Record):
 
     Attributes:
         values: the factor of each solution's task vector in each tensor, shape (tensors, solutions).
-        tensors: the tensors' names; the single entry ``*`` where one factor holds for all.
+        tensors: the tensors' names, of tied ones the first; the single entry ``*`` where one factor holds for all.
         entropy_before: mean entropy of the predictions in nats with the first coefficients.
         entropy_after: with the learned ones.
         status: DIVERGED where the entropy did not stay finite; otherwise STOPPED, as the number of steps is fixed.
@@ -100,11 +100,14 @@ class AdaMerging:
     def learn(self, solutions: Sequence[Weights], *, base: Weights, progress: Progress = silent) -> Coefficients:
         """Learn the coefficients."""
         check_solutions(solutions, base=base)
-        names = [n for n, tensor in base.items() if tensor.is_floating_point() and not running_statistic(n)]
+        twice = tied(*solutions, base)
+        names = [n for n, t in base.items() if t.is_floating_point() and not running_statistic(n) and n not in twice]
         kind = {name: torch.promote_types(base[name].dtype, torch.float32) for name in names}
         origin = {name: base[name].detach().to(kind[name]) for name in names}
         vectors = {n: torch.stack([s[n].detach().to(origin[n]) - origin[n] for s in solutions]) for n in names}
-        fixed = merge_tensors([{n: t for n, t in s.items() if n not in origin} for s in solutions], _first_mean)
+        rest = [{n: t for n, t in s.items() if n not in origin and n not in twice} for s in solutions]
+        # Of one precision with the parameters, or no batch normalisation takes them.
+        fixed = to(merge_tensors(rest, _first_mean), dtype=next(iter(kind.values())))
         rows = len(names) if self.per == "tensor" else 1
         like = next(iter(origin.values()))
         values = torch.full(
@@ -116,6 +119,7 @@ class AdaMerging:
                 name: origin[name] + torch.einsum("s,s...->...", values[row if rows > 1 else 0], vectors[name])
                 for row, name in enumerate(names)
             }
+            merged |= {name: merged[first] for name, first in twice.items()}
             return _entropy(self.network({**fixed, **merged}, *batch))
 
         parts = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)

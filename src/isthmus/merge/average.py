@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.score import Score
 from isthmus.core.weights import Weights
+from isthmus.merge.fitting import running_statistic
 from isthmus.merge.kernels import arc
-from isthmus.merge.merger import average, check_share, check_solutions, check_weights, merge_tensors
+from isthmus.merge.merger import average, check_share, check_solutions, check_weights, merge_tensors, tied, weighted_sum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Weighted:
         """Merge."""
         check_solutions(solutions)
         shares = check_weights(self.weights, solutions, normalised=self.normalise)
-        factor = 1.0 if self.normalise else sum(shares)
-        return merge_tensors(solutions, lambda _, tensors: average(tensors, shares).mul_(factor))
+        combined = average if self.normalise else weighted_sum
+        return merge_tensors(solutions, lambda _, tensors: combined(tensors, shares))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +125,8 @@ class SLERP:
         t: 0 is exactly the first, 1 exactly the second.
         scope: one angle for each ``tensor`` (as merging tools do it) or one for the whole ``model``.
 
+    Running statistics are no directions: they count in no angle and are interpolated linearly.
+
     Reference: Shoemake, "Animating rotation with quaternion curves" (1985). Nearly parallel ends (cosine above .9995)
         are interpolated linearly; lengths are not normalised first, so both ends are met.
     """
@@ -146,15 +150,17 @@ class SLERP:
             raise WeightsError(f"SLERP merges exactly two solutions, got {len(solutions)}; use Mean for more")
         whole = None
         if self.scope == "model":
+            twice = tied(*solutions)
             parts = [
                 _products(first, solutions[1][name].to(first.device))
                 for name, first in solutions[0].items()
-                if first.is_floating_point()
+                if first.is_floating_point() and not running_statistic(name) and name not in twice
             ]
-            whole = arc(self.t, *(sum(column) for column in zip(*parts, strict=True)))
+            whole = arc(self.t, *(math.fsum(column) for column in zip(*parts, strict=True)))
 
-        def rule(_: str, tensors: list[Tensor]) -> Tensor:
-            start, end = whole or arc(self.t, *_products(*tensors))
+        def rule(name: str, tensors: list[Tensor]) -> Tensor:
+            straight = (1 - self.t, self.t) if running_statistic(name) else None
+            start, end = straight or whole or arc(self.t, *_products(*tensors))
             return tensors[0] * start + tensors[1] * end
 
         return merge_tensors(solutions, rule)

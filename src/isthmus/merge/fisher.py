@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import SettingError, WeightsError
-from isthmus.core.losses import answers
+from isthmus.core.errors import DataError, SettingError, WeightsError
+from isthmus.core.losses import IGNORED, answers
 from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.weights import Weights
@@ -90,11 +90,12 @@ def diagonal_fisher(
         weights: where.
         labels: ``expected`` takes the network's own distribution over all classes, exactly; ``sampled`` draws one label
             from it; ``data`` takes the data's labels (the empirical Fisher, which is another matrix).
-        examples: the first so many are used.
+        examples: the first so many are used; of these, ones whose labels are all −100 count nowhere.
         seed: of drawn labels.
 
     Raises:
         SettingError: class distributions are asked of a network whose output is not (examples, classes).
+        DataError: no label counts.
 
     Reference: Kunstner et al., "Limitations of the empirical Fisher approximation" (1905.12558), for the difference.
     """
@@ -110,12 +111,18 @@ def diagonal_fisher(
     count = 0
     like = next(tensor for tensor in wide.values() if tensor.is_floating_point())
     for inputs, targets in limited.batches():
-        parts = tuple(part.to(like) if part.is_floating_point() else part.to(like.device) for part in inputs)
-        targets = targets.to(like.device)  # noqa: PLW2901
+        counting = _counting(targets)
+        targets = targets[counting].to(like.device)  # noqa: PLW2901
+        if not len(targets):
+            continue
+        parts = tuple(part[counting] for part in inputs)
+        parts = tuple(part.to(like) if part.is_floating_point() else part.to(like.device) for part in parts)
         for labelled, shares in _labelled(limited, wide, (parts, targets), labels, generator):
             squares = _squared_gradients(limited, wide, parts, labelled, shares)
             total = {name: total[name] + square if name in total else square for name, square in squares.items()}
         count += len(targets)
+    if not count:
+        raise DataError("a Fisher information needs at least one label that counts, but all are −100")
     return {name: square / count for name, square in total.items()}
 
 
@@ -129,6 +136,13 @@ def each_objective(objectives: Objective | Sequence[Objective], solutions: Seque
     if len(found) != len(solutions):
         raise WeightsError(f"data must be given for each of {len(solutions)} solutions, got {len(found)}")
     return found
+
+
+def _counting(targets: Tensor) -> Tensor:
+    """Which examples have a label that counts."""
+    if targets.is_floating_point():
+        return torch.ones(len(targets), dtype=torch.bool, device=targets.device)
+    return (targets.reshape(len(targets), -1) != IGNORED).any(1)
 
 
 def _labelled(
@@ -152,7 +166,7 @@ def _labelled(
             f"expected or sampled labels need outputs of shape (examples, classes) and one class for each example, got "
             f"{given} and targets {tuple(targets.shape)} of {targets.dtype}; use labels='data'"
         )
-    probabilities = logits.float().softmax(1)
+    probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
     if labels == "sampled":
         drawn = torch.multinomial(probabilities.cpu(), 1, generator=generator).squeeze(1)
         return [(drawn.to(targets.device), ones)]

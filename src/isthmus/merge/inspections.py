@@ -138,7 +138,7 @@ def ties(views: Sequence[View]) -> list[Finding]:
         note(
             "tied weights",
             f"{a} and {b} hold the same numbers: they are tied",
-            "merge both in the same way; random masks (DARE) would part them",
+            "give both the same weights and densities; a filter that names only one would part them",
         )
         for a, b in pairs
     ]

@@ -68,9 +68,15 @@ def merge_tensors(solutions: Sequence[Weights], rule: Rule, *, base: Weights | N
         rule: name and the solutions' tensors in working precision → merged tensor.
         base: if given, its tensor comes last in the rule's list. Running statistics are then averaged instead:
             arithmetic on variances can go below zero.
+
+    Of names that are one tensor (see :func:`tied`) the first is merged, and the others get the same.
     """
-    merged = {}
+    merged: dict[str, Tensor] = {}
+    same = tied(*solutions, *([base] if base is not None else []))
     for name, first in solutions[0].items():
+        if name in same:
+            merged[name] = merged[same[name]].clone()
+            continue
         tensors = [weights[name] for weights in solutions]
         if not first.is_floating_point():
             merged[name] = whole_numbers(name, tensors)
@@ -88,6 +94,37 @@ def merge_tensors(solutions: Sequence[Weights], rule: Rule, *, base: Weights | N
     return merged
 
 
+def tied(*weights: Weights) -> dict[str, str]:
+    """Names that hold the numbers of an earlier name in all of some weights, and that earlier name.
+
+    Such names are one tensor of the network that is stored twice: merged apart, by what is known of each name
+    (gradients, masks, coefficients), they would become two, of which a network can use only one.
+    """
+    alike: dict[tuple[object, ...], list[str]] = {}
+    found = {}
+    for name, tensor in weights[0].items():
+        if not tensor.is_floating_point() or running_statistic(name) or tensor.numel() == 0:
+            continue
+        earlier = alike.setdefault((tensor.shape, tensor.dtype, *_probe(tensor)), [])
+        first = next((n for n in earlier if all(_equal(one[n], one[name]) for one in weights)), None)
+        if first is None:
+            earlier.append(name)
+        else:
+            found[name] = first
+    return found
+
+
+def _probe(tensor: Tensor) -> list[float]:
+    """A few entries, which tell most tensors apart without a look at the rest."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // 4)][:4].tolist()
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    same_memory = one.data_ptr() == other.data_ptr() and one.stride() == other.stride()
+    return same_memory or torch.equal(one, other.to(one.device))
+
+
 def working_precision(tensor: Tensor) -> torch.dtype:
     """float32 for 16-bit floats, float64 for float32 (where the device has it), so that a sum is rounded once."""
     if tensor.dtype in (torch.float16, torch.bfloat16) or tensor.device.type == "mps":
@@ -98,10 +135,15 @@ def working_precision(tensor: Tensor) -> torch.dtype:
 def average(tensors: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
     """Σ wᵢ·tensorᵢ / Σ wᵢ of tensors in working precision."""
     shares = [1.0] * len(tensors) if weights is None else list(weights)
-    total = tensors[0] * shares[0]
-    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
-        total.add_(tensor, alpha=share)
-    return total.div_(sum(shares))
+    return weighted_sum(tensors, shares).div_(sum(shares))
+
+
+def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Σ weightᵢ·tensorᵢ."""
+    total = tensors[0] * weights[0]
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        total.add_(tensor, alpha=weight)
+    return total
 
 
 def whole_numbers(name: str, tensors: Sequence[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.core.weights import Weights
 from isthmus.merge.fitting import running_statistic
-from isthmus.merge.merger import check_share, check_solutions, merge_tensors
+from isthmus.merge.merger import check_share, check_solutions, merge_tensors, tied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class OrthogonalProjection:
 
     Attributes:
         share: of the sum of singular values whose directions are protected, α in the paper; larger values protect more
-            of what was merged before and let less of what is new in.
+            of what was merged before and let less of what is new in. r is the fewest whose values reach it; the
+            authors' code stops one direction before.
         scale: factor of the merged task vector (λ).
 
     Reference: Tang et al., "Merging models on the fly without retraining" (2501.09522), sections 4.1 and 4.2. There
@@ -60,7 +61,8 @@ class OrthogonalProjection:
     def change(self, solutions: Sequence[Weights], *, base: Weights) -> dict[str, Tensor]:
         """The merged task vector before ``scale``, in float64 where the device has it."""
         check_solutions(solutions, base=base)
-        names = [n for n, tensor in base.items() if tensor.is_floating_point() and not running_statistic(n)]
+        twice = tied(*solutions, base)
+        names = [n for n, t in base.items() if t.is_floating_point() and not running_statistic(n) and n not in twice]
         vectors = [{name: _difference(weights[name], base[name]) for name in names} for weights in solutions]
         total, factor, lengths = vectors[0], 1.0, [_length(vectors[0])]
         for vector in vectors[1:]:
@@ -70,7 +72,7 @@ class OrthogonalProjection:
             aim, length = sum(lengths) / len(lengths), _length(sums)
             factor = length / aim if aim > 0 and length > 0 else 1.0
             total = {name: tensor / factor for name, tensor in sums.items()}
-        return total
+        return {**total, **{name: total[first] for name, first in twice.items()}}
 
     def _new(self, vector: Tensor, merged: Tensor) -> Tensor:
         """What of a change lies outside the subspace of the merged one."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from isthmus.core.weights import Weights, mean
+from isthmus.core.weights import Weights
 from isthmus.merge.fitting import running_statistic
 from isthmus.merge.kernels import kept_of
-from isthmus.merge.merger import average, check_share, check_solutions, check_weights, merge_tensors
+from isthmus.merge.merger import average, check_share, check_solutions, check_weights, merge_tensors, tied
 from isthmus.merge.task_vectors import largest_entries, widened
 
 
@@ -58,8 +58,9 @@ class ProtectSpecific:
         """Merge."""
         check_solutions(solutions, base=base)
         shares = check_weights(self.weights, solutions, normalised=True)
-        origin = mean(solutions) if base is None else base
-        saliencies = [self._saliency(place, weights, origin) for place, weights in enumerate(solutions)]
+        origin = _middle(solutions) if base is None else base
+        twice = tied(*solutions, origin)
+        saliencies = [self._saliency(place, weights, origin, twice) for place, weights in enumerate(solutions)]
 
         def rule(name: str, tensors: list[Tensor]) -> Tensor:
             *wide, start = tensors
@@ -74,12 +75,14 @@ class ProtectSpecific:
 
         return merge_tensors(solutions, rule, base=origin)
 
-    def _saliency(self, place: int, weights: Weights, origin: Weights) -> dict[str, Tensor]:
+    def _saliency(self, place: int, weights: Weights, origin: Weights, twice: Collection[str]) -> dict[str, Tensor]:
         """Saliencies of the protected entries, zero for all others; only of tensors that have any importance."""
         known = None if self.importances is None else self.importances[place]
         found = {}
         for name, tensor in weights.items():
-            if not tensor.is_floating_point() or running_statistic(name) or (known is not None and name not in known):
+            if not tensor.is_floating_point() or running_statistic(name) or name in twice:
+                continue
+            if known is not None and name not in known:
                 continue
             squares = (widened(tensor) - widened(origin[name]).to(tensor.device)).square()
             found[name] = squares if known is None else squares * known[name].to(squares)
@@ -93,3 +96,13 @@ class ProtectSpecific:
         )
         parts = flat.split([saliency.numel() for saliency in found.values()])
         return {name: part.view_as(found[name]) for name, part in zip(found, parts, strict=True)}
+
+
+def _middle(solutions: Sequence[Weights]) -> dict[str, Tensor]:
+    """The solutions' mean, not rounded to their own precision: changes from it are small beside it."""
+    return {
+        name: average([widened(weights[name]).to(first.device) for weights in solutions])
+        if first.is_floating_point()
+        else first
+        for name, first in solutions[0].items()
+    }

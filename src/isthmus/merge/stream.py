@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import threading
@@ -22,12 +23,13 @@ from isthmus.merge.configuration import Configuration, layer_of
 from isthmus.merge.fitting import check_fit, check_places, running_statistic
 from isthmus.merge.floats import PRECISIONS, Precision, finite, narrow, precision_of, tobits
 from isthmus.merge.kernels import Operand, Settings, Task, Workspace, all_finite
+from isthmus.merge.repeated import repeated
 from isthmus.merge.shards import Shards
 from isthmus.merge.sink import Sink
 
 _FLOATING = {precision.code: precision for precision in PRECISIONS}
 # Part of the fingerprint of unfinished work: to be raised when the same recipe gives other numbers.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +163,29 @@ class _Plan:
         codes = {code for code, _ in self.tensors.values() if code in _FLOATING}
         return _FLOATING[codes.pop()] if len(codes) == 1 else None
 
+    @functools.cached_property
+    def ends(self) -> tuple[Shards, ...]:
+        """What is merged: the solutions, and the base where it is one of them, the start of an arc."""
+        if self.configuration.merge_method != "slerp" or self.base is None:
+            return self.solutions
+        return (self.base, *self.solutions)
+
     def settings(self, name: str) -> Settings:
         """The parameters of one tensor; running statistics are averaged: arithmetic on variances can go below zero."""
-        if self.configuration.needs_base and running_statistic(name):
-            return Settings("linear", weights=(1.0,) * len(self.solutions))
-        return self.configuration.settings(name, layers=self.layers, seed=self.seed)
+        if not (self.configuration.needs_base and running_statistic(name)):
+            return self.configuration.settings(name, layers=self.layers, seed=self.seed)
+        if self.configuration.merge_method == "slerp":
+            t = self.configuration.settings(name, layers=self.layers).t
+            return Settings("linear", weights=(1 - t, t))
+        return Settings("linear", weights=(1.0,) * len(self.solutions))
+
+    @functools.cached_property
+    def same(self) -> dict[str, str]:
+        """Names that are an earlier name's tensor, and that name: both get one random mask, or they would part."""
+        if not self.configuration.merge_method.startswith("dare"):
+            return {}
+        base = [self.base] if self.base is not None else []
+        return repeated([*self.solutions, *base], _FLOATING)
 
     def fingerprint(self) -> str:
         """What decides the output's bytes: the recipe and the identity of every input file."""
@@ -231,7 +251,8 @@ def _merge_one(plan: _Plan, sink: Sink, name: str, space: Workspace, stop: threa
         sink.write(name, 0, _not_floating(plan, name))
         return
     settings = plan.settings(name)
-    solutions = [_operand(shards, name) for shards in plan.solutions]
+    merged = plan.ends if settings.method == "linear" else plan.solutions
+    solutions = [_operand(shards, name) for shards in merged]
     base = _operand(plan.base, name) if plan.base is not None and plan.configuration.needs_base else None
     target = _FLOATING[plan.tensors[name][0]]
     asked = plan.configuration.dtype
@@ -249,7 +270,7 @@ def _merge_one(plan: _Plan, sink: Sink, name: str, space: Workspace, stop: threa
             raise _blame(plan, name, first, first + length, space)
         sink.write(name, first * target.size, bits)
 
-    Task(name, solutions, base, settings, working, space).run(emit)
+    Task(plan.same.get(name, name), solutions, base, settings, working, space).run(emit)
     for shards in (*plan.solutions, *([plan.base] if base is not None and plan.base is not None else [])):
         shards.forget(name)
 
@@ -261,7 +282,7 @@ def _operand(shards: Shards, name: str) -> Operand:
 
 def _not_floating(plan: _Plan, name: str) -> bytes:
     """Counters: the largest. Anything else that cannot be mixed must be the same everywhere."""
-    found = [bytes(shards.raw(name)) for shards in plan.solutions]
+    found = [bytes(shards.raw(name)) for shards in plan.ends]
     if all(raw == found[0] for raw in found):
         return found[0]
     entry = plan.solutions[0].entries[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from isthmus.core.errors import SettingError
 from isthmus.core.weights import Weights
 from isthmus.merge.kernels import kept_of
-from isthmus.merge.merger import check_share, check_solutions, check_weights, merge_tensors
-from isthmus.merge.task_vectors import elect, largest_entries, weighted_sum
+from isthmus.merge.merger import check_share, check_solutions, check_weights, merge_tensors, weighted_sum
+from isthmus.merge.task_vectors import elect, largest_entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class KnOTS:
     With ``density`` 1 and ``elect`` off the basis has no effect and the result is task arithmetic.
 
     Attributes:
-        density: share of each part's entries that is kept, the largest by magnitude.
+        density: share of each part's entries that is kept, the largest by magnitude; counted among the directions that
+            the changes have: of two LoRA of rank 8 there are 16 at most, however large the matrix.
         elect: average only entries that agree with the elected sign; otherwise add all up.
         rank: keep only so many singular directions; all by default.
         scale: factor of the merged task vector (λ).
@@ -30,7 +32,9 @@ class KnOTS:
 
     Vectors and scalars are merged in their own basis.
 
-    Reference: Stoica et al., "Model merging with SVD to tie the KnOTS" (2410.19735).
+    Reference: Stoica et al., "Model merging with SVD to tie the KnOTS" (2410.19735). Entries are trimmed within each
+        matrix; the authors' code trims over all layers together, and leaves out singular values up to 1e-5 instead of
+        those that rounding alone makes.
 
     Cost: one singular value decomposition of outputs × (solutions · inputs) for each matrix.
     """
@@ -51,7 +55,7 @@ class KnOTS:
         check_solutions(solutions, base=base)
         shares = check_weights(self.weights, solutions, normalised=False)
 
-        def rule(_: str, tensors: list[Tensor]) -> Tensor:
+        def rule(name: str, tensors: list[Tensor]) -> Tensor:
             *wide, origin = tensors
             vectors = [tensor - origin for tensor in wide]
             if origin.dim() < 2 or origin.numel() == 0:
@@ -59,6 +63,8 @@ class KnOTS:
             joined = torch.cat([vector.flatten(1) for vector in vectors], dim=1)
             basis, values, right = torch.linalg.svd(joined, full_matrices=False)
             kept = min(self.rank or len(values), len(values))
+            if self.density < 1:
+                kept = min(kept, int((values > _rounding(wide, values, solutions[0][name].dtype)).sum()))
             parts = (values[:kept, None] * right[:kept]).split(origin.flatten(1).shape[1], dim=1)
             merged = basis[:, :kept] @ self._mix([part.clone() for part in parts], shares)
             return origin + self.scale * merged.reshape(origin.shape)
@@ -70,3 +76,15 @@ class KnOTS:
             for part in parts:
                 part.mul_(largest_entries(part.abs().flatten(), kept_of(part.numel(), self.density)).view_as(part))
         return elect(parts, shares) if self.elect else weighted_sum(parts, shares)
+
+
+def _rounding(matrices: Sequence[Tensor], values: Tensor, stored: torch.dtype) -> float:
+    """The largest singular value that rounding alone gives to the joined changes of matrices stored in a precision.
+
+    Rounded entries are off by a unit in the last place over √12, each its own way; the longest singular direction of
+    such noise has the length (1/√rows + 1/√columns) times that of all of it.
+    """
+    rows, columns = len(matrices[0]), sum(matrix[0].numel() for matrix in matrices)
+    length = math.sqrt(math.fsum(float(matrix.square().sum()) for matrix in matrices))
+    noise = torch.finfo(stored).eps / math.sqrt(12) * length * (rows**-0.5 + columns**-0.5)
+    return max(noise, float(values[0]) * max(rows, columns) * torch.finfo(values.dtype).eps)

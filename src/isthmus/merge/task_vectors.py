@@ -13,7 +13,15 @@ from isthmus.core.errors import SettingError
 from isthmus.core.weights import Weights
 from isthmus.merge.fitting import running_statistic
 from isthmus.merge.kernels import crumbs_of, kept_of
-from isthmus.merge.merger import check_share, check_solutions, check_weights, merge_tensors, working_precision
+from isthmus.merge.merger import (
+    check_share,
+    check_solutions,
+    check_weights,
+    merge_tensors,
+    tied,
+    weighted_sum,
+    working_precision,
+)
 from isthmus.merge.selection import dare_masks
 
 _PART = 1 << 16
@@ -230,14 +238,6 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor.detach().to(working_precision(tensor))
 
 
-def weighted_sum(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Σ weightᵢ·vectorᵢ."""
-    total = vectors[0] * weights[0]
-    for vector, weight in zip(vectors[1:], weights[1:], strict=True):
-        total.add_(vector, alpha=weight)
-    return total
-
-
 def largest_entries(magnitudes: Tensor, kept: int) -> Tensor:
     """Mask of exactly ``kept`` entries: the largest, and of equal ones those that come first."""
     size = magnitudes.numel()
@@ -253,7 +253,8 @@ def largest_entries(magnitudes: Tensor, kept: int) -> Tensor:
 
 def _model_masks(solutions: Sequence[Weights], base: Weights, density: float) -> list[dict[str, Tensor]]:
     """For each solution, which entries of all its floating tensors together are the largest."""
-    names = [n for n, tensor in base.items() if tensor.is_floating_point() and not running_statistic(n)]
+    twice = tied(*solutions, base)
+    names = [n for n, t in base.items() if t.is_floating_point() and not running_statistic(n) and n not in twice]
     masks = []
     for weights in solutions:
         parts = [
