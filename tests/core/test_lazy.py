@@ -52,5 +52,5 @@ def test_what_does_not_fit_is_named(file, shapes, said):
 def test_a_folder_of_two_checkpoints_is_not_taken_for_one(tmp_path):
     for name in ("a", "b"):
         save_file({"w": torch.zeros(2)}, tmp_path / f"{name}.safetensors")
-    with pytest.raises(CheckpointError, match=r"one checkpoint, but w is in b.safetensors and in a.safetensors"):
+    with pytest.raises(CheckpointError, match=r"exactly one checkpoint, found a.safetensors, b.safetensors; name"):
         LazyCheckpoint(tmp_path)

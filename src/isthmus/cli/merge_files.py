@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import console
 from isthmus.core.history import Lineage, stamped, write_beside
-from isthmus.merge.parents import TORCH_FILES, content_of_file, parents_of
+from isthmus.merge.parents import content_of_file, parents_of
 
 if TYPE_CHECKING:
     from isthmus.cli.merge_request import Request
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 def streams(request: Request) -> bool:
     """Whether a merge goes from disk to disk."""
+    from isthmus.core.folders import checkpoint_at, is_safetensors
     from isthmus.merge.configuration import METHODS
 
-    on_disk = not any(Path(path).suffix in TORCH_FILES for path in request.paths)
-    return request.method in METHODS and request.align == "none" and on_disk
+    if request.method not in METHODS or request.align != "none":
+        return False
+    return all(is_safetensors(checkpoint_at(Path(path))) for path in request.paths)
 
 
 def configuration_of(request: Request) -> Configuration:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import console, inputs
 from isthmus.cli.merge_memory import half_of
-from isthmus.merge.parents import TORCH_FILES
 
 if TYPE_CHECKING:
     from isthmus.cli.merge_request import Request
@@ -19,13 +18,12 @@ if TYPE_CHECKING:
 
 def _prediction(request: Request) -> Prediction:
     """What each model is expected to lose: from files tensor by tensor, or with the network on unlabelled inputs."""
-    from isthmus.core.checkpoint import load
-    from isthmus.core.lazy import LazyCheckpoint
+    from isthmus.core.lazy import lazily
     from isthmus.merge.prediction import predict
     from isthmus.zoo.models import weights_of
 
     def read(path: str | Path) -> Any:
-        return load(path) if Path(path).suffix in TORCH_FILES else LazyCheckpoint(path)
+        return lazily(path, unsafe_pickle=request.unsafe_pickle)
 
     if not request.measurable:
         solutions = dict(zip(inputs.shortened(request.paths), map(read, request.paths), strict=True))

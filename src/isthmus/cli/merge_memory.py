@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isthmus.cli import console
-from isthmus.merge.parents import TORCH_FILES, parents_of
+from isthmus.merge.parents import parents_of
 
 if TYPE_CHECKING:
     from isthmus.cli.inputs import Case
@@ -126,8 +126,9 @@ def target_of(output: Path) -> Path:
         CheckpointError: it exists.
     """
     from isthmus.core.errors import CheckpointError
+    from isthmus.core.folders import TORCH_SUFFIXES
 
-    target = output if output.suffix in (".safetensors", *TORCH_FILES) else output / "model.safetensors"
+    target = output if output.suffix in (".safetensors", *TORCH_SUFFIXES) else output / "model.safetensors"
     if target.exists():
         raise CheckpointError(f"the output must not exist yet, but {target} does; remove it or choose another output")
     return target

@@ -45,10 +45,16 @@ def listed(names: object, most: int = 5) -> str:
         >>> listed(["a", "b", "c"], most=2)
         'a, b and 1 more'
     """
-    sequence = [str(name) for name in names]  # type: ignore[attr-defined]
+    sequence = [_one_line(name) for name in names]  # type: ignore[attr-defined]
     if len(sequence) <= most:
         return ", ".join(sequence)
     return f"{', '.join(sequence[:most])} and {len(sequence) - most} more"
+
+
+def _one_line(name: object) -> str:
+    """A name with what cannot be printed (line breaks, bytes of no encoding) written out."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def near(word: str, known: Iterable[str], *, most: int = 1) -> str:

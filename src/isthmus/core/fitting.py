@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from isthmus.core.errors import CheckpointError, listed
+from isthmus.core.misfits import check_is_model, misfit
 from isthmus.core.names import without_prefixes
 from isthmus.core.weights import Weights, check_finite
 
@@ -23,6 +24,7 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
         CheckpointError: tensors are missing, extra or of another shape; says which.
         WeightsError: not finite.
     """
+    check_is_model(weights, what)
     names = max(without_prefixes(tuple(weights)), key=lambda candidate: sum(name in like for name in candidate))
     best = dict(zip(names, weights.values(), strict=True))
     # A counter of batches is bookkeeping that old checkpoints lack; it changes no output in evaluation.
@@ -35,8 +37,7 @@ def fit(weights: Weights, like: Weights, *, what: str = "the checkpoint", finite
         raise CheckpointError(f"{what} must hold only the model's tensors; extra: {listed(extra)}")
     for name, tensor in like.items():
         if best[name].shape != tensor.shape:
-            shapes = f"{tuple(tensor.shape)} in the model, {tuple(best[name].shape)} in the file"
-            raise CheckpointError(f"{what} must have the model's shapes; {name} is {shapes}")
+            raise CheckpointError(misfit(what, name, tuple(tensor.shape), tuple(best[name].shape)))
         if (unlike := _kind(best[name])) != _kind(tensor) or unlike in _NOT_EVALUATED:
             raise CheckpointError(
                 f"{what} must hold numbers of the model's kind; {name} is {unlike} in the file, {_kind(tensor)} in the "

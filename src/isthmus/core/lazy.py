@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isthmus.core.checkpoint import load
 from isthmus.core.errors import CheckpointError, first_line, listed
+from isthmus.core.folders import checkpoint_at, is_index, is_safetensors
+from isthmus.core.index import joined, read_index
+from isthmus.core.misfits import check_is_model, misfit
 from isthmus.core.names import without_prefixes
+from isthmus.core.signature import mistaken
+from isthmus.core.weights import Weights
 
 
 class LazyCheckpoint(Mapping[str, Tensor]):
@@ -29,17 +34,25 @@ class LazyCheckpoint(Mapping[str, Tensor]):
 
     def __init__(self, path: str | Path, *, device: str | torch.device = "cpu") -> None:
         self._device = torch.device(device)
-        self._files: dict[Path, Any] = {}
-        self._places: dict[str, Path] = {}
-        for file in _files_of(Path(path)):
-            handle = _opened(file, self._device)
-            self._files[file] = handle
-            if twice := [name for name in handle.keys() if name in self._places]:  # noqa: SIM118
-                raise CheckpointError(
-                    f"the files of {path} must be one checkpoint, but {listed(twice, 2)} is in {file.name} and in "
-                    f"{self._places[twice[0]].name}; name the file"
-                )
-            self._places |= dict.fromkeys(handle.keys(), file)
+        named = checkpoint_at(Path(path))
+        table = read_index(named) if is_index(named) else {}
+        files = sorted(set(table.values())) if is_index(named) else [named]
+        if other := [file for file in files if file.suffix != ".safetensors"]:
+            raise CheckpointError(
+                f"tensors can be read one by one only from safetensors files, and {other[0]} is none; save it as one"
+            )
+        self._files: dict[Path, Any] = {file: _opened(file, self._device) for file in files}
+        parts = [
+            (file, {name: (file, name) for name in handle.keys()})  # noqa: SIM118
+            for file, handle in self._files.items()
+        ]
+        self._places: dict[str, Path] = {
+            name: file for name, (file, _) in joined(named, table, parts, same=self._same).items()
+        }
+
+    def _same(self, one: tuple[Path, str], other: tuple[Path, str]) -> bool:
+        first, second = (self._files[file].get_tensor(name) for file, name in (one, other))
+        return bool(first.dtype == second.dtype and torch.equal(first, second))
 
     def __getitem__(self, name: str) -> Tensor:
         return self._files[self._places[name]].get_tensor(name)
@@ -66,6 +79,21 @@ class LazyCheckpoint(Mapping[str, Tensor]):
         """The shape of a tensor, without reading it."""
         return tuple(self._files[self._places[name]].get_slice(name).get_shape())
 
+    def code(self, name: str) -> str:
+        """The type of a tensor as safetensors writes it, without reading it."""
+        return str(self._files[self._places[name]].get_slice(name).get_dtype())
+
+
+def lazily(path: str | Path, *, unsafe_pickle: bool = False) -> Weights:
+    """A checkpoint read tensor by tensor where its format allows it, else at once.
+
+    Raises:
+        CheckpointError: as :func:`isthmus.core.checkpoint.load`.
+    """
+    if is_safetensors(checkpoint_at(Path(path))):
+        return LazyCheckpoint(path)
+    return load(path, unsafe_pickle=unsafe_pickle)
+
 
 class Fitted(Mapping[str, Tensor]):
     """A lazily read checkpoint under a network's own names, each tensor read when it is asked for.
@@ -88,6 +116,7 @@ class Fitted(Mapping[str, Tensor]):
         tied: Mapping[str, str] | None = None,
         what: str = "the checkpoint",
     ) -> None:
+        check_is_model(source, what)
         names = without_prefixes(tuple(source))
         best = max(names, key=lambda candidate: sum(name in shapes for name in candidate))
         best = dict(zip(best, source, strict=True))
@@ -100,9 +129,13 @@ class Fitted(Mapping[str, Tensor]):
             raise CheckpointError(f"{what} must hold only the model's tensors; extra: {listed(extra)}")
         for name, shape in shapes.items():
             if name in best and (found := source.shape(best[name])) != tuple(shape):
-                raise CheckpointError(
-                    f"{what} must have the model's shapes; {name} is {tuple(shape)} in the model, {found} in the file"
-                )
+                raise CheckpointError(misfit(what, name, tuple(shape), found))
+        if unlike := [name for name in shapes if name in best and _codes_only(name, source.code(best[name]))]:
+            code = source.code(best[unlike[0]])
+            raise CheckpointError(
+                f"{what} must hold numbers of the model's kind; {unlike[0]} is {code} in the file; convert it to "
+                "bfloat16 or wider first"
+            )
         self.source = source
         self.names = {name: best[name] for name in shapes if name in best}
         self._counters = dict.fromkeys(optional)
@@ -123,27 +156,9 @@ class Fitted(Mapping[str, Tensor]):
         return name in self.names or name in self._counters
 
 
-def _files_of(path: Path) -> list[Path]:
-    """The safetensors files that a path means."""
-    if path.is_dir():
-        indices = sorted(path.glob("*.safetensors.index.json"))
-        return _files_of(indices[0]) if indices else _found(sorted(path.glob("*.safetensors")), path)
-    if path.name.endswith(".index.json") and path.is_file():
-        try:
-            shards = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise CheckpointError(f"{path} must be JSON with a weight_map, but it is not") from problem
-        if outside := [shard for shard in shards if (path.parent / shard).parent.resolve() != path.parent.resolve()]:
-            raise CheckpointError(f"{path} must name shards in its own folder, got {outside[0]}")
-        return _found([path.parent / shard for shard in sorted(shards)], path)
-    return _found([path], path)
-
-
-def _found(files: list[Path], path: Path) -> list[Path]:
-    if not files or any(file.suffix != ".safetensors" or not file.is_file() for file in files):
-        missing = next((file for file in files if not file.is_file()), path)
-        raise CheckpointError(f"tensors can be read one by one only from safetensors files, and {missing} is none")
-    return files
+def _codes_only(name: str, code: str) -> bool:
+    """Whether a tensor's numbers are codes that no layer computes with: 8-bit floats, quantised weights."""
+    return code.startswith("F8") or (code in ("I8", "U8") and name.endswith("weight"))
 
 
 def _opened(file: Path, device: torch.device) -> Any:
@@ -152,5 +167,5 @@ def _opened(file: Path, device: torch.device) -> Any:
     try:
         return safe_open(file, framework="pt", device=str(device)).__enter__()  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as problem:
-        reason = first_line(problem)
+        reason = mistaken(file) or first_line(problem)
         raise CheckpointError(f"{file} must be a whole safetensors file, but: {reason}") from problem

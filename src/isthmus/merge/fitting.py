@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isthmus.core.errors import CheckpointError, listed
+from isthmus.core.misfits import check_is_model, check_not_hollow
 from isthmus.merge.shards import Shards
 
 _VOCABULARY = re.compile(
@@ -56,6 +57,9 @@ def check_fit(inputs: Sequence[Shards], *, any_precision: bool) -> None:
         CheckpointError: names the tensor and both models.
     """
     first = inputs[0]
+    for shards in inputs:
+        check_is_model(shards.entries, str(shards.path))
+        check_not_hollow(((name, entry.shape) for name, entry in shards.entries.items()), str(shards.path))
     for other in inputs[1:]:
         _check_names(first, other)
         for name, entry in first.entries.items():
@@ -68,6 +72,11 @@ def check_fit(inputs: Sequence[Shards], *, any_precision: bool) -> None:
                     f"models must have one precision, but {name} is {entry.code} in {first.path} and {theirs.code} in "
                     f"{other.path}; name the precision to merge in (dtype, such as bfloat16)"
                 )
+    if unreal := [name for name, entry in first.entries.items() if entry.code == "C64"]:
+        raise CheckpointError(
+            f"complex numbers are not merged from disk to disk, got {listed(unreal, 2)}; name files in torch's format "
+            "(.pt), which are merged in memory"
+        )
     if eight := [name for name, entry in first.entries.items() if entry.code.startswith("F8")]:
         raise CheckpointError(f"8-bit floats cannot be merged, got {listed(eight, 2)}; expand them to bfloat16 first")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from isthmus.core.folders import checkpoint_at, is_safetensors
 from isthmus.core.history import Parent, content_of, printable
 from isthmus.merge.shards import Shards
-
-TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 def content_of_file(path: str | Path, *, unsafe_pickle: bool = False) -> str:
@@ -17,7 +16,7 @@ def content_of_file(path: str | Path, *, unsafe_pickle: bool = False) -> str:
     Cost: reads up to 256 MiB, of larger checkpoints stretches; torch files are loaded.
     """
     file = Path(path)
-    if file.suffix in TORCH_FILES or (file.is_dir() and not any(file.glob("*.safetensors"))):
+    if not is_safetensors(checkpoint_at(file)):
         from isthmus.core.checkpoint import load
 
         return content_of(load(file, unsafe_pickle=unsafe_pickle))

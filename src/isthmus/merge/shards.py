@@ -10,22 +10,24 @@ import errno
 import json
 import math
 import mmap
-import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isthmus.core.errors import CheckpointError, first_line, listed
+from isthmus.core.errors import CheckpointError, first_line
+from isthmus.core.folders import checkpoint_at, is_distributed, is_index, is_torch_file
 from isthmus.core.history import content
+from isthmus.core.index import joined, read_index
+from isthmus.core.signature import mistaken
 
 # Bytes for one entry of each type that safetensors files may hold.
 SIZES = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1},
-    **{"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
+    **{"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "C64": 8},
+    **{"F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1},
 }
 _LONGEST_HEADER = 100_000_000  # the format's own limit
-_TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,22 +91,30 @@ class Shards:
             CheckpointError: nothing is there, shards are missing, a file is cut short, or a header is wrong.
         """
         named = Path(path)
-        weights = _locate(named)
-        folder = named if named.is_dir() else (named.parent if weights.name.endswith(".index.json") else None)
-        if not weights.name.endswith(".index.json"):
-            return cls(named, folder, (weights,), _header(weights))
-        table = _index(weights)
-        files = tuple(weights.parent / shard for shard in sorted(set(table.values())))
-        found: dict[str, Entry] = {}
-        for file in files:
-            found.update(_header(file))
-        if absent := [name for name in table if name not in found]:
-            raise CheckpointError(f"the shards of {weights} must hold every listed tensor; missing: {listed(absent)}")
-        return cls(named, folder, files, {name: found[name] for name in table})
+        weights = checkpoint_at(named)
+        table = read_index(weights) if is_index(weights) else {}
+        files = tuple(sorted(set(table.values()))) if is_index(weights) else (weights,)
+        if other := [file for file in files if file.suffix != ".safetensors"]:
+            way = f"isthmus.save(isthmus.load({str(named)!r}), {named.stem + '.safetensors'!r})"
+            known = is_torch_file(other[0]) or is_distributed(other[0])
+            raise CheckpointError(
+                f"merging files tensor by tensor needs .safetensors, got {other[0]}; "
+                + (f"save it in that format: {way}" if known else "convert it first")
+            )
+        folder = named if named.is_dir() else (named.parent if is_index(weights) else None)
+        held = cls(named, folder, files, {})
+        parts = [(file, _header(file)) for file in files]
+        entries = joined(weights, table, parts, same=held._same)
+        return dataclasses.replace(held, entries=entries)
 
     def raw(self, name: str) -> memoryview:
         """The bytes of one tensor, memory-mapped."""
-        entry = self.entries[name]
+        return self._bytes(self.entries[name])
+
+    def _same(self, one: Entry, other: Entry) -> bool:
+        return (one.code, one.shape) == (other.code, other.shape) and self._bytes(one) == self._bytes(other)
+
+    def _bytes(self, entry: Entry) -> memoryview:
         if entry.bytes == 0:
             return memoryview(b"")
         if (whole := self._map(entry.file)) is not None:
@@ -144,59 +154,7 @@ class Shards:
             return self._maps[file]
 
 
-def _locate(path: Path) -> Path:
-    """The index or the single file behind what the user named."""
-    if not path.exists():
-        raise CheckpointError(f"a checkpoint must be a local file or folder, but there is nothing at {path}")
-    if path.is_file():
-        if path.suffix == ".safetensors" or path.name.endswith(".index.json"):
-            return path
-        raise CheckpointError(f"merging files tensor by tensor needs .safetensors, got {path}; save it in that format")
-    indices = sorted(path.glob("*.safetensors.index.json"))
-    files = sorted(path.glob("*.safetensors"))
-    candidates = indices or files
-    if len(candidates) == 1:
-        _refuse_lone_shard(candidates[0])
-        return candidates[0]
-    if (path / "model.safetensors") in candidates:
-        return path / "model.safetensors"
-    if candidates and not indices and any(_shard_count(file) for file in files):
-        raise CheckpointError(f"{path} must hold the index of its shards, *.safetensors.index.json, which is missing")
-    if candidates:
-        names = listed(file.name for file in candidates)
-        raise CheckpointError(f"the folder {path} must hold one checkpoint, found {names}; name the file")
-    if any(file.suffix in _TORCH_SUFFIXES for file in path.iterdir()):
-        raise CheckpointError(f"{path} must hold safetensors, but has only torch files; save it in that format")
-    raise CheckpointError(f"the folder {path} must hold a checkpoint in .safetensors, found none")
-
-
-def _shard_count(file: Path) -> int:
-    """How many shards a file's own name speaks of; 0 where it is none."""
-    match = re.search(r"-\d+-of-(\d+)\.safetensors$", file.name)
-    return int(match.group(1)) if match else 0
-
-
-def _refuse_lone_shard(file: Path) -> None:
-    if _shard_count(file) > 1:
-        raise CheckpointError(
-            f"{file.parent} must hold all {_shard_count(file)} shards and their index, but has only {file.name}"
-        )
-
-
-def _index(file: Path) -> dict[str, str]:
-    """Tensor name → file name, with every file present and in the index's own folder."""
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
-        if not all(isinstance(name, str) and isinstance(shard, str) for name, shard in table.items()):
-            raise TypeError("names must be text")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise CheckpointError(f"{file} must be JSON with a weight_map, but: {first_line(problem, 200)}") from problem
-    shards = sorted(set(table.values()))
-    if outside := [shard for shard in shards if Path(shard).name != shard]:
-        raise CheckpointError(f"{file} must name shards in its own folder, got {listed(outside)}")
-    if missing := [shard for shard in shards if not (file.parent / shard).is_file()]:
-        raise CheckpointError(f"{file} needs {len(shards)} shards; missing: {listed(missing)}")
-    return table
+_NO_ROOM = "its header does not fit into it; fetch it again"
 
 
 def _header(file: Path) -> dict[str, Entry]:
@@ -206,7 +164,7 @@ def _header(file: Path) -> dict[str, Entry]:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             if size < 8 or length > min(size - 8, _LONGEST_HEADER):
-                raise CheckpointError(f"{file} must be a whole safetensors file, but its header does not fit into it")
+                raise CheckpointError(f"{file} must be a whole safetensors file, but {mistaken(file) or _NO_ROOM}")
             header = json.loads(opened.read(length))
         entries = {
             name: _entry(name, described, file, 8 + length)

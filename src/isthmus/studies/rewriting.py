@@ -10,6 +10,7 @@ import torch
 
 from isthmus.core.checkpoint import save
 from isthmus.core.errors import CheckpointError, SettingError
+from isthmus.core.folders import checkpoint_at, is_safetensors
 from isthmus.core.history import Lineage, write_beside
 from isthmus.core.lazy import Fitted, LazyCheckpoint
 from isthmus.core.symmetry import Permutation, Symmetry
@@ -56,6 +57,11 @@ def _is_sharded(path: Path) -> bool:
     return path.is_dir() and any((*path.glob("*.safetensors.index.json"), *path.glob("config.json")))
 
 
+def _folder_of(path: str) -> Path:
+    """The folder whose files belong to a sharded checkpoint."""
+    return Path(path) if Path(path).is_dir() else Path(path).parent
+
+
 def opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pickle: bool) -> Weights:
     """A checkpoint under the symmetry's names; read lazily where its format allows it.
 
@@ -63,9 +69,7 @@ def opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pic
         CheckpointError: nothing is there, or it does not fit the symmetry.
     """
     file = Path(path)
-    if not file.exists():
-        raise CheckpointError(f"a checkpoint must exist, but there is nothing at {path}")
-    if file.suffix == ".safetensors" or file.name.endswith(".index.json") or any(file.glob("*.safetensors")):
+    if is_safetensors(checkpoint_at(file)):
         try:
             return Fitted(LazyCheckpoint(file), symmetry.tensors, tied=tied, what=path)
         except CheckpointError:
@@ -84,7 +88,7 @@ def written(path: str, weights: Weights, permutation: Permutation, target: Path,
         check_finite(moved, what=path)
         if _is_sharded(Path(path)):  # a folder whose tensors go by other names than the module's
             save(moved, target / "model.safetensors")
-            carry(Path(path), target, precision=None)
+            carry(_folder_of(path), target, precision=None)
         else:
             save(moved, target)
         write_beside(target, dataclasses.replace(lineage, content=content_of_file(target)))
@@ -98,7 +102,7 @@ def written(path: str, weights: Weights, permutation: Permutation, target: Path,
         text = {**weights.source.metadata(file), "made_by": "isthmus align", **lineage.header()}
         save(moved, target / file.name if sharded else target, metadata=text)
     if sharded:
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        folder = _folder_of(path)
         carry(folder, target, precision=None)
         for index in folder.glob("*.safetensors.index.json"):
             (target / index.name).write_bytes(index.read_bytes())
