@@ -7,6 +7,7 @@ from tests.merge.token_networks import copied, small, tokens
 from isthmus.core.checkpoint import load, save
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
+from isthmus.core.weights import lerp
 from isthmus.merge import (
     DARE,
     SLERP,
@@ -20,6 +21,7 @@ from isthmus.merge import (
     TaskArithmetic,
     diagonal_fisher,
     layerwise,
+    loss_scores,
     merge_files,
 )
 
@@ -59,6 +61,18 @@ def test_a_tensor_that_is_stored_twice_counts_once(merge):
     twice, alone = merge(solutions, base), merge(once[1:], once[0])
     for name, tensor in alone.items():
         assert torch.equal(twice[name], tensor), name
+
+
+def test_scores_before_a_merge_count_a_tensor_once():
+    base, holder, other = (copied(small(seed)) for seed in range(3))
+    merged = lerp(holder, other, 0.3)
+    once = [{n: t for n, t in weights.items() if n != "head.weight"} for weights in (holder, merged, other, base)]
+    expected = loss_scores(once[0], once[1], other=once[2], base=once[3])
+    assert loss_scores(holder, merged, other=other, base=base) == expected
+    # Two tensors whose sums are equal are two all the same.
+    base, holder, other = ({"a": torch.tensor(a), "b": torch.tensor(b)} for a, b in (
+        ([0.0, 0.0], [0.0, 0.0]), ([3.0, 0.0], [0.0, 3.0]), ([0.0, 0.0], [0.0, 0.0])))  # fmt: skip
+    assert loss_scores(holder, holder, other=other, base=base)["distance"] == pytest.approx(18**0.5)
 
 
 def test_tensors_that_are_tied_get_one_mask_on_disk(tmp_path):

@@ -16,6 +16,8 @@ the merged weights and τ = h − b the holder's task vector:
 - ``linear_disagreement``: the share of unlabelled inputs whose most likely class changes in h's logits + J(m − h).
 - ``disagreement``: the share whose class changes from h to m: a trial merge, still without labels (Nakkiran and Bansal,
   arXiv 2009.08092, for agreement as a stand-in for accuracy).
+
+A tensor that is stored under two names counts once.
 """
 
 from __future__ import annotations
@@ -179,6 +181,7 @@ def _from_weights(holder: Weights, merged: Weights, other: Weights, base: Weight
     for weights, what in ((merged, "merged"), (other, "other"), (base, "base")):
         check_alike(holder, weights, what=f"holder and {what}")
     names = [name for name in holder if not _statistic(name)]
+    alike: dict[tuple[object, ...], list[str]] = {}
     sums = dict.fromkeys(("tau", "rival", "cross", "apart", "moved", "left", "mass", "conflict"), 0.0)
     for name in names:
         own = holder[name]
@@ -186,14 +189,23 @@ def _from_weights(holder: Weights, merged: Weights, other: Weights, base: Weight
             continue
         h, m, o, b = (tensor.to(own.device).double() for tensor in (own, merged[name], other[name], base[name]))
         tau, rival = h - b, o - b
-        sums["tau"] += float(tau.square().sum())
-        sums["rival"] += float(rival.square().sum())
-        sums["cross"] += float((tau * rival).sum())
-        sums["apart"] += float((h - o).square().sum())
-        sums["moved"] += float((m - h).square().sum())
-        sums["left"] += float(((m - b) * tau).sum())
-        sums["mass"] += float(tau.abs().sum())
-        sums["conflict"] += float((tau.abs() * (tau * rival < 0)).sum())
+        parts = {
+            "tau": tau.square(),
+            "rival": rival.square(),
+            "cross": tau * rival,
+            "apart": (h - o).square(),
+            "moved": (m - h).square(),
+            "left": (m - b) * tau,
+            "mass": tau.abs(),
+            "conflict": tau.abs() * (tau * rival < 0),
+        }
+        found = {key: float(part.sum()) for key, part in parts.items()}
+        # One tensor under two names moves the network once.
+        earlier = alike.setdefault((own.shape, *found.values()), [])
+        if any(all(torch.equal(one[name], one[first]) for one in (holder, merged, other, base)) for first in earlier):
+            continue
+        earlier.append(name)
+        sums = {key: sums[key] + value for key, value in found.items()}
     if sums["tau"] == 0.0:
         raise WeightsError("a holder must differ from its base, or it has learned nothing that could be lost")
     lengths = (sums["tau"] * sums["rival"]) ** 0.5
