@@ -182,31 +182,30 @@ def _from_weights(holder: Weights, merged: Weights, other: Weights, base: Weight
         check_alike(holder, weights, what=f"holder and {what}")
     names = [name for name in holder if not _statistic(name)]
     alike: dict[tuple[object, ...], list[str]] = {}
-    sums = dict.fromkeys(("tau", "rival", "cross", "apart", "moved", "left", "mass", "conflict"), 0.0)
+    sums: dict[str, float] = {}
     for name in names:
         own = holder[name]
         if not own.is_floating_point():
             continue
         h, m, o, b = (tensor.to(own.device).double() for tensor in (own, merged[name], other[name], base[name]))
         tau, rival = h - b, o - b
-        parts = {
-            "tau": tau.square(),
-            "rival": rival.square(),
-            "cross": tau * rival,
-            "apart": (h - o).square(),
-            "moved": (m - h).square(),
-            "left": (m - b) * tau,
-            "mass": tau.abs(),
-            "conflict": tau.abs() * (tau * rival < 0),
+        found = {
+            "tau": float(tau.square().sum()),
+            "rival": float(rival.square().sum()),
+            "cross": float((tau * rival).sum()),
+            "apart": float((h - o).square().sum()),
+            "moved": float((m - h).square().sum()),
+            "left": float(((m - b) * tau).sum()),
+            "mass": float(tau.abs().sum()),
+            "conflict": float((tau.abs() * (tau * rival < 0)).sum()),
         }
-        found = {key: float(part.sum()) for key, part in parts.items()}
         # One tensor under two names moves the network once.
         earlier = alike.setdefault((own.shape, *found.values()), [])
         if any(all(torch.equal(one[name], one[first]) for one in (holder, merged, other, base)) for first in earlier):
             continue
         earlier.append(name)
-        sums = {key: sums[key] + value for key, value in found.items()}
-    if sums["tau"] == 0.0:
+        sums = {key: sums.get(key, 0.0) + value for key, value in found.items()}
+    if sums.get("tau", 0.0) == 0.0:
         raise WeightsError("a holder must differ from its base, or it has learned nothing that could be lost")
     lengths = (sums["tau"] * sums["rival"]) ** 0.5
     return {
