@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from isthmus.core.errors import DataError
-from isthmus.zoo.data import Data, images, load
+from isthmus.zoo.data import Data, _table_of_digits, images, load
 from isthmus.zoo.formats import _fetched
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -58,6 +59,25 @@ def test_digits_are_normalised_by_the_training_set():
     assert float(data.train_inputs.std()) == pytest.approx(1, abs=1e-5)
     assert load("digits").fingerprint == data.fingerprint
     assert data.limited(100).fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_digits_are_scikit_learns_whichever_way_they_are_read(at_hand, monkeypatch):
+    if not at_hand:
+        monkeypatch.setattr("isthmus.zoo.data.importlib.util.find_spec", lambda name: None)
+    source = load_digits()
+    table = _table_of_digits()
+    assert np.array_equal(table[:, :64], source.data)
+    assert np.array_equal(table[:, 64], source.target)
+
+
+def test_digits_and_networks_of_the_zoo_import_nothing_slow():
+    program = (
+        "import sys; from isthmus.zoo.data import load; from isthmus.zoo.networks import network; load('digits'); "
+        "network('resnet20', inputs=(1, 8, 8)); print(*({'sklearn', 'scipy', 'sympy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_idx_files_packed_or_not(mnist):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
 import hashlib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +197,29 @@ def images(
 
 def _digits() -> Data:
     """Scikit-learn's 1,797 digits; 1,437 to train, 360 to test, split once and for all by a fixed seed."""
+    table = _table_of_digits()
+    pixels = (table[:, :64].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.float32)
+    targets = table[:, 64].astype(np.int64)
+    order = torch.randperm(len(pixels), generator=child(0, "digits", "split")).numpy()
+    train, test = order[:1437], order[1437:]
+    return images(pixels[train], targets[train], pixels[test], targets[test], classes=10, name="digits")
+
+
+def _table_of_digits() -> np.ndarray:
+    """A row for each digit: 64 pixels of 0 to 16 and the label.
+
+    Read from scikit-learn's own file where that is where it has always been: importing all that ``sklearn.datasets``
+    imports takes more than a second of a command that may need less for everything else.
+    """
+    place = importlib.util.find_spec("sklearn")
+    file = Path(place.origin).parent / "datasets" / "data" / "digits.csv.gz" if place and place.origin else None
+    if file is not None and file.is_file():
+        with gzip.open(file, "rt", encoding="ascii") as rows:
+            return np.loadtxt(rows, delimiter=",")
     from sklearn.datasets import load_digits
 
     source: Any = load_digits()
-    pixels = (source.images[:, None] * (255 / 16)).astype(np.float32)
-    order = torch.randperm(len(pixels), generator=child(0, "digits", "split")).numpy()
-    train, test = order[:1437], order[1437:]
-    return images(pixels[train], source.target[train], pixels[test], source.target[test], classes=10, name="digits")
+    return np.column_stack([source.data, source.target])
 
 
 def _npz(path: Path) -> Data:
