@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +18,7 @@ from isthmus.core.objective import Objective
 from isthmus.core.randomness import child
 from isthmus.core.record import to_json
 from isthmus.core.symmetry import Symmetry
-from isthmus.core.weights import Weights
+from isthmus.core.weights import Weights, distance
 from isthmus.discover import discover
 
 
@@ -180,6 +183,41 @@ def test_cycles_of_copies_close_and_random_permutations_do_not(world: World) -> 
     assert bool((found.fixed_share == 1).all())
     assert bool((found.heights <= 0.02).all())
     assert bool((found.random > 0.2).all())
+
+
+def test_permutations_along_paths_are_products_of_matrices(world: World) -> None:
+    # A matcher whose answers do not close: a permutation of its own for each ordered pair.
+    generator, strangers = child(2), [world.symmetry.random(child(2, place)).apply(world.teacher) for place in range(4)]
+    of = {(i, j): world.symmetry.random(generator) for i, j in itertools.permutations(range(4), 2)}
+    place = {id(weights): number for number, weights in enumerate(strangers)}
+
+    def matcher(_: Symmetry, moving: Weights, fixed: Weights, **__: object) -> Match:
+        found = WeightMatching()(world.symmetry, moving, moving, generator=child(0))
+        return dataclasses.replace(found, permutation=of[place[id(moving)], place[id(fixed)]])
+
+    def length(start: Weights, end: Weights) -> float:
+        return distance(start, end)
+
+    found = claims.cycles(world.symmetry, strangers, matcher, length, lengths=(1, 2, 3), paths=4, generator=child(3))
+
+    def matrices(i: int, j: int) -> list[Tensor]:
+        return [torch.eye(20)[index] for index in of[i, j].indices.values()]
+
+    again = child(3)
+    for row, column in itertools.product(range(3), range(4)):
+        stops = torch.randperm(4, generator=again)[: row + 2].tolist()
+        world.symmetry.random(again)  # the control's
+        total = [torch.eye(20), torch.eye(20)]
+        for i, j in itertools.pairwise(stops):
+            total = [step @ before for step, before in zip(matrices(i, j), total, strict=True)]
+        start, (one, two) = strangers[stops[0]], total
+        moved = {"0.weight": one @ start["0.weight"], "0.bias": one @ start["0.bias"],
+                 "2.weight": two @ start["2.weight"] @ one.T, "2.bias": two @ start["2.bias"],
+                 "4.weight": start["4.weight"] @ two.T, "4.bias": start["4.bias"]}  # fmt: skip
+        assert float(found.heights[row, column]) == pytest.approx(distance(strangers[stops[-1]], moved), rel=1e-6)
+        back = [step @ before for step, before in zip(matrices(stops[-1], stops[0]), total, strict=True)]
+        share = sum(float(matrix.trace()) for matrix in back) / 40
+        assert float(found.fixed_share[row, column]) == pytest.approx(share, abs=1e-12)
 
 
 def test_what_cannot_be_tested_is_refused(world: World) -> None:
