@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,16 +26,19 @@ class Architecture:
     keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-_HELD: list[Any] = []
-
-
 def define_missing_operators() -> None:
-    """torchvision from the registry has no compiled operators here: two must exist before it can be imported."""
-    with contextlib.suppress(RuntimeError):
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _HELD.append(library)
+    """torchvision whose compiled operators do not fit this torch needs two of them before it can be imported.
+
+    Those that fit are loaded here: an operator that is defined twice ends the process.
+    """
+    found = importlib.util.find_spec("torchvision")
+    for folder in (found and found.submodule_search_locations) or ():
+        for library in Path(folder).glob("_C*.so"):
+            with contextlib.suppress(OSError):
+                torch.ops.load_library(library)
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def torchvision_classifiers() -> list[Architecture]:

@@ -1,11 +1,11 @@
 """Networks: shapes, counts, seeds; and the ways to a user's own module."""
 
-import contextlib
 import json
 import math
 
 import pytest
 import torch
+from tests.discover.architectures import define_missing_operators
 from torch import nn
 
 from isthmus.core.errors import SettingError
@@ -13,19 +13,12 @@ from isthmus.discover import discover
 from isthmus.zoo import network, resolve
 from isthmus.zoo.networks import NETWORKS, is_network
 
-KEPT: list[object] = []  # a library that is collected takes its operators along
 NAMES = ["mlp", "mlp-12x3", "mlp-8-4", "vgg", "vgg-4-8", "resnet20-x0.5", "resnet20-layer-x0.25", "vit", "vit-16x2"]
 
 
 def usable(library: str) -> None:
     """Skip where a library is missing, or broken by one that it needs (torchvision, built for another torch)."""
-    # Where its compiled operators are missing, two must exist before it can be imported.
-    with contextlib.suppress(Exception):
-        if not hasattr(torch.ops.torchvision, "nms"):
-            fragment = torch.library.Library("torchvision", "FRAGMENT")
-            fragment.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            fragment.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            KEPT.append(fragment)
+    define_missing_operators()
     try:
         __import__(library)
         if library == "transformers":
