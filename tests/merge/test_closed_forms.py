@@ -119,6 +119,8 @@ def test_task_arithmetic_adds_and_forgets():
     assert TaskArithmetic(0.5)([one(3, 1), one(1, 5)], base=base)["w"].tolist() == [2.0, 3.0]
     assert TaskArithmetic(-1.0)([one(3, 1)], base=base)["w"].tolist() == [-1.0, 1.0]
     assert TaskArithmetic(weights=(2.0, 1.0))([one(3, 1), one(1, 5)], base=base)["w"].tolist() == [5.0, 5.0]
+    # An analogy: what one solution learned in place of what another did. The weights may sum to zero.
+    assert TaskArithmetic(weights=(1.0, -1.0))([one(3, 1), one(1, 5)], base=base)["w"].tolist() == [3.0, -3.0]
 
 
 def plain_ties(solutions, base, density):

@@ -70,6 +70,20 @@ def test_everything_from_the_full_matrix(classifier, single, memory):
     assert list(found.layers) == ["0", "2"]
 
 
+def test_of_a_small_network_the_leading_directions_come_first():
+    """Of so few parameters the covariance is decomposed whole, in another way than a large one."""
+    network = Network.of(nn.Linear(3, 2).double())
+    inputs, targets = torch.randn(40, 3, dtype=torch.float64) * torch.tensor([3.0, 1.0, 0.2]), torch.arange(40) % 2
+    objective = Objective(network, inputs, targets, batch_size=16)
+    found = gradient_noise(objective, network.weights, leading=3)
+    # ∂/∂W of the cross entropy is (p − y)·xᵀ, that by the bias p − y.
+    slopes = network(network.weights, inputs).softmax(1) - nn.functional.one_hot(targets, 2)
+    rows = torch.cat([(slopes[:, :, None] * inputs[:, None]).flatten(1), slopes], 1)
+    truth, basis = torch.linalg.eigh(rows.T.cov())
+    assert torch.allclose(found.values, truth.flip(0)[:3], rtol=1e-9)
+    assert torch.allclose((found.vectors * basis.flip(1)[:, :3]).sum(0).abs(), torch.ones(3, dtype=torch.float64))
+
+
 def test_the_noise_scale_is_what_was_planted():
     """Squared error of a constant prediction: the gradient of example i is 2(w − y_i), so all is known."""
     generator = torch.Generator().manual_seed(3)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from isthmus.core.errors import SettingError
+from isthmus.core.errors import SettingError, WeightsError
 from isthmus.core.losses import squared_error
 from isthmus.core.network import Network
 from isthmus.core.objective import Objective
 from isthmus.core.status import Status
-from isthmus.noise import settled
+from isthmus.noise import check_minimum, settled
 
 
 @pytest.fixture
@@ -66,3 +66,16 @@ def test_tied_tensors_settle_as_one():
     found = settled(objective, network.weights, iterations=200)
     assert found.weights["second.weight"] is found.weights["first.weight"]
     assert found.loss < 1e-6
+
+
+def test_one_direction_beyond_the_walkers_spread_is_no_minimum():
+    """Along a direction of curvature λ the bottom lies slope/λ away; beyond √predicted along any of them is too far."""
+    values, predicted = torch.tensor([4.0, 1.0]), torch.tensor([0.25, 0.25])
+    columns = torch.eye(3, dtype=torch.float64)[:, :2]
+    for slope in ([1.9, 0.0, 0.0], [0.0, 0.45, 0.0], [0.0, 0.0, 0.7]):
+        check_minimum(values, predicted, columns, torch.tensor(slope))
+    for slope in ([2.1, 0.0, 0.0], [0.0, 0.55, 0.0], [0.0, 0.0, 0.75]):  # the last beyond √(.25 + .25) of the rest
+        with pytest.raises(WeightsError, match="beyond the walkers' own spread"):
+            check_minimum(values, predicted, columns, torch.tensor(slope))
+    with pytest.raises(WeightsError, match=r"lowest curvature -1;"):
+        check_minimum(values, predicted, columns, None, lowest=-1.0)

@@ -32,6 +32,22 @@ def test_the_law_on_a_quadratic_within_five_percent(kind):
     assert ((found.measured - found.predicted).abs() < 5 * found.errors).all()
 
 
+@pytest.mark.parametrize("source", ["bowl", "shaken"])
+def test_the_same_generator_gives_the_same_law_and_another_one_another(source, trained):
+    objective, minimum, values, vectors = trained
+    gradients = PerExampleGradients.at(objective, minimum)
+    noisy = Bowl(VALUES, VALUES) if source == "bowl" else Shaken(gradients, 0.1, "isotropic")
+    start, values = (torch.zeros(4, dtype=torch.float64), VALUES) if source == "bowl" else (gradients.vector, values)
+    settings = {"rate": 0.1, "batch_size": 1, "walkers": 4, "steps": 20, "noise": values}
+    if source == "shaken":
+        settings["vectors"] = vectors
+    first, again, other = (
+        stationary(noisy, start, values=values, generator=seeded(seed), **settings).measured for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_the_formula_is_the_fixed_point_of_the_recursion():
     """v ← (1 − ηλ)²·v + η²C/n."""
     variance = torch.zeros(4, dtype=torch.float64)

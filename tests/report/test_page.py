@@ -58,13 +58,25 @@ def test_a_figure_is_there_without_scripts_and_says_what_it_shows():
     assert 'role="img"' in html
 
 
+def test_a_chart_keeps_four_fifths_of_its_size_on_a_narrow_screen():
+    html = render(page(), interactive=False)
+    told = re.search(r'class="chart" style="--natural: (\d+)px"', html)
+    drawn = re.search(r'class="chart".*?<svg[^>]* width="(\d+)"', html, re.DOTALL)
+    assert told[1] == drawn[1]
+    assert int(told[1]) > 300
+
+
 def test_numbers_missing_values_and_nested_settings():
     rows = [["a", 0.123456, None, 1234567, True]]
-    html = render(page(sections=[Section("s", tables=[Table("t", list("abcde"), rows)])]), interactive=False)
+    settings = {"machine": {"cpus": 2, "devices": ["H100", "L4"], "threads": {"torch": 8}}}
+    sections = [Section("s", tables=[Table("t", list("abcde"), rows)])]
+    html = render(page(sections=sections, provenance=settings), interactive=False)
     assert "0.1235" in html
     assert "–" in html
     assert "1\u202f234\u202f567" in html
     assert "<td>yes</td>" in html
+    found = re.findall(r'<th scope="row">(machine[^<]*)</th><td class="text">([^<]*)</td>', html)
+    assert found == [("machine.cpus", "2"), ("machine.devices", "H100, L4"), ("machine.threads.torch", "8")]
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path):

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from isthmus.core.randomness import child
 from isthmus.core.statistics import jackknife, over_networks, over_pairs, ratio_of_shares, spearman
@@ -212,6 +213,21 @@ def test_the_ratio_of_two_models_accuracies_covers_what_it_says(shares, examples
     assert coverage(found, truth) > 0.92  # three deviations under .943, the lowest of a longer simulation here
     if shares == (0.97, 0.002, 0.008) and examples == 20:
         assert coverage(plain, truth) < 0.5  # what stood here before
+
+
+@pytest.mark.parametrize(("first", "second", "both"), [(30, 20, 15), (8, 9, 8), (50, 3, 1)])
+def test_the_ends_of_a_ratio_are_those_of_two_wilson_intervals(first, second, both):
+    """SciPy's Wilson intervals, at the level that Bonett and Price's equation gives to each."""
+    one, other = torch.zeros(100), torch.zeros(100)
+    one[:first], other[first - both : first - both + second] = 1.0, 1.0
+    seen = first + second - both
+    errors = [math.sqrt((1 - (count + 1) / (seen + 2)) / (count + 1)) for count in (first, second)]
+    apart = math.sqrt((first + second - 2 * both + 2) / ((first + 1) * (second + 1)))
+    each = 2 * stats.norm.cdf(stats.norm.ppf(0.95) * apart / sum(errors)) - 1
+    above, below = (stats.binomtest(count, seen).proportion_ci(each, "wilson") for count in (first, second))
+    found = ratio_of_shares(one, other, level=0.9)
+    assert found.estimate == pytest.approx(first / second)
+    assert (found.low, found.high) == pytest.approx((above.low / below.high, above.high / below.low), rel=1e-6)
 
 
 def test_two_models_that_never_differ_are_not_known_to_be_equal():

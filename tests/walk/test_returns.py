@@ -72,6 +72,15 @@ def test_near_walkers_return_and_far_ones_do_so_by_the_sign_of_the_well(wells):
     assert found.overlap[1][~signs].max() < -0.99
 
 
+def test_a_walk_may_go_on_after_the_last_descent(wells):
+    found = returns(
+        RandomWalk(step=0.01), wells, wells.network.weights, times=(2,), steps=6, every=3, walkers=2,
+        generator=child(0), descend=lambda weights: weights, barrier=lambda home, below: 0.0,
+    )  # fmt: skip
+    assert found.steps == (2,)
+    assert found.walk.steps.tolist() == [0, 3, 6]
+
+
 def test_a_descent_that_was_cut_off_outside_is_no_verdict(wells):
     asked = {"times": (1, 30), "barrier": _height(wells), "walkers": 16, "tolerance": 0.1}
     walker, start = RandomWalk(step=0.3, sphere=False), wells.network.weights
