@@ -158,6 +158,25 @@ def test_coefficients_of_half_precision_are_learned_with_batch_normalisation(dty
     assert merger.learn(solutions, base=base).entropy_before == pytest.approx(other.entropy_before, rel=1e-6)
 
 
+def test_coefficients_of_tensors_of_several_precisions():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 3).double()
+
+        def forward(self, inputs):
+            return self.last(self.first(inputs).double())
+
+    inputs = torch.randn(9, 3)
+    modules = [Mixed() for _ in range(3)]
+    merger = AdaMerging(Network.of(modules[0]), inputs, steps=1)
+    found = merger.learn([copied(module) for module in modules[1:]], base=copied(modules[0]))
+    whole = [module.double() for module in modules]
+    exact = AdaMerging(Network.of(whole[0]), inputs.double(), steps=1)
+    other = exact.learn([copied(module) for module in whole[1:]], base=copied(whole[0]))
+    assert found.entropy_before == pytest.approx(other.entropy_before, rel=1e-5)
+
+
 @pytest.mark.parametrize("labels", ["data", "expected"])
 def test_ignored_labels_count_nowhere_in_a_fisher_information(labels):
     network = Network.of(small(1, tie=False).double())

@@ -58,7 +58,9 @@ class AdaMerging:
         seed: of the batches.
 
     Reference: Yang et al., "AdaMerging: adaptive model merging for multi-task learning" (2310.02575): task-wise and
-        layer-wise coefficients, with its start of 0.3; one for each tensor here.
+        layer-wise coefficients, with its start of 0.3; one for each tensor here. The coefficients are free, where the
+        authors' code clips them to [0, 1]; its loss is the sum over tasks of the mean entropy on each one's own inputs,
+        which is this one where ``inputs`` hold equally many of each task.
 
     Cost: one forward and backward pass for each step; all solutions and the base in memory.
     """
@@ -114,9 +116,12 @@ class AdaMerging:
             (rows, len(solutions)), self.start, dtype=like.dtype, device=like.device, requires_grad=True
         )
 
+        def factors(row: int, name: str) -> Tensor:
+            return values[row if rows > 1 else 0].to(vectors[name])
+
         def entropy(batch: tuple[Tensor, ...]) -> Tensor:
             merged = {
-                name: origin[name] + torch.einsum("s,s...->...", values[row if rows > 1 else 0], vectors[name])
+                name: origin[name] + torch.einsum("s,s...->...", factors(row, name), vectors[name])
                 for row, name in enumerate(names)
             }
             merged |= {name: merged[first] for name, first in twice.items()}
