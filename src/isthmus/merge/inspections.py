@@ -127,7 +127,7 @@ def statistics(views: Sequence[View]) -> list[Finding]:
 
 
 def ties(views: Sequence[View]) -> list[Finding]:
-    """Two names for one tensor must stay equal in the merge; trimming or random masks by name would part them."""
+    """Two names for one tensor must stay equal in the merge; a filter by name would part them."""
     pairs = []
     for view in views[:1]:
         words = [n for n in view.shapes if vocabulary(n) and n in view.floating and len(view.shapes[n]) == 2]
