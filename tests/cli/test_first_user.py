@@ -11,6 +11,7 @@ import torch
 from tests.cli.conftest import MODEL
 from tests.cli.test_hard_inputs import refused
 
+from isthmus.cli.inputs import brief
 from isthmus.core.checkpoint import load, save
 
 PAIR = ("a.safetensors", "b.safetensors")
@@ -187,3 +188,20 @@ def test_what_is_refused_leaves_no_folder(shell, here, arguments):
 
 def test_a_file_in_the_place_of_a_folder_is_refused(shell):
     refused(shell, "a.safetensors must be writable as a folder, but it is a file", "train", "-o", "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (["a.pt", "b.pt"], ["a.pt", "b.pt"]),
+        (["alone-with-a-name-that-is-longer-than-any.pt"], ["alone-with-a-name-that-is-longer-than-any.pt"]),
+        (["resnet-for-production-run-10.pt", "resnet-for-production-run-11.pt"], ["…10", "…11"]),
+        (["model-of-the-whole-company-1.5", "other-of-the-whole-company-2.5"], None),
+        (["resnet-for-production-run.pt", "resnet-for-production-run-2.pth"], ["…run.pt", "…run-2.pth"]),
+        (["/runs/one/checkpoint-500/model.bin", "/runs/two/checkpoint-500/model.bin"],
+         ["…one/checkpoint-500/model", "…two/checkpoint-500/model"]),
+        (["resnet-for-production-final-run-.pt", "resnet-for-production-final-run-a.pt"], None),
+    ],
+)  # fmt: skip
+def test_long_names_are_told_without_what_they_share(given, shown):
+    assert list(brief(given)) == (shown or given)

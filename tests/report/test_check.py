@@ -9,7 +9,7 @@ import pytest
 
 from isthmus.report import figures
 from isthmus.report.assemble import page_of_results
-from isthmus.report.check import check_page, item_rows, junit, pair_rows, verdict_line
+from isthmus.report.check import change_lines, check_page, item_rows, junit, pair_rows, verdict_line
 from isthmus.report.page import _scripts, render
 from isthmus.report.saved import csv_file
 from isthmus.report.section import section
@@ -117,6 +117,13 @@ def test_unsound_models_are_not_called_interchangeable():
     words = words_for("en")
     assert "Do not deploy" in verdict_line(values(compatible=False), words)
     assert "too few" in verdict_line(values(established=False), words)
+
+
+def test_a_threshold_that_nobody_would_take_is_not_offered():
+    words = words_for("en")
+    changes = [{"what": "threshold", "verdict": "permutation", "value": value} for value in (0.05, 0.8)]
+    assert [line for line in change_lines(values(changes=changes), words) if "5.00%" in line]
+    assert len(change_lines(values(changes=changes), words)) == 1
 
 
 def test_tables_name_what_they_show():

@@ -108,3 +108,39 @@ def test_points_at_the_edge_of_a_scatter_are_drawn_whole():
     assert len(places) == 3
     assert min(places) >= 8
     assert max(places) <= figures.WIDTH - 8
+
+
+@pytest.mark.parametrize("kind", ["bars", "dots"])
+def test_long_names_stand_above_what_they_name_and_take_no_width_from_it(kind):
+    """Every name whole, no two of them in one place, and the whole no wider than a phone shows without shrinking it."""
+    names = [f"encoder.layer.{place}.attention.self.query.weight" for place in range(6)]
+    rows = [{"n": name, "s": s, "v": 1.0 + len(s)} for name in names for s in ("one", "three")]
+    picture = vl_convert.vegalite_to_svg(getattr(figures, kind)(rows, x="v", y="n", x_title="v", series="s"))
+    assert float(re.search(r'<svg[^>]* width="([\d.]+)"', picture)[1]) < 380
+    assert all(f">{name}</text>" in picture for name in names)
+    tall = float(re.search(r'<svg[^>]* height="([\d.]+)"', picture)[1])
+    assert tall > len(names) * 30
+
+
+def test_names_of_values_close_together_do_not_stand_on_each_other():
+    rows = [{"at": place / 10, "density": 2.0 ** -(place / 10)} for place in range(200)]
+    values = [4.0, 4.05, 4.1, 4.12, 9.0, 19.88, 19.9]
+    marks = [{"at": at, "name": f"class {n}", "kind": "c", "top": 0.1} for n, at in enumerate(values)]
+    spec = figures.outliers(rows, marks, x_title="x", y_title="y", order=["c"])
+    picture = vl_convert.vegalite_to_svg(spec)
+    places = [
+        float(re.search(rf'transform="translate\(([\d.]+),[^"]*"[^>]*>class {n}</text>', picture)[1]) for n in range(7)
+    ]
+    assert places == sorted(places)
+    assert min(after - before for before, after in itertools.pairwise(places)) > 10  # the height of a letter
+    assert places[4] == pytest.approx(9.0 / 20 * 350, abs=1)  # who stands alone stays at its value
+
+
+def test_what_is_spread_stays_in_its_order_and_around_its_middle():
+    found = figures.spread([5.0, 5.0, 5.0, 20.0, 5.1], least=2.0)
+    assert found[3] == 20.0
+    close = [found[place] for place in (0, 1, 2, 4)]
+    assert [after - before for before, after in itertools.pairwise(close)] == pytest.approx([2.0] * 3)
+    assert sum(close) == pytest.approx(20.1)  # least squares keep the mean
+    assert figures.spread([], least=1.0) == []
+    assert figures.spread([9.0, 9.5, 1.0], least=2.0, low=1.5, high=10.0) == [8.0, 10.0, 1.5]

@@ -1,5 +1,6 @@
 """What the pages show: runs, search, comparison, studies, results; in both languages; hostile content as text."""
 
+import csv
 import html
 import json
 import re
@@ -94,6 +95,17 @@ def test_a_run_shows_what_is_known_of_it(site):
     assert picture.headers["content-type"].startswith("image/svg+xml")
     assert "prefers-color-scheme" in picture.text
     assert key(4)[:8] in picture.text
+
+
+def test_every_number_has_its_own_unit(site):
+    """A row of several numbers names all their units at once; beside one of them only its own may stand."""
+    text = site.ask(f"/runs/{key(3)}").text
+    for name, unit in (("training_loss", "nats"), ("test_error", "share"), ("loss_barrier", "nats")):
+        row = re.search(rf"<bdi>{name}</bdi></td><td>[^<]*</td><td class=\"text\">([^<]*)</td>", text)
+        assert row[1] == unit
+    lines = site.ask(f"/table.csv?run={key(3)}").text.splitlines()
+    units = {line["column"]: line["unit"] for line in csv.DictReader(lines)}
+    assert (units["loss_barrier"], units["error_barrier"]) == ("nats", "share")
 
 
 def test_runs_stand_side_by_side_with_what_lies_between_them(site):

@@ -55,8 +55,10 @@ def _lines(what: str) -> Progress:
         if now - last < 10 or not total or done < 0.03 * total:  # before that an estimate says nothing
             return
         last = now
+        # The first steps also load and compile: by them alone a minute has been told as an hour.
         left = (now - began) * (total - done) / done
-        print(f"{what}{': ' + label if label else ''} {done / total:.0%}, about {left:.0f} s left", file=sys.stderr)
+        told = f", about {left:.0f} s left" if done >= 0.1 * total else ""
+        print(f"{what}{': ' + label if label else ''} {done / total:.0%}{told}", file=sys.stderr)
 
     return say
 

@@ -65,7 +65,7 @@ def glass(
             wanted = ["raw"]
             files = inputs.expanded(checkpoints)
             weights = [load(path, unsafe_pickle=unsafe_pickle) for path in files]
-            given = {"solutions": weights, "names": inputs.shortened(files)}
+            given = {"solutions": weights, "names": inputs.brief(inputs.shortened(files))}
         else:
             case = subjects.chosen(
                 checkpoints, model=model, data=data, data_dir=data_dir, train="" if demo else train,
@@ -132,13 +132,15 @@ def _families(text: str, names: Any) -> dict[str, str]:
 
 
 def _show(values: dict[str, Any]) -> None:
-    from isthmus.report.glass import arrangement_rows
+    from isthmus.report.glass import arrangement_rows, family_lines
     from isthmus.report.words import words_for
 
     console.table(*arrangement_rows(values, words_for("en")))
     for each in values["arrangements"]:
         if each["verdict"]:
             console.say(f"{each['label']}: {each['verdict']['sentence']}")
+    for line in family_lines(values, words_for("en")):
+        console.say(line)
     left_out = values["arrangements"][0]["overlaps"]["left_out"]
     for each in left_out:
         console.say(f"left out, {len(left_out)} in all: {each['name']} ({each['reason']})")

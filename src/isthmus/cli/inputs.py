@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from isthmus.train import Recipe
     from isthmus.zoo.data import Data
 
+_LONG = 28  # letters of a name, beyond which tables wrap it and charts shrink for it
 _IN_CACHE = re.compile(r"^.*/models--([^/]+)/snapshots/[0-9a-f]+$")
 
 
@@ -85,7 +87,7 @@ def case(
     return Case(
         module=made,
         network=network,
-        names=shortened(checkpoints),
+        names=brief(shortened(checkpoints)),
         solutions=[to(weights, device=where) for weights in solutions],
         data=found,
         objective=objective(network, found, split=split),
@@ -124,6 +126,26 @@ def shortened(paths: Sequence[str]) -> tuple[str, ...]:
     whole = [_IN_CACHE.sub(lambda found: "hf:" + found[1].replace("--", "/"), path) for path in paths]
     names = tuple(name if name.startswith("hf:") else Path(name).name for name in whole)
     return names if len(set(names)) == len(names) else tuple(paths)
+
+
+def brief(names: Sequence[str]) -> tuple[str, ...]:
+    """Names as tables and charts show them: long ones without what they all begin and end with.
+
+    Example:
+        >>> brief(["resnet-for-production-a-run-0.pt", "resnet-for-production-b-run-0.pt"])
+        ('…a-run-0', '…b-run-0')
+    """
+    from isthmus.core.folders import TORCH_SUFFIXES
+
+    if len(names) < 2 or max(map(len, names)) <= _LONG:
+        return tuple(names)
+    shared = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    # Words stay whole: what is left out ends between two of them.
+    begin = re.sub(r"[^-_./ ]*$", "", "".join(letters[0] for letters in shared))
+    endings = {Path(name).suffix for name in names}
+    ending = len(endings.pop()) if len(endings) == 1 and endings <= {".safetensors", *TORCH_SUFFIXES} else 0
+    parts = [name[len(begin) : len(name) - ending] for name in names]
+    return tuple(f"{'…' if begin else ''}{part}" for part in parts) if all(parts) else tuple(names)
 
 
 def example(

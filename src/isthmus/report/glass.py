@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isthmus.report import figures
@@ -27,6 +28,7 @@ def glass_section(values: Mapping[str, Any], words: Words) -> Section:
     ]  # fmt: skip
     names = ("set", "measure", "null", "observed", "expected", "low", "high", "p")
     text = [words("glass.text"), words("glass.scale" if values["scale_removed"] else "glass.no_scale")]
+    text += family_lines(values, words)
     if left_out := values["arrangements"][0]["overlaps"]["left_out"]:
         said = "; ".join(f"{each['name']} ({each['reason']})" for each in left_out)
         text.append(words("glass.left_out", n=len(left_out), names=said))
@@ -61,6 +63,35 @@ def arrangement_rows(values: Mapping[str, Any], words: Words) -> tuple[list[str]
         row.append(each["recovery"]["score"] if each["recovery"] else None)
         rows.append(row)
     return [words(f"glass.column.{name}") for name in names], rows
+
+
+def family_lines(values: Mapping[str, Any], words: Words) -> list[str]:
+    """Who belongs together in every hierarchical set but the controls: its tree, cut at the widest gap of its joins."""
+    lines = []
+    for each in values["arrangements"]:
+        if not (each["verdict"] and each["verdict"]["hierarchical"]) or each["label"] in _CONTROLS:
+            continue
+        names = each["overlaps"]["names"]
+        found = [", ".join(names[leaf] for leaf in family) for family in families(each["states"]["merges"], len(names))]
+        of = words(f"glass.{each['label']}")
+        lines.append(words("glass.families", name=of, n=len(found), families="; ".join(found)))
+    return lines
+
+
+def families(merges: Sequence[Sequence[float]], leaves: int) -> list[list[int]]:
+    """The parts of a tree that is cut where its joins lie farthest apart, leaves in the order of their numbers.
+
+    Example:
+        >>> families([[0, 1, 0.1, 2], [2, 3, 0.2, 2], [4, 5, 0.9, 4]], 4)
+        [[0, 1], [2, 3]]
+    """
+    heights = [merge[2] for merge in merges]
+    gaps = [after - before for before, after in itertools.pairwise(heights)]
+    kept = gaps.index(max(gaps)) + 1 if gaps else 0
+    parts = {leaf: [leaf] for leaf in range(leaves)}
+    for number, (left, right, *_) in enumerate(merges[:kept]):
+        parts[leaves + number] = sorted(parts.pop(int(left)) + parts.pop(int(right)))
+    return sorted(parts.values())
 
 
 def _matrix(each: Mapping[str, Any], words: Words) -> Figure:

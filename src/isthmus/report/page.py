@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -126,6 +127,7 @@ def render(page: Page, *, language: str = "en", interactive: bool = True) -> str
         file_name=file_name,
         number=number,
         key_of=id,
+        width_of=_width,
         texts=_texts,
         flat=_flat,
         scripts=_scripts() if interactive and figures else (),
@@ -213,6 +215,12 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.3e}"
     return str(value)
+
+
+def _width(picture: str) -> int:
+    """Of a drawn chart, in pixels."""
+    found = re.search(r'<svg[^>]* width="(\d+)', picture)
+    return int(found[1]) if found else 0
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

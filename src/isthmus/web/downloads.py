@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from isthmus.core.errors import IsthmusError, SettingError
 from isthmus.core.record import to_json
 from isthmus.report.saved import inert
+from isthmus.studies.factors.measures import unit_of
 from isthmus.studies.store.export import about, numbers
 from isthmus.studies.store.kept import Run, lineage_of
 from isthmus.studies.store.query import Query
@@ -111,7 +112,7 @@ def _lines(runs: Iterator[Run]) -> Iterator[dict[str, Any]]:
         for row in run.rows:
             for column, value in numbers(row).items():
                 of_row = {"measure": row.measure, "version": row.version, "other": row.settings.get("other")}
-                yield {**told, **of_row, "unit": row.unit, "column": column, "value": value}
+                yield {**told, **of_row, "unit": unit_of(row, column), "column": column, "value": value}
 
 
 def _csv(runs: Iterator[Run]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from isthmus.core.errors import SettingError
+from isthmus.studies.factors.measures import unit_of
 from isthmus.studies.store.export import flat, numbers
 from isthmus.studies.store.kept import Run
 from isthmus.studies.store.query import Query
@@ -136,7 +137,13 @@ def chosen(request: Request, *, most: int) -> list[Run]:
 def _values(run: Run) -> list[dict[str, Any]]:
     """What was measured on a run, one entry a number."""
     return [
-        {"measure": row.measure, "name": name, "value": value, "unit": row.unit, "other": row.settings.get("other")}
+        {
+            "measure": row.measure,
+            "name": name,
+            "value": value,
+            "unit": unit_of(row, name),
+            "other": row.settings.get("other"),
+        }
         for row in run.rows
         for name, value in numbers(row).items()
     ]

@@ -12,6 +12,10 @@ WAYS = ("naive", "weights", "activations", "repair")
 MOODS: Mapping[str, Mood] = {"as_they_are": "good", "permutation": "good", "repair": "mixed", "apart": "bad"}
 
 
+# A threshold so many times as high is no way to read the verdict: at 2 % it would let one answer in five go wrong.
+_FAR = 10
+
+
 def verdict_line(values: Mapping[str, Any], words: Words) -> str:
     """The answer in plain words."""
     said = words(f"check.verdict.{values['verdict']}")
@@ -75,6 +79,8 @@ def change_lines(values: Mapping[str, Any], words: Words) -> list[str]:
     """What would change the verdict."""
     lines = []
     for change in values["changes"]:
+        if change["what"] == "threshold" and change["value"] > _FAR * rule(values):
+            continue
         shown = {
             "threshold": lambda v: f"{v:.2%}",
             "stricter": lambda v: f"{v:.2%}",

@@ -6,7 +6,7 @@ reads well on light and on dark paper. A chart of a new kind goes into the file 
 """
 
 from isthmus.report.figures.comparisons import bars, dots, scatter
-from isthmus.report.figures.distributions import histogram, outliers, steps
+from isthmus.report.figures.distributions import histogram, outliers, spread, steps
 from isthmus.report.figures.laws import intervals, law
 from isthmus.report.figures.lines import curves, fan, trend
 from isthmus.report.figures.maps import matrix, ordered_matrix, plane, strips
@@ -37,6 +37,7 @@ __all__ = [
     "plane",
     "scatter",
     "sharing",
+    "spread",
     "steps",
     "strips",
     "tree",

@@ -7,6 +7,8 @@ from typing import Any
 
 from isthmus.report.figures.style import HEIGHT, SHAPES, TICKS, WIDTH, Row, altair, colour, distinct, finished, shape
 
+_BESIDE = 24  # letters of the longest name that stands beside its bar; more would take half of a phone's screen
+
 
 def bars(
     rows: Sequence[Row], *, x: str, y: str, x_title: str, series: str, order: Sequence[str] = ()
@@ -15,20 +17,38 @@ def bars(
     alt = altair()
     names, present = list(dict.fromkeys(str(entry[y]) for entry in rows)), list(order or distinct(rows, series))
     # Room for every series beside its name, where a name has more than one: a single bar stands at its name.
-    beside = {"yOffset": alt.YOffset(f"{series}:N", sort=list(order) or None)} if len(names) < len(rows) else {}
+    several = len(names) < len(rows)
+    beside = {"yOffset": alt.YOffset(f"{series}:N", sort=list(order) or None)} if several else {}
+    down, height = _named(y, names, bars=len(present) if several else 1)
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
         .mark_bar()
         .encode(
             x=alt.X(f"{x}:Q", title=x_title, axis=alt.Axis(tickCount=6)),
-            y=alt.Y(f"{y}:N", title=None, sort=names),
+            y=down,
             color=colour(series, present, legend=len(present) > 1),
             tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
             **beside,
         )
-        .properties(width=WIDTH)
+        .properties(width=WIDTH, **height)
     )
     return finished(chart)
+
+
+def _named(field: str, names: Sequence[str], *, bars: int) -> tuple[Any, dict[str, Any]]:
+    """The axis of the names and the chart's height: names stand beside their bars, long ones above, in full width."""
+    alt = altair()
+    if max(map(len, names), default=0) <= _BESIDE:
+        return alt.Y(f"{field}:N", title=None, sort=names), {}
+    band, row = 16 * bars, 18
+    axis = alt.Axis(
+        labelAlign="left", labelBaseline="bottom", labelPadding=-4, labelOffset=-band / 2 - 2, labelLimit=WIDTH,
+        labelOverlap=False, ticks=False, zindex=1,
+    )  # fmt: skip
+    # Of a step, the outer padding counted half at each end, the inner one is all that stands between two bands.
+    gap = row / (band + row)
+    scale = alt.Scale(paddingInner=gap, paddingOuter=gap / 2, align=1.0)
+    return alt.Y(f"{field}:N", title=None, sort=names, scale=scale, axis=axis), {"height": len(names) * (band + row)}
 
 
 def dots(
@@ -41,9 +61,10 @@ def dots(
     alt = altair()
     names = list(dict.fromkeys(str(entry[y]) for entry in rows))
     present = list(order or distinct(rows, series))
-    base = alt.Chart(alt.Data(values=list(rows))).encode(
-        y=alt.Y(f"{y}:N", title=None, sort=names, axis=alt.Axis(labelLimit=180, grid=True))
-    )
+    down, height = _named(y, names, bars=1)
+    if not height:
+        down, height = alt.Y(f"{y}:N", title=None, sort=names, axis=alt.Axis(grid=True)), {"height": alt.Step(20)}
+    base = alt.Chart(alt.Data(values=list(rows))).encode(y=down)
     reach = base.mark_rule(color="#8a949e", strokeWidth=1.5, opacity=0.6).encode(x=f"min({x}):Q", x2=f"max({x}):Q")
     marks = base.mark_point(filled=True, size=60, opacity=0.9).encode(
         x=alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(zero=False, nice=True)),
@@ -51,7 +72,7 @@ def dots(
         shape=alt.Shape(f"{series}:N", title=None, sort=present, scale=alt.Scale(domain=present, range=list(SHAPES))),
         tooltip=[f"{y}:N", f"{series}:N", alt.Tooltip(f"{x}:Q", format=".4g")],
     )
-    return finished((reach + marks).properties(width=WIDTH, height=alt.Step(20)))
+    return finished((reach + marks).properties(width=WIDTH, **height))
 
 
 def scatter(

@@ -77,7 +77,42 @@ def outliers(
     heads = base.mark_point(filled=True, size=40, opacity=1).encode(
         y=alt.Y("top:Q", scale=scale), color=colour("kind", order), tooltip=told
     )
-    names = base.mark_text(angle=270, align="left", dx=7, fontSize=10, color="currentColor").encode(
-        y=alt.Y("top:Q", scale=scale), text="name:N"
+    # Names that would stand on each other move apart; a thread leads from each to its value.
+    low, high = min(row["at"] for row in rows), max(row["at"] for row in rows)
+    lift = (max(heights) / min(heights)) ** 0.06
+    called = [mark for mark in marks if mark["name"]]
+    places = spread([mark["at"] for mark in called], least=12 / WIDTH * (high - low), low=low, high=high)
+    labels = [
+        {**mark, "label_at": place, "label_top": mark["top"] * lift} for mark, place in zip(called, places, strict=True)
+    ]
+    aside = alt.Chart(alt.Data(values=labels)).encode(y=alt.Y("label_top:Q", scale=scale))
+    threads = aside.mark_rule(strokeWidth=0.75, color="#8a949e").encode(
+        x="at:Q", x2="label_at:Q", y=alt.Y("top:Q", scale=scale), y2="label_top:Q"
     )
-    return finished((bulk + stems + heads + names).properties(width=WIDTH, height=HEIGHT))
+    names = aside.mark_text(angle=270, align="left", dx=3, fontSize=10, color="currentColor").encode(
+        x="label_at:Q", text="name:N"
+    )
+    return finished((bulk + stems + threads + heads + names).properties(width=WIDTH, height=HEIGHT))
+
+
+def spread(places: Sequence[float], *, least: float, low: float = -math.inf, high: float = math.inf) -> list[float]:
+    """Places moved as little as possible, in squares, so that neighbours lie at least so far apart and all in a range.
+
+    Less their ranks times the distance, places must not fall: the regression that pools those that do. Where the range
+    is too short for so many, they reach beyond its end.
+
+    Example:
+        >>> spread([0.0, 0.0, 9.0], least=1.0)
+        [-0.5, 0.5, 9.0]
+    """
+    order = sorted(range(len(places)), key=lambda number: places[number])
+    pools: list[list[float]] = []  # sum and count of what has one value
+    for rank, number in enumerate(order):
+        pools.append([places[number] - rank * least, 1])
+        while len(pools) > 1 and pools[-2][0] * pools[-1][1] > pools[-1][0] * pools[-2][1]:
+            total, count = pools.pop()
+            pools[-1] = [pools[-1][0] + total, pools[-1][1] + count]
+    last = max(low, high - (len(places) - 1) * least)
+    level = [min(max(total / count, low), last) for total, count in pools for _ in range(int(count))]
+    found = {number: value + rank * least for rank, (number, value) in enumerate(zip(order, level, strict=True))}
+    return [found[number] for number in range(len(places))]

@@ -19,6 +19,7 @@ from isthmus.core.randomness import child
 from isthmus.core.symmetry import Symmetry
 from isthmus.core.weights import Weights
 from isthmus.studies.factors.design import Design, StudyError
+from isthmus.studies.store.rows import Row
 from isthmus.train import Recipe
 from isthmus.train.batches import Batches
 from isthmus.zoo import Data, build, load_data
@@ -179,6 +180,14 @@ MEASURES: Mapping[str, Measure] = {measure.name: measure for measure in (SCORE, 
 def columns() -> dict[str, Measure]:
     """Every column that a study may ask for, and the measure that gives it."""
     return {column: measure for measure in MEASURES.values() for column in measure.columns}
+
+
+def unit_of(row: Row, column: str) -> str:
+    """The unit of one number of a row; the row itself names those of all its numbers at once."""
+    measure = MEASURES.get(row.measure)
+    if measure is not None and column in measure.columns:
+        return measure.columns[column]
+    return "" if "," in row.unit else row.unit
 
 
 def measures_for(design: Design) -> tuple[Measure, ...]:

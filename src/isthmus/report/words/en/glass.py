@@ -5,6 +5,7 @@ TEXTS = {
     "glass.text": "The overlap q of two solutions is the cosine of the angle between them. A hierarchy needs distances that are smaller within families than between them, beyond what structureless points give.",
     "glass.scale": "The free scale of ReLU units was removed first: incoming weights have unit length.",
     "glass.no_scale": "The networks have no free scale of units that was removed.",
+    "glass.families": "Families, {name}: the tree, cut where its joins lie farthest apart, has {n}: {families}.",
     "glass.left_out": "Left out, {n}: {names}.",
     "glass.raw": "as they are",
     "glass.reference": "aligned to the first",
