@@ -85,7 +85,9 @@ class Recipe:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     data: str = "digits"
     optimiser: str = "sgd"
-    rate: float = 0.1
+    # With this momentum and batch size two hidden layers are at the edge of stability at .1: the error of mlp-64x2 on
+    # digits is .028 at .1 and .015 at .05, on 10,000 images of fashion-mnist .81 and .19.
+    rate: float = 0.05
     momentum: float = 0.9
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
