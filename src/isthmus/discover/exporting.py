@@ -7,11 +7,12 @@ import re
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._decomp import decompositions
 from torch.export import ExportedProgram, _trace
 
 from isthmus.core.errors import IsthmusError, SymmetryError, first_line
@@ -33,7 +34,7 @@ def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str,
             f"modules must be Python's own to be exported, but {place} was compiled by torch.jit; give the module that"
             " it was made from"
         )
-    with _TRACING, evaluating(module), _quiet(), _kept_where_they_are():
+    with _TRACING, evaluating(module), _quiet(), _kept_where_they_are(), _states_as_computed():
         try:
             with Deciding(module):
                 return torch.export.export(module, example, dict(keywords), strict=False)
@@ -51,7 +52,7 @@ def exported(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str,
 
 def functional(program: ExportedProgram) -> ExportedProgram:
     """The graph without writes in place."""
-    with _TRACING, _quiet():
+    with _TRACING, _quiet(), _states_as_computed():
         return program.run_decompositions({})
 
 
@@ -134,6 +135,22 @@ def _kept_where_they_are() -> Iterator[None]:
         return module if same and layout is None else move(module, *arguments, **keywords)
 
     with _replaced(nn.Module, "to", to):
+        yield
+
+
+@contextlib.contextmanager
+def _states_as_computed() -> Iterator[None]:
+    """The last states of an LSTM have the shapes of the first: before 2.13 torch gives them an axis too many.
+
+    Reference: https://github.com/pytorch/pytorch/issues/151200.
+    """
+    layer = decompositions.one_layer_lstm
+
+    def fitted(inputs: Tensor, first: Sequence[Tensor], *rest: Any, **more: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+        output, last = layer(inputs, first, *rest, **more)
+        return output, tuple(now.reshape(before.shape) for now, before in zip(last, first, strict=True))
+
+    with _replaced(decompositions, "one_layer_lstm", fitted):
         yield
 
 

@@ -2,7 +2,8 @@
 
 A sum written as a tree, (a + b) + (c + d), becomes one running sum: otherwise the halves would be units, and what is
 summed units inside of them. Parts of a value that are put together again along another axis are the value itself with
-its axes in another order: otherwise each part would be read on its own.
+its axes in another order: otherwise each part would be read on its own. A slice of all there is, which older torch
+exports for each ``:`` of an index, is what it is taken of.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ _PARTING = frozenset({"aten.chunk", "aten.split", "aten.split_with_sizes", "aten
 
 
 def straighten(program: ExportedProgram) -> ExportedProgram:
-    """The program with trees of sums (products, maxima) as running ones, and no parting without need; in place."""
+    """The program with trees of sums (products, maxima) as running ones, and no needless parting or slice; in place."""
     graph = program.graph
+    for node in list(graph.nodes):
+        if (same := _all_of(node)) is not None:
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
     for node in list(graph.nodes):
         if name_of(node) == "aten.cat" and (source := _parted(node)) is not None:
             _reorder(graph, node, *source)
@@ -36,6 +41,21 @@ def straighten(program: ExportedProgram) -> ExportedProgram:
         if _bent(root):
             _rewrite(graph, root, parts)
     return program
+
+
+def _all_of(node: fx.Node) -> fx.Node | None:
+    """What a slice takes all of, or what is written over all of something; None if a node is neither."""
+    name = name_of(node)
+    if node.op != "call_function" or name not in ("aten.slice", "aten.slice_scatter"):
+        return None
+    source: Any = node.args[0 if name == "aten.slice" else 1]
+    form = _form(node)
+    if form is None or form != _form(source) or not all(isinstance(size, int) for size in node.meta["val"].shape):
+        return None
+    if any(user.op == "output" for user in node.users):
+        return None  # the signature knows outputs by their names
+    copies = name == "aten.slice_scatter" and any(mutates(one) for one in same_memory(node) | same_memory(source))
+    return None if copies else source
 
 
 def _parted(node: fx.Node) -> tuple[fx.Node, int, int, int] | None:
