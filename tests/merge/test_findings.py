@@ -33,6 +33,14 @@ def test_independent_networks_are_unrelated():
     assert all(abs(cosine) < 0.1 for cosine in found.weight_cosines.values())
 
 
+def test_strangers_that_were_aligned_are_not_told_to_be_aligned():
+    found = examine([network(0), network(1)], aligner=lambda moving, fixed: moving)
+    assert named(found) == {"unrelated": Severity.WARNING}
+    assert "once aligned" in found.findings[0].sentence
+    assert "align them first" not in str(found.findings[0])
+    assert "align them first" in str(examine([network(0), network(1)]).findings[0])
+
+
 def test_children_of_one_base_need_no_alignment():
     base = network(0)
     found = examine([nudged(base, 0.005, 1), nudged(base, 0.005, 2)], base)

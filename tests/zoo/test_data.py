@@ -201,6 +201,26 @@ def test_the_users_own_function(tmp_path):
         load(f"{tmp_path}/mine.py:three")
 
 
+class Items(list):
+    """A data set of whatever items."""
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"image": torch.zeros(2), "label": 1}, "got tables of image, label; wrap the data set"),
+        ((Path("a.png"), 1), r"got pathlib\.\w+ as input; turn it into a tensor first"),
+        ((torch.zeros(2), "cat"), "but: invalid literal for int"),
+    ],
+)
+def test_items_that_are_no_pairs_of_tensors_are_told_as_what_they_are(item, said, monkeypatch):
+    monkeypatch.setattr("isthmus.zoo.models.function", lambda spec, error: lambda: Items([item] * 3))
+    with pytest.raises(
+        DataError, match=rf"^mine:items: every item must be an \(input tensor, class number\) pair.*{said}"
+    ):
+        load("mine:items")
+
+
 def test_missing_and_damaged_files_are_one_line(tmp_path, mnist):
     with pytest.raises(DataError, match="there is no such folder"):
         load("fashion-mnist", folder=tmp_path / "nowhere")

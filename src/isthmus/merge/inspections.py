@@ -24,7 +24,7 @@ def relations(
     """Do the solutions lie near each other?"""
     if not cosines:
         return []
-    after = float(np.median(list(aligned.values()))) if aligned else 0.0
+    after = float(np.median(list(aligned.values()))) if aligned else None
     found = [_nearness(float(np.median(list(cosines.values()))), after)]
     if base and deltas and float(np.median(list(deltas.values()))) < -0.2:
         found.append(
@@ -38,19 +38,25 @@ def relations(
     return found
 
 
-def _nearness(middle: float, after: float) -> Finding:
-    """What the median cosine of the layers says, as they are and once aligned."""
+def _nearness(middle: float, after: float | None) -> Finding:
+    """What the median cosine of the layers says, as they are and, where that was tried, once aligned."""
     if middle >= CLOSE:
         return note(
             "one base",
             f"the solutions were fine-tuned from one base (median cosine of their layers {middle:.3f})",
             "aligning them would change nothing: the identity is the best permutation",
         )
-    if middle < UNRELATED and after > 2 * max(middle, UNRELATED):
+    if middle < UNRELATED and after is not None and after > 2 * max(middle, UNRELATED):
         return warning(
             "permuted",
             f"layers are unrelated as they are (cosine {middle:.3f}) but not once aligned ({after:.3f})",
             "align them first, then merge",
+        )
+    if middle < UNRELATED and after is not None:
+        return warning(
+            "unrelated",
+            f"the solutions are unrelated (median cosine of their layers {middle:.3f}, {after:.3f} once aligned)",
+            "keep them apart as an ensemble, unless a barrier measured between the aligned ones says otherwise",
         )
     if middle < UNRELATED:
         return warning(

@@ -12,6 +12,7 @@ import functools
 import gzip
 import hashlib
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,15 +250,26 @@ def _examples(dataset: Any, spec: str) -> tuple[Tensor, Tensor]:
     """All examples of a torch Dataset as two tensors."""
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise DataError(f"{spec} must return a Data or a torch Dataset with a length, got {type(dataset).__name__}")
+    pairs: list[Any] = []
     try:
         pairs = [dataset[index] for index in range(len(dataset))]
         inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
         targets = torch.as_tensor([int(pair[1]) for pair in pairs])
     except Exception as problem:
         raise DataError(
-            f"{spec}: every item must be an (input tensor, class number) pair of one shape: {first_line(problem)}"
+            f"{spec}: every item must be an (input tensor, class number) pair of one shape, {_told(pairs, problem)}"
         ) from problem
     return (inputs.float() if not inputs.is_floating_point() else inputs), targets
+
+
+def _told(items: Sequence[Any], problem: Exception) -> str:
+    """What a data set gives instead of pairs of tensors, and what to do."""
+    first = items[0] if items else None
+    if isinstance(first, Mapping):
+        return f"got tables of {listed(first)}; wrap the data set in one whose items are two of them, as tensors"
+    if isinstance(first, tuple | list) and first and not isinstance(first[0], Tensor | np.ndarray | int | float):
+        return f"got {type(first[0]).__module__}.{type(first[0]).__name__} as input; turn it into a tensor first"
+    return f"but: {first_line(problem)}"
 
 
 def _classified(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor] | None, name: str) -> Data:
