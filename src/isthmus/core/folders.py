@@ -65,6 +65,11 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return found if any(file.suffix == ".safetensors" for file in found) else _torch_indices(folder) or found
 
 
+def home_of(path: Path) -> Path | None:
+    """The folder whose other files belong to a checkpoint; ``None`` where a single file was named."""
+    return path if path.is_dir() else path.parent if is_index(path) else None
+
+
 def steps_in(folder: Path) -> list[Path]:
     """The folders ``checkpoint-STEP`` that a ``Trainer`` leaves, in the order of their steps."""
     steps = [(int(named[1]), one) for one in folder.iterdir() if (named := _STEP.fullmatch(one.name)) and one.is_dir()]

@@ -147,7 +147,7 @@ def content(tensors: Iterable[Raw]) -> str:
     """
     rows = sorted(tensors, key=lambda row: row[0])
     lengths = [_SIZES.get(code, 1) * math.prod(shape) for _, code, shape, _ in rows]
-    whole = sum(lengths) <= _WHOLE
+    whole = hashed_whole(sum(lengths))
     digest = hashlib.sha256()
     for (name, code, shape, read), length in zip(rows, lengths, strict=True):
         digest.update(json.dumps([name, code, list(shape)]).encode())
@@ -159,6 +159,11 @@ def content(tensors: Iterable[Raw]) -> str:
             first = place * (length - _STRETCH) // (_STRETCHES - 1)
             digest.update(raw[first : first + _STRETCH])
     return f"{'sha256' if whole else 'sampled'}:{digest.hexdigest()}"
+
+
+def hashed_whole(length: int) -> bool:
+    """Whether an identity is of every byte of a checkpoint of this many, and not of stretches."""
+    return length <= _WHOLE
 
 
 _SIZES = {

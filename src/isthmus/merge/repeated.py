@@ -23,7 +23,7 @@ def repeated(models: Sequence[Shards], codes: Collection[str]) -> dict[str, str]
     for name, entry in models[0].entries.items():
         if entry.code not in codes or entry.bytes == 0:
             continue
-        firsts = earlier.setdefault((entry.code, entry.shape, bytes(models[0].raw(name)[:64])), [])
+        firsts = earlier.setdefault((entry.code, entry.shape, bytes(models[0].raw(name, partly=True)[:64])), [])
         first = next((one for one in firsts if all(_same(model, one, name) for model in models)), None)
         if first is None:
             firsts.append(name)

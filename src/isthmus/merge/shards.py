@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.core.errors import CheckpointError, first_line
-from isthmus.core.folders import checkpoint_at, is_distributed, is_index, is_torch_file
-from isthmus.core.history import content
+from isthmus.core.folders import checkpoint_at, home_of, is_distributed, is_index, is_torch_file
+from isthmus.core.history import content, hashed_whole
 from isthmus.core.index import joined, read_index
 from isthmus.core.signature import mistaken
 
@@ -80,7 +80,7 @@ class Shards:
     folder: Path | None
     files: tuple[Path, ...]
     entries: Mapping[str, Entry]
-    _maps: dict[Path, mmap.mmap | None] = dataclasses.field(default_factory=dict, repr=False)
+    _maps: dict[tuple[Path, bool], mmap.mmap | None] = dataclasses.field(default_factory=dict, repr=False)
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
 
     @classmethod
@@ -101,23 +101,28 @@ class Shards:
                 f"merging files tensor by tensor needs .safetensors, got {other[0]}; "
                 + (f"save it in that format: {way}" if known else "convert it first")
             )
-        folder = named if named.is_dir() else (named.parent if is_index(weights) else None)
-        held = cls(named, folder, files, {})
+        held = cls(named, home_of(named), files, {})
         parts = [(file, _header(file)) for file in files]
         entries = joined(weights, table, parts, same=held._same)
         return dataclasses.replace(held, entries=entries)
 
-    def raw(self, name: str) -> memoryview:
-        """The bytes of one tensor, memory-mapped."""
-        return self._bytes(self.entries[name])
+    def raw(self, name: str, *, partly: bool = False) -> memoryview:
+        """The bytes of one tensor, memory-mapped.
+
+        Args:
+            name: of the tensor.
+            partly: only a few of them will be looked at, and nothing is read ahead of them: where a system reads far
+                ahead (8 MiB on some servers), sixteen glances at each tensor would read the whole checkpoint.
+        """
+        return self._bytes(self.entries[name], partly=partly)
 
     def _same(self, one: Entry, other: Entry) -> bool:
         return (one.code, one.shape) == (other.code, other.shape) and self._bytes(one) == self._bytes(other)
 
-    def _bytes(self, entry: Entry) -> memoryview:
+    def _bytes(self, entry: Entry, *, partly: bool = False) -> memoryview:
         if entry.bytes == 0:
             return memoryview(b"")
-        if (whole := self._map(entry.file)) is not None:
+        if (whole := self._map(entry.file, partly=partly)) is not None:
             return memoryview(whole)[entry.start : entry.stop]
         first = entry.start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
         with entry.file.open("rb") as opened:
@@ -126,7 +131,11 @@ class Shards:
 
     def content(self) -> str:
         """The identity of the weights; see :mod:`isthmus.core.history`."""
-        return content((e.name, e.code, e.shape, lambda name=e.name: self.raw(name)) for e in self.entries.values())
+        partly = not hashed_whole(sum(entry.bytes for entry in self.entries.values()))
+        return content(
+            (entry.name, entry.code, entry.shape, lambda entry=entry: self._bytes(entry, partly=partly))
+            for entry in self.entries.values()
+        )
 
     def forget(self, name: str) -> None:
         """Tell the system that the pages of a tensor are no longer needed by this process."""
@@ -136,11 +145,11 @@ class Shards:
         if length > 0 and hasattr(mmap, "MADV_DONTNEED") and (whole := self._map(entry.file)) is not None:
             whole.madvise(mmap.MADV_DONTNEED, first, length)
 
-    def _map(self, file: Path) -> mmap.mmap | None:
+    def _map(self, file: Path, *, partly: bool = False) -> mmap.mmap | None:
         """The whole file; None where addresses are limited (``ulimit -v``): then each tensor gets a map of its own."""
         with self._lock:
-            if file not in self._maps:
-                self._maps[file] = None
+            if (file, partly) not in self._maps:
+                self._maps[file, partly] = None
                 with file.open("rb") as opened:
                     try:
                         mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
@@ -149,9 +158,9 @@ class Shards:
                             raise
                         return None
                 if hasattr(mmap, "MADV_SEQUENTIAL"):
-                    mapped.madvise(mmap.MADV_SEQUENTIAL)
-                self._maps[file] = mapped
-            return self._maps[file]
+                    mapped.madvise(mmap.MADV_RANDOM if partly else mmap.MADV_SEQUENTIAL)
+                self._maps[file, partly] = mapped
+            return self._maps[file, partly]
 
 
 _NO_ROOM = "its header does not fit into it; fetch it again"

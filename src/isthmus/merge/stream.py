@@ -24,7 +24,7 @@ from isthmus.merge.fitting import check_fit, check_places, running_statistic
 from isthmus.merge.floats import PRECISIONS, Precision, finite, narrow, precision_of, tobits
 from isthmus.merge.kernels import Operand, Settings, Task, Workspace, all_finite
 from isthmus.merge.repeated import repeated
-from isthmus.merge.shards import Shards
+from isthmus.merge.shards import Entry, Shards
 from isthmus.merge.sink import Sink
 
 _FLOATING = {precision.code: precision for precision in PRECISIONS}
@@ -216,9 +216,8 @@ def _merge_all(plan: _Plan, sink: Sink, threads: int, progress: Progress) -> Non
     if threads < 1:
         raise SettingError(f"threads must be at least 1, got {threads}")
     entries = plan.solutions[0].entries
-    # Large ones first, so that the workers end together.
-    waiting = sorted((name for name in plan.tensors if name not in sink.done), key=lambda name: -entries[name].bytes)
     total = float(sum(entry.bytes for entry in entries.values()))
+    waiting = [name for name in _in_order(entries, total / (4 * threads)) if name not in sink.done]
     done = total - sum(entries[name].bytes for name in waiting)
     stop, local = threading.Event(), threading.local()
 
@@ -238,6 +237,11 @@ def _merge_all(plan: _Plan, sink: Sink, threads: int, progress: Progress) -> Non
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(entries: Mapping[str, Entry], large: float) -> list[str]:
+    """The largest tensors first, so that the workers end together; the rest as they lie: what is read ahead is used."""
+    return sorted(entries, key=lambda n: (entries[n].bytes < large, entries[n].file.name, entries[n].start))
 
 
 class _Stopped(Exception):

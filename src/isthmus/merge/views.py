@@ -45,7 +45,7 @@ def view_of(solution: Any, what: str) -> View:
 
         def stretch(name: str, most: int) -> NDArray[np.float64]:
             precision = _FLOATING[shards.entries[name].code]
-            bits = tobits(shards.raw(name), precision)
+            bits = tobits(shards.raw(name, partly=True), precision)
             part = bits[_middle(len(bits), most)]
             return widen(part, precision, np.empty(len(part), precision.work)).astype(np.float64)
 

@@ -10,7 +10,7 @@ import torch
 
 from isthmus.core.checkpoint import save
 from isthmus.core.errors import CheckpointError, SettingError
-from isthmus.core.folders import checkpoint_at, is_safetensors
+from isthmus.core.folders import checkpoint_at, home_of, is_safetensors
 from isthmus.core.history import Lineage, write_beside
 from isthmus.core.lazy import Fitted, LazyCheckpoint
 from isthmus.core.symmetry import Permutation, Symmetry
@@ -57,11 +57,6 @@ def _is_sharded(path: Path) -> bool:
     return path.is_dir() and any((*path.glob("*.safetensors.index.json"), *path.glob("config.json")))
 
 
-def _folder_of(path: str) -> Path:
-    """The folder whose files belong to a sharded checkpoint."""
-    return Path(path) if Path(path).is_dir() else Path(path).parent
-
-
 def opened(path: str, symmetry: Symmetry, tied: Mapping[str, str], *, unsafe_pickle: bool) -> Weights:
     """A checkpoint under the symmetry's names; read lazily where its format allows it.
 
@@ -88,7 +83,7 @@ def written(path: str, weights: Weights, permutation: Permutation, target: Path,
         check_finite(moved, what=path)
         if _is_sharded(Path(path)):  # a folder whose tensors go by other names than the module's
             save(moved, target / "model.safetensors")
-            carry(_folder_of(path), target, precision=None)
+            carry(home_of(Path(path)) or target, target, precision=None)
         else:
             save(moved, target)
         write_beside(target, dataclasses.replace(lineage, content=content_of_file(target)))
@@ -102,7 +97,7 @@ def written(path: str, weights: Weights, permutation: Permutation, target: Path,
         text = {**weights.source.metadata(file), "made_by": "isthmus align", **lineage.header()}
         save(moved, target / file.name if sharded else target, metadata=text)
     if sharded:
-        folder = _folder_of(path)
+        folder = home_of(Path(path)) or target
         carry(folder, target, precision=None)
         for index in folder.glob("*.safetensors.index.json"):
             (target / index.name).write_bytes(index.read_bytes())
