@@ -35,7 +35,7 @@ def same(first, second):
 def test_what_is_saved_is_loaded_in_its_own_precision(tmp_path, suffix):
     file = save(WEIGHTS, tmp_path / f"deep/er/w{suffix}", metadata={"made_by": "test"})
     assert same(load(file), WEIGHTS)
-    assert metadata_of(file) == ({"made_by": "test"} if suffix == ".safetensors" else {})
+    assert metadata_of(file) == ({"format": "pt", "made_by": "test"} if suffix == ".safetensors" else {})
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
 
 

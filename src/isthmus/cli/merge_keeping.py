@@ -144,9 +144,11 @@ def _module(model: str, data: Data | None, wish: Wish, weights: Weights) -> torc
 
 
 def _write(weights: Weights, target: Path, kept: Protected, request: Request) -> None:
+    from isthmus.cli.merge_memory import carried
     from isthmus.core.history import Lineage, save_with_lineage
     from isthmus.merge.parents import parents_of
 
+    carried(request, target, weights)
     floors = {one.name: {"data": one.data, "fingerprint": one.fingerprint, "floor": one.floor} for one in kept.kept}
     save_with_lineage(
         weights, target,

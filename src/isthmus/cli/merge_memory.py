@@ -49,7 +49,9 @@ def in_memory(request: Request) -> dict[str, Any]:
         case.data.fingerprint if case else None,
     )  # fmt: skip
     metadata = {"made_by": "isthmus merge", "method": request.method, "models": json.dumps(request.paths)}
-    save_with_lineage(_in_precision(merged, request.settings["dtype"]), target, lineage, metadata=metadata)
+    weights = _in_precision(merged, request.settings["dtype"])
+    carried(request, target, weights)
+    save_with_lineage(weights, target, lineage, metadata=metadata)
     said = {"output": str(target), "method": request.method, "models": request.paths}
     return {"merge": said, "findings": findings}
 
@@ -132,6 +134,23 @@ def target_of(output: Path) -> Path:
     if target.exists():
         raise CheckpointError(f"the output must not exist yet, but {target} does; remove it or choose another output")
     return target
+
+
+def carried(request: Request, target: Path, weights: Weights) -> None:
+    """Give an output folder what a loader needs beside the weights (configuration, tokenizer), the base's or a model's.
+
+    The weights come after it, so that a folder that has them is complete.
+    """
+    from isthmus.core.folders import home_of
+    from isthmus.merge.carry import carry
+    from isthmus.merge.floats import PRECISIONS
+
+    home = home_of(Path(request.base or request.paths[0]))
+    if home is None or target == request.output:
+        return
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in weights.values() if tensor.is_floating_point()}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    carry(home, target.parent, precision=next((p for p in PRECISIONS if {p.name} == kinds), None))
 
 
 def _in_precision(weights: Any, dtype: str | None) -> Any:

@@ -52,6 +52,7 @@ def load(path: str | Path, *, unsafe_pickle: bool = False, device: str | torch.d
 def save(weights: Weights, path: str | Path, *, metadata: Mapping[str, str] | None = None) -> Path:
     """Write weights atomically in their own precision; the suffix decides between safetensors and torch's format.
 
+    The header of safetensors says that they are torch's (``format``), without which transformers refuses them.
     Views are written as what they show, not as the storage behind them.
 
     Raises:
@@ -64,7 +65,7 @@ def save(weights: Weights, path: str | Path, *, metadata: Mapping[str, str] | No
         from safetensors.torch import save_file
 
         with atomic(file) as temporary, _full_disk_is_named(file, SafetensorError):
-            save_file(_unshared(tensors), temporary, metadata=dict(metadata or {}))
+            save_file(_unshared(tensors), temporary, metadata={"format": "pt", **(metadata or {})})
     elif file.suffix in TORCH_SUFFIXES:
         with atomic(file) as temporary, _full_disk_is_named(file, RuntimeError):
             torch.save({name: tensor.clone() for name, tensor in tensors.items()}, temporary)
