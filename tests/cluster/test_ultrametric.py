@@ -97,6 +97,7 @@ def test_the_cophenetic_correlation_of_a_cloud_is_near_its_known_value():
         (torch.zeros(3, 4), DataError, "square"),
         (torch.full((3, 3), math.nan), DataError, "finite"),
         (-torch.ones(3, 3), DataError, "non-negative"),
+        (torch.ones(3, 3) - 1.5 * torch.eye(3), DataError, "non-negative"),
         (torch.rand(4, 4), DataError, "symmetric"),
     ],
 )

@@ -11,8 +11,10 @@ from isthmus.core.errors import CheckpointError
 from isthmus.core.history import KEY, Lineage, Parent, beside, content_of, save_with_lineage
 from isthmus.core.record import to_json
 from isthmus.report.assemble import page_of_results
+from isthmus.report.history import history_rows
 from isthmus.report.page import render
 from isthmus.report.section import section
+from isthmus.report.words import words_for
 from isthmus.studies.history import history
 
 
@@ -76,6 +78,19 @@ def test_a_merge_that_is_its_parent_and_a_record_of_other_weights(tmp_path):
     assert found["plain.safetensors"].notes == ("other_content",)
     assert found["plain.safetensors"].lineage is None
     assert found["other.safetensors"].notes == ()
+
+
+def test_all_that_is_known_against_a_set_of_weights_stands_in_its_row(tmp_path):
+    child(tmp_path, "same.safetensors", 1, [1, 2])
+    values, words = history([tmp_path]).to_dict(), words_for("en")
+    columns, rows = history_rows(values, words)
+    notes = {row[0]: row[columns.index(words("history.notes"))] for row in rows}
+    assert notes["same.safetensors"] == words("history.note.equals_parent")
+    assert sorted(map(str, notes.values())) == sorted([words("history.note.equals_parent"), words("history.unknown")])
+    for node in values["nodes"]:
+        node["notes"], node["known"] = ["no_record", "other_content"], False
+    both = "; ".join(words(f"history.{name}") for name in ("note.no_record", "note.other_content", "unknown"))
+    assert {row[columns.index(words("history.notes"))] for row in history_rows(values, words)[1]} == {both}
 
 
 def test_hostile_records_neither_hang_nor_reach_the_page(tmp_path):

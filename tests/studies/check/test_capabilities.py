@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from isthmus.studies.check.capabilities import capability
+from isthmus.studies.check.capabilities import by_class, capability
 from isthmus.studies.check.views import View
 
 
@@ -21,3 +21,11 @@ def test_ten_examples_never_say_that_nothing_can_go_wrong(right):
     assert found.kept.estimate == pytest.approx((right / 10 - 0.1) / 0.9)
     assert found.kept.low <= found.kept.estimate <= found.kept.high
     assert found.kept.high - found.kept.low > 0.25
+
+
+def test_every_class_that_has_examples_is_a_capability_of_its_own():
+    found = by_class(torch.tensor([2, 0, 2, 2]), 4)
+    assert {name: examples.nonzero().flatten().tolist() for name, examples in found.items()} == {
+        "0": [1],
+        "2": [0, 2, 3],
+    }

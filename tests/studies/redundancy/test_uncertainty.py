@@ -127,6 +127,8 @@ def test_classes_whose_labels_were_flipped_stand_out(data):
     labels[two[::5]] = 1 - labels[two[::5]]
     found = before_training(dataclasses.replace(data, train_targets=labels), RECIPE_HERE, folds=2)
     by_label = {one.label: one for one in found.classes}
+    assert 0.1 < by_label[0].wrong < 0.3  # a fifth
+    assert all(0 <= one.wrong <= 1 for one in found.classes)
     assert min(by_label[0].wrong, by_label[1].wrong) > max(by_label[label].wrong for label in range(2, 10))
     assert found.loss_floor > before_training(data, RECIPE_HERE, folds=2).loss_floor
 
