@@ -208,3 +208,10 @@ def test_a_module_s_own_parameters_are_ends_like_others():
         for ends in ([dict(m.named_parameters()) for m in modules], [m.state_dict() for m in modules])
     )
     assert torch.equal(asked.loss, plain.loss)
+
+
+def test_weights_in_place_of_a_path_are_told():
+    network = Network.of(nn.Linear(2, 2))
+    objective = Objective(network, torch.zeros(3, 2), torch.tensor([0, 1, 0]))
+    with pytest.raises(SettingError, match=r"path must be a curve such as Line\(start, end\), got dict"):
+        barrier(dict(network.weights), objective)

@@ -116,3 +116,16 @@ def test_a_plane_may_move_some_tensors_only():
     assert point["a"].tolist() == [3.0, 2.0]
     assert point["b"] is origin["b"]
     assert plane.coordinates(point) == pytest.approx((1.0, 2.0))
+
+
+def test_curves_are_told_by_their_size_and_not_by_their_numbers():
+    """As the last line of a notebook's cell a curve once filled the screen with every weight."""
+    ends = [numbers(*range(1000)) for _ in range(3)]
+    told = {
+        Line(*ends[:2]): "<Line between 2 solutions of 2 tensors>",
+        Polygon(ends): "<Polygon over 3 solutions of 2 tensors>",
+        Bezier(ends): "<Bezier over 3 solutions of 2 tensors>",
+        Simplex(ends): "<Simplex over 3 solutions of 2 tensors>",
+        Plane(*ends): "<Plane through a solution of 2 tensors>",
+    }
+    assert {repr(curve): text for curve, text in told.items()} == {text: text for text in told.values()}

@@ -187,3 +187,8 @@ def test_vectors_with_gaps_in_memory_have_the_same_gradients():
         output = network({**weights, **leaves}, inputs)
         found.append(torch.autograd.grad(output.square().sum(), list(leaves.values())))
     assert all(torch.allclose(first, second, rtol=1e-4) for first, second in zip(*found, strict=True))
+
+
+def test_a_network_is_told_by_its_size():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    assert repr(Network.of(module)) == "<Network of Sequential: 15 parameters in 4 tensors, 3 buffers>"

@@ -244,3 +244,10 @@ def test_weights_of_another_architecture_are_refused():
 
 def test_obstacles_are_records():
     assert Obstacle("sort", "no rule", ("w",)).to_dict()["operation"] == "sort"
+
+
+def test_a_symmetry_is_told_by_its_size():
+    site = Site("a", 0, torch.arange(4).reshape(4, 1))
+    group = UnitGroup("a", 4, (site,))
+    assert repr(group) == "<UnitGroup a: 4 units (permutation) in 1 tensors>"
+    assert repr(Symmetry((group,), {"a": (4, 2)})) == "<Symmetry: 1 groups of 4 units, 0 obstacles>"

@@ -19,6 +19,7 @@ from isthmus.connect.measures import Measure, Measures
 from isthmus.connect.paths import Path
 from isthmus.connect.treatment import Policy, treatment
 from isthmus.core import weights as algebra
+from isthmus.core.errors import SettingError
 from isthmus.core.objective import Objective
 from isthmus.core.progress import Progress, silent
 from isthmus.core.record import Record
@@ -184,8 +185,8 @@ def barrier(
         progress: told after every point.
 
     Raises:
-        SettingError: fewer than three points, a grid that does not run from 0 to 1, or no data for a policy that needs
-            it.
+        SettingError: no path, fewer than three points, a grid that does not run from 0 to 1, or no data for a policy
+            that needs it.
         WeightsError: NaN or infinities at an end.
 
     Cost: one pass over the objective's data for each point, and one or (``sequential``) more over ``inputs`` where
@@ -201,6 +202,8 @@ def barrier(
         >>> barrier(Line(network.weights, other), objective, points=5).loss_barrier >= 0
         True
     """
+    if not callable(path):
+        raise SettingError(f"path must be a curve such as Line(start, end), got {type(path).__name__}")
     grid = grid_of(points, positions, adaptive)
     ends = (path(0.0), path(1.0))
     for weights, what in zip(ends, ("the start of the path", "the end of the path"), strict=True):

@@ -51,6 +51,9 @@ class Line:
     def __post_init__(self) -> None:
         algebra.check_alike(self.start, self.end, what="the ends of a line")
 
+    def __repr__(self) -> str:
+        return f"<Line between 2 solutions of {len(self.start)} tensors>"
+
     def __call__(self, t: float) -> dict[str, Tensor]:
         """The weights at ``t``."""
         return algebra.lerp(self.start, self.end, t)
@@ -97,6 +100,9 @@ class _Corners:
         for other in self.points[1:]:
             algebra.check_alike(self.points[0], other, what=f"the points of a {type(self).__name__}")
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {len(self.points)} solutions of {len(self.points[0])} tensors>"
+
     def to(self, *, device: Any = None, dtype: torch.dtype | None = None) -> Self:
         """The same shape over converted points."""
         return dataclasses.replace(
@@ -112,7 +118,7 @@ class _Corners:
         return _mixed(self.points, self.coefficients(t))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Polygon(_Corners):
     """Straight pieces from point to point, each taking the same share of t (a polygonal chain).
 
@@ -135,7 +141,7 @@ class Polygon(_Corners):
         return shares
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Bezier(_Corners):
     """Σ C(n,i) (1−t)ⁿ⁻ⁱ tⁱ · pointᵢ: from the first to the last point, drawn towards the others.
 
@@ -159,6 +165,9 @@ class Simplex:
             raise SettingError(f"a simplex must have at least 2 solutions, got {len(self.solutions)}")
         for other in self.solutions[1:]:
             algebra.check_alike(self.solutions[0], other, what="the corners of a simplex")
+
+    def __repr__(self) -> str:
+        return f"<Simplex over {len(self.solutions)} solutions of {len(self.solutions[0])} tensors>"
 
     def __call__(self, coordinates: Sequence[float] | Float[Tensor, " solutions"]) -> dict[str, Tensor]:
         """The average with these shares, which are none below 0 and sum to 1."""
@@ -199,6 +208,9 @@ class Plane:
             algebra.check_alike(
                 direction, {n: t for n, t in self.origin.items() if n in direction}, what="a plane's vectors"
             )
+
+    def __repr__(self) -> str:
+        return f"<Plane through a solution of {len(self.origin)} tensors>"
 
     def __call__(self, x: float, y: float) -> dict[str, Tensor]:
         """The weights at (x, y)."""

@@ -42,6 +42,11 @@ class Network:
     _training: nn.Module = dataclasses.field(repr=False)
     _copies: dict[tuple[int, str], nn.Module] = dataclasses.field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        parameters = sum(self.weights[name].numel() for name in self.parameter_names)
+        tensors = f"{parameters:,} parameters in {len(self.parameter_names)} tensors"
+        return f"<Network of {type(self._evaluating).__name__}: {tensors}, {len(self.buffer_names)} buffers>"
+
     @classmethod
     def of(cls, module: nn.Module) -> Network:
         """Make a network from any module. The module is left as it is; tensors are shared with it, never written.

@@ -96,6 +96,9 @@ class UnitGroup:
     parent: Parent | None = None
     siblings: tuple[Siblings, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<UnitGroup {self.name}: {self.size} units ({self.kind}) in {len(self.tensors)} tensors>"
+
     @property
     def matched(self) -> tuple[Site, ...]:
         """The sites that count in an alignment."""
@@ -171,6 +174,10 @@ class Symmetry:
             _check_siblings(group, self.tensors)
             if group.parent is not None and group.parent.group not in known:
                 raise SymmetryError(f"the parent of {group.name} must be a group, got {group.parent.group}")
+
+    def __repr__(self) -> str:
+        units = sum(group.size for group in self.groups)
+        return f"<Symmetry: {len(self.groups)} groups of {units:,} units, {len(self.obstacles)} obstacles>"
 
     @functools.cached_property
     def by_name(self) -> Mapping[str, UnitGroup]:
