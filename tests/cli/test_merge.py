@@ -1,6 +1,7 @@
 """``isthmus merge`` as a user runs it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -218,3 +219,17 @@ def test_models_that_are_aligned_are_not_told_to_align(shell, checkpoints):
     _, _, told = shell("merge", checkpoints / "a.safetensors", checkpoints / "moved.safetensors", *options)
     assert "they are aligned first" in told
     assert "align them first" not in told
+
+
+def test_models_larger_than_the_memory_are_refused_where_they_are_held_at_once(shell, checkpoints, monkeypatch):
+    a, b, out = (checkpoints / f"{name}.safetensors" for name in ("a", "b", "out"))
+    monkeypatch.setattr("isthmus.core.machine.memory", lambda: a.stat().st_size + b.stat().st_size - 1)
+    code, _, err = shell("merge", a, b, "-m", "uniform_soup", "-o", out)
+    assert code == 2
+    assert re.search(
+        r"must fit into memory, but have 0\.0 GB, .* from disk to disk, .* merged by linear, slerp", err
+    )
+    assert len(err.strip().splitlines()) == 1
+    assert shell("merge", a, b, "-o", out)[0] == 0  # tensor by tensor
+    monkeypatch.setattr("isthmus.core.machine.memory", lambda: a.stat().st_size + b.stat().st_size)
+    assert shell("merge", a, b, "-m", "uniform_soup", "-o", checkpoints / "two.safetensors")[0] == 0

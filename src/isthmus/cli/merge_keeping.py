@@ -27,7 +27,7 @@ def keeping(
     Raises:
         IsthmusError: the first thing that is wrong, before the work.
     """
-    from isthmus.cli.merge_memory import target_of
+    from isthmus.cli.merge_memory import check_room, target_of
     from isthmus.core.errors import SettingError
     from isthmus.studies.continual.protection import protect
 
@@ -39,6 +39,7 @@ def keeping(
     if tries < len(paths) + 1:
         raise SettingError(f"tries must be at least {len(paths) + 1}, one for each model and a merge, got {tries}")
     target = target_of(request.output)
+    check_room(request)
     wishes = wishes_of(keep, expert, inputs.shortened(paths), request.data_dir)
     network, solutions, origin = _loaded(request, wishes[0])
     place = next(iter(network.weights.values())).device

@@ -31,6 +31,7 @@ def in_memory(request: Request) -> dict[str, Any]:
     from isthmus.merge.aligned import Aligned
 
     target = target_of(request.output)
+    check_room(request)
     case = request.case if request.needs_data else None
     solutions, base = _loaded(request, case)
     merger = _merger(request.method, {**request.settings, "seed": request.seed}, case)
@@ -54,6 +55,25 @@ def in_memory(request: Request) -> dict[str, Any]:
     save_with_lineage(weights, target, lineage, metadata=metadata)
     said = {"output": str(target), "method": request.method, "models": request.paths}
     return {"merge": said, "findings": findings}
+
+
+def check_room(request: Request) -> None:
+    """Refuse what cannot fit into this machine, which the system would end without a word.
+
+    Raises:
+        SettingError: the models alone are larger than its memory.
+    """
+    from isthmus.core.errors import SettingError
+    from isthmus.core.index import bytes_on_disk
+    from isthmus.core.machine import memory
+    from isthmus.merge.configuration import METHODS
+
+    needed = sum(bytes_on_disk(Path(path)) for path in (*request.paths, *([request.base] if request.base else [])))
+    if (room := memory()) is not None and needed > room:
+        raise SettingError(
+            f"models that are merged at once must fit into memory, but have {needed / 1e9:.1f} GB, and this machine has "
+            f"{room / 1e9:.1f} GB; from disk to disk, in any memory, safetensors are merged by {', '.join(METHODS)}"
+        )
 
 
 def _loaded(request: Request, case: Case | None) -> tuple[Sequence[Weights], Weights | None]:

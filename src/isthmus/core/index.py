@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from isthmus.core.errors import CheckpointError, first_line, listed
+from isthmus.core.folders import checkpoint_at, is_distributed, is_index
 
 Held = TypeVar("Held")
 
@@ -30,6 +31,18 @@ def read_index(file: Path) -> dict[str, Path]:
     if missing := [shard for shard in shards if not (file.parent / shard).is_file()]:
         raise CheckpointError(f"{file} needs {len(shards)} shards; missing: {listed(missing)}; fetch them too")
     return {name: file.parent / shard for name, shard in table.items()}
+
+
+def bytes_on_disk(path: Path) -> int:
+    """The size of all files of the checkpoint that a path means.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    found = checkpoint_at(path)
+    files = set(read_index(found).values()) if is_index(found) else {found}
+    files = set(found.glob("*.distcp")) if is_distributed(found) else files
+    return sum(file.stat().st_size for file in files)
 
 
 def joined(
