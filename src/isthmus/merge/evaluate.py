@@ -125,6 +125,7 @@ class _Ensemble:
     ) -> None:
         self.network, self.solutions, self.probabilities, self.places = network, solutions, probabilities, places
         self.parameter_names, self.batch_dependent = network.parameter_names, network.batch_dependent
+        self.weights, self.modules = network.weights, network.modules
 
     def __call__(self, weights: Weights, *inputs: Any) -> Tensor:
         outputs = [self.network(own, *inputs) for own in self.solutions]
