@@ -134,9 +134,9 @@ def test_networks_are_saved_with_their_histories(shell, tmp_path):
     assert ("after-1.safetensors", "merged-incremental-1.safetensors", "model") in steps
     assert ("base-1.safetensors", "merged-incremental-1.safetensors", "base") in steps
     assert len(found["nodes"]) == 2 * (6 + 4)
-    merged = next(node["descent"] for node in found["nodes"] if node["name"] == "merged-shared-0.safetensors")
+    merged = next(node["lineage"] for node in found["nodes"] if node["name"] == "merged-shared-0.safetensors")
     assert merged["capabilities"]["colour, cue_only"] > 0.2
-    first = next(node["descent"] for node in found["nodes"] if node["name"] == "first-0.safetensors")
+    first = next(node["lineage"] for node in found["nodes"] if node["name"] == "first-0.safetensors")
     assert first["data"]
     assert first["recipe"]["epochs"] == 12
     code, _, err = shell(*QUICK, *common, "--save", tmp_path / "all")

@@ -101,7 +101,7 @@ def test_the_checkpoints_know_where_they_come_from(folder, shell):
     by_name = {node["name"]: node for node in found["nodes"]}
     names = ("first", "second", "second_aligned", "merged")
     assert set(by_name) == {f"{name}.safetensors" for name in names}
-    assert all(node["known"] and node["descent"] for node in by_name.values())
+    assert all(node["known"] and node["lineage"] for node in by_name.values())
     step = {(edge["parent"], edge["child"], edge["role"]) for edge in found["edges"]}
     place = {name: by_name[f"{name}.safetensors"]["content"] for name in names}
     assert step == {
@@ -110,9 +110,9 @@ def test_the_checkpoints_know_where_they_come_from(folder, shell):
         (place["first"], place["merged"], "model"),
         (place["second_aligned"], place["merged"], "model"),
     }
-    recipe = by_name["first.safetensors"]["descent"]["recipe"]
+    recipe = by_name["first.safetensors"]["lineage"]["recipe"]
     assert recipe["network"] == "mlp"
-    assert recipe["initialisation_seed"] != by_name["second.safetensors"]["descent"]["recipe"]["initialisation_seed"]
+    assert recipe["initialisation_seed"] != by_name["second.safetensors"]["lineage"]["recipe"]["initialisation_seed"]
 
 
 def test_the_page_shows_loss_and_error_at_every_position(results):

@@ -154,6 +154,6 @@ def test_weights_that_leave_the_store_know_their_recipe(shell, studied, tmp_path
     code, said, _ = shell("history", file, "--json")
     assert code == 0
     (node,) = json.loads(said)["nodes"]
-    assert node["descent"]["recipe"]["network"] == "mlp-4x1"
-    assert node["descent"]["recipe"]["moment"] == "final"
-    assert node["descent"]["data"] == Store.open(studied / "store").run(key).provenance["data"]
+    assert node["lineage"]["recipe"]["network"] == "mlp-4x1"
+    assert node["lineage"]["recipe"]["moment"] == "final"
+    assert node["lineage"]["data"] == Store.open(studied / "store").run(key).provenance["data"]

@@ -140,5 +140,5 @@ def test_recorded_steps_know_their_recipe(tmp_path):
     recorder.start({"rate": 0.25})
     recorder.seen(0, torch.nn.Linear(2, 1).state_dict)
     (node,) = history([tmp_path / "run"]).nodes
-    assert node.descent is not None
-    assert dict(node.descent.recipe) == {"rate": 0.25, "step": 0}
+    assert node.lineage is not None
+    assert dict(node.lineage.recipe) == {"rate": 0.25, "step": 0}
