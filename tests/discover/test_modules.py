@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.discover.algebra_modules import ALGEBRA
 from tests.discover.case import Case
 from tests.discover.choosing_modules import CHOOSING_UNITS
 from tests.discover.compact_modules import COMPACT
@@ -14,10 +15,14 @@ from tests.discover.mixed_modules import MIXED
 from tests.discover.modules import CASES
 from tests.discover.odd_modules import ODD
 from tests.discover.sequence_modules import SEQUENCES
+from tests.discover.sliced_modules import SLICED
 
 import isthmus
 
-ZOO = {**CASES, **EXPERTS, **ODD, **FOUND, **SEQUENCES, **GRAPHS, **IMAGES, **COMPACT, **MIXED, **CHOOSING_UNITS}
+ZOO = {
+    **CASES, **EXPERTS, **ODD, **FOUND, **SEQUENCES, **GRAPHS, **IMAGES, **COMPACT, **MIXED, **CHOOSING_UNITS,
+    **ALGEBRA, **SLICED,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", ZOO.values(), ids=ZOO)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
 
 from isthmus.core.errors import SymmetryError
 from isthmus.discover import choosing
 from isthmus.discover.exporting import functional, place_of
-from isthmus.discover.families import Split
+from isthmus.discover.foreseen import foreseen
 from isthmus.discover.graphs import (
     LARGEST_CONSTANT,
     alive,
@@ -34,6 +35,7 @@ from isthmus.discover.graphs import (
     shapes_of,
     writes_into_views,
 )
+from isthmus.discover.identities import loosened
 from isthmus.discover.labels import Labels, constant, fixed
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.parts import taken_apart
@@ -50,7 +52,7 @@ def interpretable(program: ExportedProgram) -> ExportedProgram:
 
 def interpret(program: ExportedProgram, rules: Mapping[str, Rule]) -> Ledger:
     """The ledger of everything that a graph demands of its units."""
-    splits = frozenset(_grouped_kernels(program))
+    splits = foreseen(program)
     known = constants_of(program)
     while True:
         ledger = Ledger(splits)
@@ -63,22 +65,6 @@ def interpret(program: ExportedProgram, rules: Mapping[str, Rule]) -> Ledger:
 def constants_of(program: ExportedProgram) -> dict[fx.Node, Any]:
     """The values of nodes that no input and no weight reaches, where they are written in place."""
     return {node: _constants(value) for node, value in settled(program).items()}
-
-
-def _grouped_kernels(program: ExportedProgram) -> Iterator[Split]:
-    """The splits that grouped convolutions with kernels of their own will ask for: known, they save a second look."""
-    inputs = inputs_of(program)
-    for node in program.graph.nodes:
-        if not isinstance(node.target, torch._ops.OpOverload) or not name_of(node).startswith("aten.conv"):
-            continue
-        place = next((k for k, given in enumerate(node.target._schema.arguments) if given.name == "groups"), 0)
-        groups = node.args[place] if 1 < place < len(node.args) else 1
-        kernel = node.args[1]
-        if not isinstance(groups, int) or groups < 2 or not isinstance(kernel, fx.Node):
-            continue
-        kind, name = inputs.get(kernel.name, (None, None))
-        if kind == InputKind.PARAMETER and kernel.meta["val"].shape[1] > 1:
-            yield Split(str(name), 1, 0, groups)
 
 
 _UNEXPECTED = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError)
@@ -130,7 +116,8 @@ class Interpreter:
         shape = tuple(int(size) for size in example.shape)
         if kind in (InputKind.PARAMETER, InputKind.BUFFER) and name in self.program.state_dict:
             stored = self.program.state_dict[name]
-            if kind == InputKind.PARAMETER or stored.is_floating_point() or stored.is_complex():
+            # Integers of one byte are rounded weights; others are tables of places and masks.
+            if kind == InputKind.PARAMETER or stored.dtype == torch.int8 or not _whole(stored):
                 return self.ledger.atoms(str(name), shape)
             return held(stored)
         if kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
@@ -210,6 +197,7 @@ class Interpreter:
             rule = elementwise
         reason = "has no rule; give one in rules="
         if rule is not None:
+            arguments, keywords = pytree.tree_map(self._loosened, (arguments, keywords))
             try:
                 return _fitted(rule(ledger, *arguments, **keywords), ledger.shapes)
             except SymmetryError:
@@ -220,6 +208,9 @@ class Interpreter:
         if not self.inside and (inner := taken_apart(node)) is not None:
             return self._in_parts(node, inner, arguments, keywords)
         return self._unknown(_labels_in([*arguments, *keywords.values()]), reason)
+
+    def _loosened(self, argument: Any) -> Any:
+        return loosened(self.ledger, argument) if isinstance(argument, Labels) else argument
 
     def _in_parts(self, node: fx.Node, inner: fx.GraphModule, arguments: Any, keywords: Any) -> Any:
         """An operation without a rule, as the simpler operations that it is made of."""
@@ -258,6 +249,10 @@ class Interpreter:
         if isinstance(result, (tuple, list)) and all(isinstance(part, Tensor) for part in result):
             return type(result)(constant(part) for part in result)
         return None
+
+
+def _whole(stored: Tensor) -> bool:
+    return not (stored.is_floating_point() or stored.is_complex())
 
 
 def _real(argument: Any) -> Any:

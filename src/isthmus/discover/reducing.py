@@ -23,6 +23,7 @@ def reduce(ledger: Ledger, value: Labels, axes: Sequence[int], *, keepdim: bool 
     for layer in value.layers:
         if (reduced := _reduce_layer(ledger, layer, axes)) is not None:
             layers.append(reduced)
+            _mark_by_sums(ledger, layer, reduced, [other for other in value.layers if other.pinned], axes)
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(value.shape))
     result = Labels(shape, deduplicated(layers))
     return result if keepdim else dropped(result, axes)
@@ -67,6 +68,25 @@ def _reduce_layer(ledger: Ledger, layer: Layer, axes: Sequence[int]) -> Layer | 
         ledger.mark(empty, torch.zeros_like(empty))
         ledger.still += empty.tolist()
     return squeezed(blocks[block])
+
+
+def _mark_by_sums(ledger: Ledger, layer: Layer, reduced: Layer, places: Sequence[Layer], axes: Sequence[int]) -> None:
+    """Labels that are summed at several places, with others each time, lie in each sum as what tells its entries apart.
+
+    Where each label is summed once, the sums' own places say as much.
+    """
+    if layer.pinned or reduced is layer or reduced.pinned or len(reduced.ids.unique()) == reduced.ids.numel():
+        return
+    for place in places:
+        if not place.axes & layer.axes & set(axes):
+            continue
+        alone = sorted(place.axes - layer.axes)
+        content = mixed(place.ids).sum(dim=alone, keepdim=True) if alone else mixed(place.ids)
+        content = content.expand(torch.broadcast_shapes(content.shape, layer.ids.shape))
+        whole = mixed(content.sum(dim=list(axes), keepdim=True))
+        names, index = torch.unique(layer.ids.expand(content.shape), return_inverse=True)
+        keys = mixed(content + whole).reshape(-1)
+        ledger.mark(names, torch.zeros_like(names).index_add_(0, index.reshape(-1), keys))
 
 
 def chosen(ledger: Ledger, before: Labels, after: Labels) -> Labels:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from isthmus.discover import choosing
+from isthmus.discover.closure import components
 from isthmus.discover.families import Family, Split
-from isthmus.discover.labels import Labels, Layer
+from isthmus.discover.labels import Labels, Layer, squeezed
 
 if TYPE_CHECKING:
     from isthmus.discover.ledger import Ledger
@@ -130,7 +132,7 @@ def _want_split(ledger: Ledger, value: Labels, layer: Layer, axis: int, *, inner
     for other in value.movable:
         if other.ids.shape[axis] == 1 or other.ids is layer.ids:
             continue
-        for owner in _owners(ledger, other, family):
+        for owner in _owners(ledger, other, family) or _met_before(ledger, other, family, axis):
             # Units of slices say which slice they are in, and so stand for the axis that their own axis was split by.
             around = owner.dim if owner.slices is None else owner.slices[0]
             # Of two axes that could each be split by the other, the later one is: heads come before their channels.
@@ -146,3 +148,33 @@ def _owners(ledger: Ledger, layer: Layer, family: Family) -> list[Family]:
     """Whose positions a layer's labels are: the families of other axes of one tensor, wherever they occur."""
     found = [ledger.families[number] for number in ledger.origins(layer.ids.unique()).unique().tolist()]
     return [owner for owner in found if owner.tensor == family.tensor and owner.dim != family.dim]
+
+
+def _met_before(ledger: Ledger, layer: Layer, family: Family, axis: int) -> list[Family]:
+    """Positions of another axis of a family's tensor for which a layer's labels stand along an axis of a value.
+
+    They do so if each of them was tied to one of these, or lies in the same unit as one, as far as is known by now.
+    """
+    others = [
+        other
+        for other in ledger.families
+        if other.tensor == family.tensor and other.dim != family.dim and other.slices is None
+    ]
+    others = [other for other in others if other.stop - other.start == layer.ids.shape[axis]]
+    if not others:
+        return []
+    relations = [np.zeros((2, 0), dtype=np.int64), *(one[:2] for one in (*ledger.ties, *ledger.nests))]
+    part = torch.from_numpy(components(ledger.count, np.concatenate(relations, axis=1)))
+    here = part[layer.ids]
+    found = []
+    for other in others:
+        theirs = part[other.start : other.stop].unique()
+        mine = squeezed(torch.searchsorted(theirs, here).clamp(max=len(theirs) - 1))
+        apart = len(theirs) == other.stop - other.start and mine.axes == {axis}
+        if (
+            apart
+            and torch.equal(theirs[mine.ids].reshape(-1).sort().values, theirs)
+            and bool((theirs[mine.ids] == here).all())
+        ):
+            found.append(other)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isthmus.discover.labels import Labels, aligned, dropped, permuted, reshaped
+from isthmus.discover.labels import Labels, aligned, dropped, moved, permuted, reshaped
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
@@ -96,9 +96,21 @@ def einsum(ledger: Ledger, equation: str, values: list[Labels], **_: Any) -> Lab
     if not arrow:
         joined = "".join(terms)
         output = "".join(free) + "".join(sorted(c for c in set(joined) if joined.count(c) == 1 and c not in free))
-    if any(len(set(term)) != len(term) for term in terms):
-        return ledger.opaque(values, ledger.shape, "takes a diagonal")
+    pairs = [_on_diagonals(ledger, value, term) for value, term in zip(values, terms, strict=True)]
+    values, terms = [value for value, _ in pairs], [term for _, term in pairs]
     return ledger.contract(f"{','.join(terms)}->{output}", *values)
+
+
+def _on_diagonals(ledger: Ledger, value: Labels, term: str) -> tuple[Labels, str]:
+    """A value and the names of its axes, each once: of axes of one name only the entries at equal places count."""
+    while len(set(term)) < len(term):
+        name = next(c for c in term if term.count(c) > 1)
+        one, other = [axis for axis, c in enumerate(term) if c == name][:2]
+        shape = (*(size for axis, size in enumerate(value.shape) if axis not in (one, other)), value.shape[one])
+        line = moved(value, lambda ids, one=one, other=other: ids.diagonal(0, one, other))
+        value = ledger.chosen(value, line) if value.layers else Labels(shape)
+        term = "".join(c for axis, c in enumerate(term) if axis not in (one, other)) + name
+    return value, term
 
 
 @rule("bilinear")

@@ -68,8 +68,12 @@ def _spread(
     *,
     transposed: bool,
 ) -> Labels:
-    """Axes along which a kernel has one place only are as good as further examples: units may lie along them."""
-    value, weight, bias = tensors
+    """Axes along which a kernel has one place only are as good as further examples: units may lie along them.
+
+    Those along which it covers all places at once are as good as further channels.
+    """
+    value, weight, bias = _covered(ledger, tensors, steps, transposed=transposed)
+    tensors = (value, weight, bias)
     shape, space = tuple(ledger.shape), weight.rank - 2
     first = value.rank - space
     free = [
@@ -92,6 +96,35 @@ def _spread(
     made = _convolve(ledger, (merged, kernel, bias), out, groups, transposed=transposed)
     made = reshaped(made, (*turned.shape[:examples], *out[1:]))
     return permuted(made, [order.index(axis) for axis in range(value.rank)])
+
+
+def _covered(
+    ledger: Ledger, tensors: tuple[Labels, Labels, Labels | None], steps: tuple[Any, Any], *, transposed: bool
+) -> tuple[Labels, Labels, Labels | None]:
+    """A convolution's tensors, with axes that a kernel covers whole and that hold units moved among the channels.
+
+    One place is left where such an axis was.
+    """
+    value, weight, bias = tensors
+    if transposed or value.rank != weight.rank:
+        return tensors
+    covered = [
+        axis
+        for axis in range(2, value.rank)
+        if weight.shape[axis] == value.shape[axis] > 1
+        and _step(steps[1], axis - 2) in (0, "valid")
+        and any(layer.ids.shape[axis] > 1 for layer in value.movable)
+    ]
+    if not covered:
+        return tensors
+    rest = [axis for axis in range(2, value.rank) if axis not in covered]
+    made = []
+    for part in (value, weight):
+        turned = permuted(part, [0, 1, *covered, *rest])
+        channels = math.prod(turned.shape[1 : 2 + len(covered)])
+        left = [1 if axis in covered else part.shape[axis] for axis in range(2, part.rank)]
+        made.append(reshaped(turned, (part.shape[0], channels, *left)))
+    return made[0], made[1], bias
 
 
 def _step(steps: Any, axis: int) -> Any:

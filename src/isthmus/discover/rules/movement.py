@@ -232,12 +232,8 @@ def repeat_interleave(ledger: Ledger, value: Labels, times: Any, dim: int | None
     "pixel_unshuffle",
     "channel_shuffle",
     "native_channel_shuffle",
-    "diagonal",
     "as_strided",
-    "diagonal_copy",
     "unfold_copy",
-    "diag",
-    "diag_embed_copy",
     "movedim_copy",
 )
 def taken(ledger: Ledger, value: Labels, *arguments: Any, **keywords: Any) -> Labels:
@@ -262,12 +258,6 @@ def triangle(ledger: Ledger, value: Labels, *_: Any) -> Labels:
     """Zeros on one side of the diagonal: places along both last axes matter."""
     shape = value.shape
     return ledger.meet(value, Labels(shape, (positional(shape, [len(shape) - 2, len(shape) - 1]),)))
-
-
-@rule("diag_embed")
-def diag_embed(ledger: Ledger, value: Labels, *_: Any) -> Labels:
-    """A vector on a diagonal."""
-    return ledger.opaque([value], ledger.shape, "spreads units over a diagonal")
 
 
 def still(ledger: Ledger) -> Tensor:

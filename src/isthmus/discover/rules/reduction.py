@@ -23,7 +23,11 @@ def _axes(value: Labels, dim: Any) -> list[int]:
 @rule("sum", "mean", "nansum", "nanmean", "amax", "amin", "any", "all", "prod", "logsumexp", "count_nonzero")
 def reduced(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = False, **_: Any) -> Labels:
     """Over the axes that ``dim`` names, or all."""
-    axes = [axis % value.rank for axis in _axes(value, dim)] if value.rank else []
+    return _over(ledger, value, _axes(value, dim), keepdim=keepdim)
+
+
+def _over(ledger: Ledger, value: Labels, dims: Sequence[int], *, keepdim: bool) -> Labels:
+    axes = [axis % value.rank for axis in dims] if value.rank else []
     splitting.ask_alone(ledger, value, axes)
     return ledger.reduce(value, axes, keepdim=keepdim)
 
@@ -40,7 +44,7 @@ def spread(
     ledger: Ledger, value: Labels, dim: Any = None, unbiased: Any = None, keepdim: bool = False, **_: Any
 ) -> Any:
     """Variances; with the mean where the operation returns both."""
-    result = ledger.reduce(value, _axes(value, None if isinstance(dim, bool) else dim), keepdim=keepdim)
+    result = _over(ledger, value, _axes(value, None if isinstance(dim, bool) else dim), keepdim=keepdim)
     return (result, result) if ledger.outputs > 1 else result
 
 
@@ -49,13 +53,13 @@ def norm(
     ledger: Ledger, value: Labels, order: Any = 2, dim: Any = None, keepdim: bool = False, *_: Any, **__: Any
 ) -> Labels:
     """Vector norms."""
-    return ledger.reduce(value, _axes(value, dim), keepdim=keepdim)
+    return _over(ledger, value, _axes(value, dim), keepdim=keepdim)
 
 
 @rule("frobenius_norm")
 def frobenius(ledger: Ledger, value: Labels, dim: Any = None, keepdim: bool = False, **_: Any) -> Labels:
     """Matrix norms that are vector norms."""
-    return ledger.reduce(value, _axes(value, dim), keepdim=keepdim)
+    return _over(ledger, value, _axes(value, dim), keepdim=keepdim)
 
 
 @rule("max", "min", "median", "nanmedian", "mode", "kthvalue")

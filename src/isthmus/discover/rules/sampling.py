@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from isthmus.discover.labels import Labels, Layer, canonical, mixed, positional, squeezed
+from isthmus.discover.labels import Labels, Layer, canonical, mixed, positional, reshaped, squeezed
 from isthmus.discover.ledger import Ledger
 from isthmus.discover.rules.registry import rule
 
@@ -19,10 +21,8 @@ def spatial(ledger: Ledger, value: Labels, axes: int) -> Labels:
         if any(layer.ids.shape[axis] > 1 for layer in value.movable):
             value = ledger.order(value, axis, "mixes neighbours along the axis on which these units lie")
     space = set(range(first, value.rank))
-    for layer in value.movable:
-        if layer.axes & space:
-            ledger.pin(Labels(value.shape, (layer,)))
-    layers: list[Layer] = [layer for layer in value.movable if not layer.axes & space]
+    # Channels whose places are units themselves (rows of a dense layer seen as an image) are units around these.
+    layers: list[Layer] = list(ledger.reduce(Labels(value.shape, value.movable), sorted(space), keepdim=True).layers)
     batch: set[int] = set()
     spread = False
     for layer in value.layers:
@@ -80,6 +80,21 @@ _register("_upsample_bilinear2d_aa", 2)
 _register("upsample_bicubic2d", 2)
 _register("_upsample_bicubic2d_aa", 2)
 _register("upsample_trilinear3d", 3)
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def unpooled(ledger: Ledger, value: Labels, places: Labels, *_: Any) -> Labels:
+    """Each channel's entries back at the places in space that its own numbers say."""
+    axes = 2 if ledger.operation.endswith("2d") else 3
+    return spatial(ledger, ledger.meet(value, places), axes)
+
+
+@rule("col2im")
+def summed_windows(ledger: Ledger, value: Labels, _size: Any, kernel: Sequence[int], *_: Any) -> Labels:
+    """Windows of each channel, one below the other in columns, added up where they overlap."""
+    places = math.prod(kernel)
+    *examples, rows, columns = value.shape
+    return spatial(ledger, reshaped(value, (*examples, rows // places, places, columns)), 2)
 
 
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
