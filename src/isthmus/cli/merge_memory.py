@@ -71,7 +71,7 @@ def check_room(request: Request) -> None:
     needed = sum(bytes_on_disk(Path(path)) for path in (*request.paths, *([request.base] if request.base else [])))
     if (room := memory()) is not None and needed > room:
         raise SettingError(
-            f"models that are merged at once must fit into memory, but have {needed / 1e9:.1f} GB, and this machine has "
+            f"models that are merged at once must fit into memory, but have {needed / 1e9:.1f} GB, this machine has "
             f"{room / 1e9:.1f} GB; from disk to disk, in any memory, safetensors are merged by {', '.join(METHODS)}"
         )
 
