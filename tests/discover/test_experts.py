@@ -61,6 +61,10 @@ def test_one_experts_channels_leave_the_others_as_they_are(found: Symmetry) -> N
     assert sum(same) == EXPERTS - 1
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11),
+    reason="transformers reads addresses of experts' weights in half precision before torch 2.11; nothing exports that",
+)
 def test_the_kernel_for_half_precision_is_proved_in_float64() -> None:
     # Its rows must be multiples of 16 bytes: eight numbers of sixteen bits.
     module = mixtral(inner=8).to(torch.bfloat16)

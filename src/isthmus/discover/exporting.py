@@ -90,8 +90,8 @@ def accepting(module: nn.Module, example: tuple[Any, ...], keywords: Mapping[str
             place = _own_place(problem)
             raise SymmetryError(
                 f"{type(module).__name__} must accept the example that it is discovered with, but"
-                f"{f' at {place}' if place else ''}: {type(problem).__name__}: {first_line(problem, 200)}; give inputs"
-                " with values that it can take"
+                f"{f' at {place}' if place else ''}: {type(problem).__name__}: {first_line(problem, 200)}; "
+                f"{_TOKENS if _asks_for_tokens(str(problem)) else 'give inputs with values that it can take'}"
             ) from problem
         raise
 
@@ -184,11 +184,19 @@ def _waits_for_values(text: str) -> bool:
     return "data-dependent" in text.lower() or "unbacked" in text.lower() or "GuardOnDataDependent" in text
 
 
+_TOKENS = "give whole numbers (token numbers) as its example; --tokens in the shell"
+
+
+def _asks_for_tokens(text: str) -> bool:
+    """Whether an embedding got real numbers; which torch is used decides whether the export or the call says so."""
+    return "Long, Int" in text
+
+
 def _advice(text: str) -> str:
     if _waits_for_values(text):
         return "write that branch without looking at values (torch.where, torch.cond), or discover the part around it"
-    if "Long, Int" in text:  # an embedding's words for what it looks up
-        return "give whole numbers (token numbers) as its example; --tokens in the shell"
+    if _asks_for_tokens(text):
+        return _TOKENS
     if "NoneType" in text:
         return "give the optional inputs (masks) too, in example (a tuple) and keywords"
     if "shape" in text or "size" in text or "mat1" in text:

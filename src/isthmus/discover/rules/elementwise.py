@@ -25,6 +25,8 @@ def elementwise(ledger: Ledger, *arguments: Any, **keywords: Any) -> Labels:
     "lerp",
     "threshold",
     "hardtanh",
+    "leaky_relu",
+    "ldexp",
     "softplus",
     "celu",
     "mish",
