@@ -9,7 +9,7 @@ import pytest
 
 from isthmus.report import figures
 from isthmus.report.assemble import page_of_results
-from isthmus.report.check import change_lines, check_page, item_rows, junit, pair_rows, verdict_line
+from isthmus.report.check import change_lines, check_page, item_rows, junit, pair_rows, reason_lines, verdict_line
 from isthmus.report.page import _scripts, render
 from isthmus.report.saved import csv_file
 from isthmus.report.section import section
@@ -124,6 +124,16 @@ def test_a_threshold_that_nobody_would_take_is_not_offered():
     changes = [{"what": "threshold", "verdict": "permutation", "value": value} for value in (0.05, 0.8)]
     assert [line for line in change_lines(values(changes=changes), words) if "5.00%" in line]
     assert len(change_lines(values(changes=changes), words)) == 1
+
+
+def test_a_capability_below_chance_is_lost_and_has_no_share():
+    words, found = words_for("en"), values()
+    kept = found["pairs"][0]["retention"]["capabilities"][0]["kept"]
+    for estimate, said in ((0.4, "keeps least"), (-0.1, "has lost")):
+        kept |= interval(estimate, -0.3, 0.5)
+        (line,) = [line for line in reason_lines(found, words) if "capability" in line]
+        assert said in line
+    assert "%" not in line
 
 
 def test_tables_name_what_they_show():

@@ -62,6 +62,16 @@ def test_nine_settings_of_a_scatter_are_nine_looks():
     assert "shape" not in plain
 
 
+def test_few_lines_are_told_apart_without_their_colours():
+    rows = [{"x": x, "y": y, "s": f"way {y}"} for x in (0, 1) for y in range(4)]
+    spec = figures.curves(rows, x="x", y="y", x_title="x", y_title="y", series="s")
+    picture = vl_convert.vegalite_to_svg(spec)
+    legend = picture[picture.index("role-legend-symbol") :]
+    assert len(set(re.findall(r'<path transform="translate\([^"]*" d="([^"]+)"', legend))) == 4
+    points = picture[picture.index("symbol mark container") :]
+    assert len(set(re.findall(r'roledescription="point"[^>]* d="([^"]+)"', points))) == 4
+
+
 def test_nine_lines_are_told_apart_by_dashes_too():
     rows = [{"series": f"line {line}", "t": t, "loss": line * t} for line in range(9) for t in (0.0, 1.0)]
     (encoding,) = encodings(figures.curves(rows, x="t", y="loss", x_title="t", y_title="loss"))

@@ -45,6 +45,12 @@ def test_the_scores_at_the_end_have_their_share_of_the_progress():
     assert next(label for share, label in quiet if share == 1.0).startswith("1 replicas")
 
 
+def test_a_replica_is_told_by_what_came_out_and_not_by_its_weights():
+    (scored,), (unscored,) = run(BASE), run(BASE, scores="never")
+    assert repr(scored) == f"<Replica of {BASE.network} on {BASE.data}: stopped, test loss {scored.test.loss:.4g}>"
+    assert repr(unscored) == f"<Replica of {BASE.network} on {BASE.data}: stopped>"
+
+
 def test_a_replica_does_not_depend_on_its_neighbours():
     family = BASE.replicates(4)
     together, alone = run(*family)[2], run(family[2])[0]

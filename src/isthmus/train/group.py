@@ -71,6 +71,10 @@ class Replica(Record):
     notes: tuple[str, ...]
     seconds: float
 
+    def __repr__(self) -> str:
+        score = f", test loss {self.test.loss:.4g}" if self.test is not None else ""
+        return f"<Replica of {self.recipe.network} on {self.recipe.data}: {self.status.name.lower()}{score}>"
+
     @property
     def diverged(self) -> bool:
         """Whether it left the finite range."""

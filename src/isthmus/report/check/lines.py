@@ -40,10 +40,9 @@ def reason_lines(values: Mapping[str, Any], words: Words) -> list[str]:
     known = [c for c in pair["retention"]["capabilities"] if c["kept"]["estimate"] is not None]
     if known:
         least = min(known, key=lambda c: c["kept"]["estimate"])
-        kept = share(least["kept"])
-        lines.append(
-            words("check.reason.retention", way=words(f"check.way.{pair['best']}"), name=least["name"], kept=kept)
-        )
+        said = "retention" if least["kept"]["estimate"] > 0 else "lost"  # below chance there is no share to tell
+        kept, way = share(least["kept"]), words(f"check.way.{pair['best']}")
+        lines.append(words(f"check.reason.{said}", way=way, name=least["name"], kept=kept))
     for item in values["items"]:
         if item["point"] == "chance" and not item["passed"]:
             lines.append(words("check.reason.chance", names=", ".join(item["models"])))

@@ -8,6 +8,7 @@ from typing import Any
 from isthmus.report.figures.style import (
     HEIGHT,
     PALETTE,
+    SHAPES,
     TICKS,
     WIDTH,
     Row,
@@ -36,12 +37,13 @@ def curves(
     present = list(order or distinct(rows, series))
     chart = (
         alt.Chart(alt.Data(values=list(rows)))
-        .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
+        .mark_line(point=alt.OverlayMarkDef(size=34), strokeWidth=2)
         .encode(
             x=alt.X(f"{x}:Q", title=x_title, axis=_whole(rows, x)),
             y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True)),
             color=colour(series, present, legend=legend, symbol=_symbol(present)),
             **dash(series, present),
+            **_shapes(series, present),
             tooltip=[
                 alt.Tooltip(f"{series}:N"),
                 alt.Tooltip(f"{x}:Q", format=".3f"),
@@ -52,6 +54,15 @@ def curves(
         .add_params(zoom())
     )
     return finished(chart)
+
+
+def _shapes(series: str, order: Sequence[str]) -> dict[str, Any]:
+    """Another shape for each of a few lines' points: whoever sees no colours, or prints in grey, tells them apart."""
+    if not 1 < len(order) <= len(SHAPES):
+        return {}
+    alt = altair()
+    scale = alt.Scale(domain=list(order), range=list(SHAPES[: len(order)]))
+    return {"shape": alt.Shape(f"{series}:N", title=None, sort=list(order), scale=scale)}
 
 
 def _symbol(order: Sequence[str]) -> str | None:

@@ -20,6 +20,7 @@ TEXTS = {
     "check.reason.way": "{way}: it rises by {barrier}; the average of the two has an accuracy of {accuracy}.",
     "check.reason.agreement": "{pair} answer alike on {share} of the examples; by their accuracies alone it would be {chance}.",
     "check.reason.retention": "The average ({way}) keeps least of capability {name}: {kept} of what the better model has above chance.",
+    "check.reason.lost": "The average ({way}) has lost capability {name}: it does no better there than chance.",
     "check.reason.chance": "No better than always answering the most frequent class: {names}. A barrier between such models means nothing.",
     "check.reason.floors": "Below a floor: {names}.",
     "check.guidance.as_they_are": "You may swap one for the other, average them, or continue one from the other. Their answers still differ on single examples.",

@@ -20,6 +20,7 @@ TEXTS = {
     "check.reason.way": "{way}：上昇は {barrier}、二つの平均の正解率は {accuracy} です。",
     "check.reason.agreement": "{pair} の答えは {share} の例で一致します。正解率だけから期待される一致は {chance} です。",
     "check.reason.retention": "平均（{way}）で最も失われる能力は {name} で、良い方のモデルの偶然を上回る分の {kept} が残ります。",
+    "check.reason.lost": "平均（{way}）は能力 {name} を失っています：偶然と変わりません。",
     "check.reason.chance": "最も多いクラスを常に答える場合を上回らないモデル：{names}。このようなモデル間の障壁に意味はありません。",
     "check.reason.floors": "下限に達しないモデル：{names}。",
     "check.guidance.as_they_are": "入れ替え、平均、一方からの追加学習ができます。個々の例での答えは異なることがあります。",
