@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from isthmus.connect import reestimate, statistics_layers
+from isthmus.connect.normalisation import _unit_moments
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.network import Network
 from isthmus.core.randomness import child
@@ -175,3 +176,24 @@ def test_threads_that_share_a_network_do_not_mix_their_moments():
     found = in_threads(lambda part: reestimate(network, network.weights, part), parts, threads=4)
     for one, other in zip(alone, found, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((7, 3, 5, 4), 1), ((9, 3), -1), ((6, 4, 3), -1), ((1, 3), 1), ((2, 3), 1)]
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_moments_of_units_are_those_of_their_definition(dtype, shape, axis, last):
+    values = (torch.randn(shape, dtype=torch.float64) + 30).to(dtype)  # a large common mean: nothing may cancel
+    values.select(axis, 0).fill_(2.5)
+    if last and len(shape) == 4:
+        values = values.contiguous(memory_format=torch.channels_last)
+    before = values.clone()
+    mean, variance, count = _unit_moments(values, axis)
+    units = values.double().movedim(axis, 0).flatten(1)
+    close = 1e-5 if dtype is not torch.float64 else 1e-12
+    assert count == units.shape[1]
+    assert torch.allclose(mean.double(), units.mean(1), rtol=close)
+    assert torch.allclose(variance.double(), units.var(1, correction=0), rtol=100 * close, atol=close)
+    assert float(variance[0]) == 0
+    assert torch.equal(values, before)

@@ -241,6 +241,33 @@ def test_a_network_that_normalises_by_the_batch_sees_all_examples_in_one():
         assert len(list(objective.batches())) == 1
 
 
+def test_convolutions_on_a_cpu_take_large_batches_in_parts():
+    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 62 * 62, 4)).double()
+    network, inputs = Network.of(module), torch.randn(150, 1, 64, 64, dtype=torch.float64)
+    targets, seen = torch.randint(4, (150,)), []
+    targets[::7] = -100
+    hooked = network.hooked(before={"0": lambda layer, given: seen.append(len(given[0]))})
+    score, gradient = Objective(hooked, inputs, targets).gradient(network.weights)
+    assert sum(seen) == 150
+    assert max(seen) == 16 * torch.get_num_threads()
+    outputs = module(inputs)
+    loss = functional.cross_entropy(outputs, targets, ignore_index=-100)
+    assert score.loss == pytest.approx(float(loss.detach()), rel=1e-12)
+    assert score == Objective(hooked, inputs, targets)(network.weights)
+    wrong = (outputs.argmax(1) != targets)[targets != -100]
+    assert score.error == pytest.approx(float(wrong.double().mean()), rel=1e-12)
+    for slope, found in zip(torch.autograd.grad(loss, list(module.parameters())), gradient.values(), strict=True):
+        assert torch.allclose(found, slope, rtol=1e-9, atol=1e-12)
+
+
+def test_what_normalises_by_the_batch_is_not_taken_in_parts():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten(),
+                           nn.Linear(2 * 62 * 62, 4))  # fmt: skip
+    network, inputs, targets = Network.of(module), torch.randn(90, 1, 64, 64), torch.randint(4, (90,))
+    expected = float(functional.cross_entropy(module(inputs), targets).detach())
+    assert Objective(network, inputs, targets)(network.weights).loss == pytest.approx(expected, rel=1e-5)
+
+
 def test_gradients_in_half_precision_stay_in_its_range():
     """Each example's gradient is 100; summed over a batch of 1,000 it would leave float16's range."""
     network = Network.of(nn.Linear(1, 1, bias=False).half())

@@ -132,8 +132,9 @@ def _projected(layer: nn.MultiheadAttention, source: Tensor) -> Tensor | None:
 
 def _features(value: Tensor, axis: int) -> Float[Tensor, "samples features"]:
     moved = value.detach().movedim(axis, -1)
-    # A copy, for layers that follow may work in place.
-    return moved.reshape(-1, moved.shape[-1]).clone()
+    made = moved.reshape(-1, moved.shape[-1])
+    # A copy, for layers that follow may work in place; moving the axis has often made one.
+    return made.clone() if made.untyped_storage().data_ptr() == value.untyped_storage().data_ptr() else made
 
 
 def _first_tensor(values: Sequence[Any]) -> Tensor | None:

@@ -126,6 +126,10 @@ def run() -> None:
     The exit code is 0 for success, 1 for a negative answer, 2 for wrong input, 130 for an interruption and 141 where
     the reader of the output went away, as other programs have it.
     """
+    if sys.argv[1:2] != ["merge"]:  # which promises to take little memory, and evaluates little
+        from isthmus.core.machine import keep_freed_memory
+
+        keep_freed_memory()
     sys.exit(invoke(sys.argv[1:]))
 
 

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus.core.errors import DataError
+from isthmus.core.losses import IGNORED
 from isthmus.core.record import Record
 
 
@@ -65,3 +67,40 @@ class Scores(Record):
 
     def __getitem__(self, index: int) -> Score:
         return Score(float(self.loss[index]), {k: float(v[index]) for k, v in self.metrics.items()}, self.examples)
+
+
+@dataclasses.dataclass(eq=False)
+class Tally:
+    """Sums and counts so far, of one solution or of many; read from the device once, at the end."""
+
+    sums: dict[str, tuple[Tensor, Tensor]] = dataclasses.field(default_factory=dict)
+
+    def add(self, more: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Take in further sums and counts by name."""
+        for name, (total, values) in more.items():
+            before, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (before + total.detach(), count + values)
+
+    def score(self) -> Score:
+        """The means of one solution.
+
+        Raises:
+            DataError: nothing counts.
+        """
+        means = {name: float(total) / max(int(values), 1) for name, (total, values) in self.sums.items()}
+        return Score(means.pop("loss"), means, self._examples(int(self.sums["loss"][1])))
+
+    def scores(self) -> Scores:
+        """The means of many solutions.
+
+        Raises:
+            DataError: nothing counts.
+        """
+        means = {name: (total / values.clamp_min(1)).cpu() for name, (total, values) in self.sums.items()}
+        return Scores(means.pop("loss"), means, self._examples(int(self.sums["loss"][1][0])))
+
+    @staticmethod
+    def _examples(values: int) -> int:
+        if values == 0:
+            raise DataError(f"an objective needs at least one label that counts, but all are {IGNORED}")
+        return values
