@@ -20,7 +20,9 @@ from isthmus.merge.merger import average, check_share, check_solutions, merge_te
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RegMean:
-    """For every linear or convolutional layer the W that minimise Σᵢ ‖Xᵢ(W − Wᵢ)‖², Xᵢ its inputs in solution i.
+    """For every linear or convolutional layer the W that minimise Σᵢ ‖Xᵢ(W − Wᵢ)‖²/nᵢ, Xᵢ its nᵢ inputs in solution i.
+
+    The paper's sum has no nᵢ: here sets of different size count alike.
 
     Attributes:
         objectives: the data of each solution, in the same order (one for all is allowed); labels are not used.
@@ -29,7 +31,7 @@ class RegMean:
         examples: how many examples of each objective are used at most.
 
     Where the inputs leave directions undetermined, the plain average stands. Biases, normalisations, embeddings and
-    grouped convolutions are averaged.
+    grouped convolutions are averaged; an embedding that is tied to an output layer follows that layer.
 
     Reference: Jin et al., "Dataless knowledge fusion by merging weights of language models" (2212.09849), the closed
         form for linear layers and its factor of off-diagonal entries. Convolutions are linear layers on patches.
