@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.merge.saved import folder_of, recipe, saved, weights
 
-from isthmus.core.checkpoint import save
+from isthmus.core.checkpoint import load, save
 from isthmus.core.errors import CheckpointError, IsthmusError, SettingError
 from isthmus.merge import Configuration, merge_files
 
@@ -105,8 +105,36 @@ def test_inputs_that_do_not_fit_are_refused(tmp_path):
     )
     second({name: t for name, t in y.items() if name != "steps"}, "must have the same tensors.*lacks steps")
     second({**y, "lm_head.weight": torch.ones(3)}, "tie their output layer alike")
+    compiled = r"y\.safetensors carry a wrapper's part \(_orig_mod\.\S+ and 4 more\); save it without"
+    second({f"_orig_mod.{name}": tensor for name, tensor in y.items()}, compiled)
     save({**x, "table": torch.arange(3)}, tmp_path / "x.safetensors")
     second({**y, "table": torch.arange(3) + 1}, r"table \(I64\) differs")
+
+
+def test_files_that_hold_no_whole_model_are_refused(tmp_path):
+    """Their factors, or nothing at all, would have been averaged."""
+    matrix = torch.ones(2, 2)
+    for content, message in (
+        (
+            {f"base_model.model.a.lora_{side}.weight": matrix for side in "AB"},
+            "is an adapter to one .*merge_and_unload",
+        ),
+        ({"a.weight": torch.empty(0), "a.bias": torch.ones(2)}, r"a\.weight is empty; DeepSpeed .*zero_to_fp32\.py"),
+        ({"a.weight": matrix.to(torch.complex64)}, r"complex numbers are not merged from disk to disk.*\.pt"),
+        ({"a.weight": matrix.to(torch.float8_e8m0fnu)}, "8-bit floats cannot be merged"),
+    ):
+        for name in "xy":
+            save(content, tmp_path / f"{name}.safetensors")
+        refused(tmp_path, message)
+
+
+def test_tensors_without_entries_are_merged_like_others(tmp_path):
+    for place, name in enumerate("xy"):
+        save({"a.weight": torch.full((2,), float(place)), "none": torch.empty(0, 3)}, tmp_path / f"{name}.safetensors")
+    merge_files(recipe(tmp_path, "linear", each={"weight": 1}, base=False), tmp_path / "out.safetensors")
+    merged = load(tmp_path / "out.safetensors")
+    assert torch.equal(merged["a.weight"], torch.full((2,), 0.5))
+    assert merged["none"].shape == (0, 3)
 
 
 def test_damaged_and_missing_files_are_refused(tmp_path):

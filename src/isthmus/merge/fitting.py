@@ -8,6 +8,7 @@ from pathlib import Path
 
 from isthmus.core.errors import CheckpointError, listed
 from isthmus.core.misfits import check_is_model, check_not_hollow
+from isthmus.core.names import without_prefixes
 from isthmus.merge.shards import Shards
 
 _VOCABULARY = re.compile(
@@ -86,6 +87,13 @@ def _check_names(first: Shards, other: Shards) -> None:
     extra = [name for name in other.entries if name not in first.entries]
     if not missing and not extra:
         return
+    for plain, wrapped in ((first, other), (other, first)):
+        if any(set(names) == plain.entries.keys() for names in without_prefixes(tuple(wrapped.entries))):
+            raise CheckpointError(
+                f"models must have the same names, but those of {wrapped.path} carry a wrapper's part "
+                f"({listed(wrapped.entries, 1)}); save it without: the state_dict of what torch.compile or "
+                "DistributedDataParallel was given"
+            )
     holder, lacking = (first, other) if missing else (other, first)
     names = missing or extra
     if all(_OUTPUT_HEAD.search(name) for name in names):
