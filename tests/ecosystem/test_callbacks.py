@@ -61,7 +61,8 @@ def test_the_trainer_of_transformers_is_recorded(tmp_path, trainer):
     assert recipe["configuration"]["n_embd"] == 8
     assert recipe["order"]["examples"] == 24
     assert (recipe["order"]["sampler"], recipe["order"]["batch_size"]) == ("SeedableRandomSampler", 4)
-    assert found.provenance["versions"]["torch"] == torch.__version__
+    # A wheel may leave its build (+cu130) out of its name, and the module never does.
+    assert found.provenance["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
 
 
 def test_a_trainer_that_was_cut_off_goes_on_in_its_folder(tmp_path, trainer):
