@@ -296,3 +296,8 @@ def test_a_trial_says_what_does_not_fit():
         Objective(objective.network, torch.zeros(3, 5), torch.arange(3)).tried("digits")
     with pytest.raises(DataError, match=r"digits: labels must lie in 0 … 2 .* got 0 … 3"):
         Objective(objective.network, torch.zeros(4, 4), torch.arange(4)).tried("digits")
+
+
+def test_a_module_in_place_of_its_network_is_told_how_to_become_one():
+    with pytest.raises(DataError, match=r"network must be a Network, got the module Linear; wrap it: Network\.of\("):
+        Objective(nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))  # pyright: ignore[reportArgumentType]

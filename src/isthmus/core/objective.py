@@ -44,7 +44,7 @@ class Objective:
             there the batches would decide the result.
 
     Raises:
-        DataError: no examples, or unequal numbers of them.
+        DataError: no examples, or unequal numbers of them; a module in place of its network.
 
     Example:
         >>> network = Network.of(torch.nn.Linear(2, 3))
@@ -61,6 +61,9 @@ class Objective:
     batch_size: int = 1000
 
     def __post_init__(self) -> None:
+        if isinstance(self.network, nn.Module):
+            name = type(self.network).__name__
+            raise DataError(f"network must be a Network, got the module {name}; wrap it: Network.of(module)")
         if self.batch_size < 1:
             raise DataError(f"batch_size must be at least 1, got {self.batch_size}")
         if len(self.targets) == 0:
