@@ -18,7 +18,7 @@ class Listener:
     """An open page: what it has heard."""
 
     def __init__(self, site):
-        self.connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+        self.connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=200)
         self.connection.request("GET", "/events")
         self.answer = self.connection.getresponse()
 
@@ -31,7 +31,7 @@ class Listener:
 
     def until(self, holds):
         began = time.monotonic()
-        while time.monotonic() - began < 20:
+        while time.monotonic() - began < 200:
             if holds(told := self.next()):
                 return told
         raise AssertionError("never heard of it")
@@ -99,7 +99,7 @@ def started(site, **form):
 def ended(site, path):
     job = site.state.jobs.find(path.rsplit("/", 1)[1])
     began = time.monotonic()
-    while job.state in ("waiting", "running") and time.monotonic() - began < 20:
+    while job.state in ("waiting", "running") and time.monotonic() - began < 200:  # on a busy machine, too
         time.sleep(0.02)
     return job
 
@@ -122,6 +122,21 @@ def test_what_fails_says_why(workshop):
     assert "it must not be so" in workshop.ask(f"/jobs/{job.id}").text
 
 
+def test_work_that_cannot_start_fails_and_the_next_goes_on(workshop, monkeypatch):
+    real, refused = jobs_module.subprocess.Popen, [BlockingIOError(11, "Resource temporarily unavailable")]
+
+    def popen(*arguments, **keywords):
+        if refused:
+            raise refused.pop()
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(jobs_module.subprocess, "Popen", popen)
+    job = ended(workshop, started(workshop, kind="check", study="widths"))
+    assert job.state == "failed"
+    assert "Resource temporarily unavailable" in workshop.ask(f"/jobs/{job.id}").text
+    assert ended(workshop, started(workshop, kind="check", study="widths")).state == "done"
+
+
 def test_work_waits_its_turn_and_can_be_stopped(workshop):
     slow = started(workshop, kind="check", study="slow")
     waiting = started(workshop, kind="check", study="widths")
@@ -131,7 +146,7 @@ def test_work_waits_its_turn_and_can_be_stopped(workshop):
         time.sleep(0.02)
     assert (first.state, second.state) == ("running", "waiting")
     assert workshop.post(f"{slow}/stop", {}).status == 303
-    assert first.process.wait(timeout=10) != 0
+    assert first.process.wait(timeout=200) != 0
     assert ended(workshop, waiting).state == "done"
     assert first.state == "stopped"
 

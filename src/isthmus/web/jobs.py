@@ -148,18 +148,29 @@ class Jobs:
             with self._lock:
                 if job.state != "waiting":
                     continue
-                with job.log.open("wb") as log:
-                    job.process = subprocess.Popen(
-                        [sys.executable, "-c", _RUNNER, *job.arguments],
-                        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                        env={**os.environ, "NO_COLOR": "1"},
-                    )  # fmt: skip
+                try:
+                    job.process = self._begun(job)
+                except OSError as problem:  # no memory, no room: the next job may have them
+                    job.state = "failed"
+                    with contextlib.suppress(OSError):
+                        job.log.write_text(
+                            f"isthmus: the work must start in a process, but: {problem}\n", encoding="utf-8"
+                        )
+                    continue
                 job.state = "running"
             code = job.process.wait()
             with self._lock:
                 if job.state == "running":
                     # A check that says no is as good an answer as one that says yes.
                     job.state = "done" if code in (0, 1) and self._wrote(job) else "failed"
+
+    def _begun(self, job: Job) -> subprocess.Popen[bytes]:
+        with job.log.open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", _RUNNER, *job.arguments],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, "NO_COLOR": "1"},
+            )  # fmt: skip
 
     def _wrote(self, job: Job) -> bool:
         return (self.store / "results" / f"{job.result}.json").exists()
