@@ -8,7 +8,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tests.discover.branches import INNER, STREAM, gated, head, kernels, mixtures, normed, ranks, several
+from tests.discover.branches import (
+    INNER,
+    STREAM,
+    gated,
+    head,
+    in_whole_slices,
+    kernels,
+    mixtures,
+    normed,
+    ranks,
+    several,
+)
 from tests.discover.case import Calls, lin, normal
 from torch import Tensor, nn
 
@@ -273,6 +284,10 @@ CASES: dict[str, Beside] = {
     ),
     "branches of one number": Beside(
         plain(one_by_one, 4, lambda: nn.Sequential(lin(STREAM, INNER), nn.ReLU(), lin(INNER, 1)),
+              o=lambda: lin(4, 2)), ROWS, ((4, 1),), (("o.weight", 1),),
+    ),
+    "branches of one number, in whole slices": Beside(
+        plain(in_whole_slices, 4, lambda: nn.Sequential(lin(STREAM, INNER), nn.ReLU(), lin(INNER, 1)),
               o=lambda: lin(4, 2)), ROWS, ((4, 1),), (("o.weight", 1),),
     ),
     "parts of a stream": Beside(

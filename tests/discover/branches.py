@@ -45,3 +45,13 @@ def several(number: int, make: Callable[[], nn.Module] = ranks) -> nn.ModuleList
 
 def mixtures() -> nn.Module:
     return Calls(lambda m, x: None, router=lin(STREAM, 3), list=several(3))
+
+
+def in_whole_slices(m: Any, x: Tensor) -> Tensor:
+    """Each branch writes one number, as older torch exports it: a slice of everything for each ``:``."""
+    x, a = m.i(x), torch.ops.aten
+    result = x.new_zeros(x.shape[0], len(m.list))
+    for number, branch in enumerate(m.list):
+        written = a.select_scatter(a.slice(result, 0, 0, 2**63 - 1), a.select(a.slice(branch(x)), 1, 0), 1, number)
+        result = a.slice_scatter(result, written, 0, 0, 2**63 - 1)
+    return m.o(result)
