@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import os
 import random
 from collections.abc import Iterator
 
@@ -12,6 +14,10 @@ import pytest
 import torch
 
 SEED = "--test-seed"
+
+# Without a GPU our kernels run in Triton's interpreter, where Triton is installed; it must know before they are read.
+if importlib.util.find_spec("triton") is not None and not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
