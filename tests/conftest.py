@@ -25,9 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Examples of hypothesis repeat too; another seed looks for new ones."""
-    hypothesis.settings.register_profile("repeated", derandomize=True, database=None)
-    hypothesis.settings.register_profile("searched", derandomize=False)
+    """Examples of hypothesis repeat too; another seed looks for new ones. How long one takes is no matter of a test."""
+    patient = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+    hypothesis.settings.register_profile("repeated", derandomize=True, database=None, **patient)
+    hypothesis.settings.register_profile("searched", derandomize=False, **patient)
     hypothesis.settings.load_profile("searched" if config.getoption(SEED) else "repeated")
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from tests.cli.conftest import MODEL
 
+from isthmus.cli.console import settings
 from isthmus.core.checkpoint import load, save
+from isthmus.core.errors import SettingError
 
 
 def fails(shell, *arguments, says):
@@ -148,7 +150,8 @@ def test_a_model_for_other_inputs_or_classes(shell, checkpoints, tmp_path):
         fails(shell, "barrier", file, file, "--model", spec, "--data", "digits", says=says)
 
 
-def test_settings_out_of_range(shell, checkpoints):
+def test_settings_out_of_range(shell, checkpoints, monkeypatch):
+    monkeypatch.chdir(checkpoints)  # the demo makes its folder where it stands
     barrier(shell, checkpoints, "a.safetensors", "b.safetensors", "--points", 2, says="points must be at least 3")
     barrier(shell, checkpoints, "a.safetensors", "b.safetensors", "--align", "magic", says="align must be one of")
     barrier(shell, checkpoints, "a.safetensors", "b.safetensors", "--normalisation", "none", says="normalisation must")
@@ -163,6 +166,12 @@ def test_settings_out_of_range(shell, checkpoints):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+@pytest.mark.parametrize("given", ["rate", "=3", "rate=1,,width=2"])
+def test_settings_are_names_and_values(given):
+    with pytest.raises(SettingError, match="recipe must be name=value pairs"):
+        settings(given, what="recipe")
+
+
 def test_an_output_that_cannot_be_written(shell, tmp_path):
     (tmp_path / "file").write_text("in the way")
     fails(shell, "demo", "--output", tmp_path / "file" / "demo", says="must be writable")

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import adjusted_rand_score
 
 from isthmus.cluster import (
     distribution,
@@ -137,6 +138,10 @@ def test_families_are_recovered_and_chance_scores_nothing():
     assert miss.p > 0.05
     assert abs(miss.score) < 0.4
     assert states(found).count == 4
+    families = [*planted.families[0][1:], 0]  # four of sixteen stand with their neighbours
+    some = recovery(found, families, generator=child(1))
+    assert some.score == pytest.approx(adjusted_rand_score(families, some.state))
+    assert 0.2 < some.score < 0.9
     assert states(found).state == hit.state
     with pytest.raises(SettingError, match="one for each of 16"):
         recovery(found, [0, 1], generator=child(0))

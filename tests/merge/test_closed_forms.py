@@ -123,6 +123,13 @@ def test_task_arithmetic_adds_and_forgets():
     assert TaskArithmetic(weights=(1.0, -1.0))([one(3, 1), one(1, 5)], base=base)["w"].tolist() == [3.0, -3.0]
 
 
+def test_weights_of_ties_weigh_the_election_and_the_mean_of_those_who_won():
+    """Changes (4, 2), (−1, 5) and (1, −9) with weights 1, 3 and 2: 4 − 3 + 2 and 2 + 15 − 18 elect plus and minus."""
+    base = one(1.0, 1.0)
+    merged = TIES(density=1.0, weights=(1.0, 3.0, 2.0))([one(5.0, 3.0), one(0.0, 6.0), one(2.0, -8.0)], base=base)
+    assert merged["w"].tolist() == pytest.approx([1 + (1 * 4 + 2 * 1) / (1 + 2), 1 - 9])
+
+
 def plain_ties(solutions, base, density):
     """A second implementation, one entry at a time, in plain Python."""
     vectors = [(solution["w"] - base["w"]).tolist() for solution in solutions]

@@ -54,7 +54,8 @@ def test_one_changed_byte_of_weights_is_found(store, file):
 
 def test_a_changed_recipe_is_found(store):
     path = store.folder(trained(1).key) / "recipe.json"
-    path.write_text(path.read_text().replace('"rate": 0.1', '"rate": 0.2'))
+    changed = {**json.loads(path.read_text()), "rate": 0.25}
+    path.write_text(json.dumps(changed))
     assert list(verify(store).damaged) == [trained(1).key]
 
 
