@@ -72,6 +72,7 @@ def _signature(value: Any) -> str:
         text = str(inspect.signature(value))
     except (ValueError, TypeError):
         return "(…)"
+    text = text.replace("typing.Annotated[", "Annotated[")  # as Python 3.12 prints it
     text = re.sub(r"<(?:function|class|factory|enum)? ?'?([\w.]+)[^>]*>", r"\1", text)
     return text.replace("'", "").replace("isthmus.core.weights.", "")
 
