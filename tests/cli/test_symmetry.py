@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from tests.cli.conftest import MODEL
+from tests.discover.architectures import define_missing_operators
 
 NETWORK = """
 import torch
@@ -43,6 +45,19 @@ def test_a_language_model_is_called_without_its_cache(shell, tmp_path):
     (tmp_path / "reader.py").write_text(NETWORK)
     found = answer(shell, f"{tmp_path / 'reader.py'}:Reader")
     assert sorted(group["units"] for group in found["groups"]) == [4, 6]  # handed out, the 6 would be pinned
+
+
+def test_a_large_configuration_is_read_without_its_numbers(shell, tmp_path, monkeypatch):
+    define_missing_operators()
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    transformers.LlamaConfig(**sizes, vocab_size=50, architectures=["LlamaForCausalLM"]).save_pretrained(tmp_path)
+    whole = answer(shell, tmp_path)
+    monkeypatch.setattr("isthmus.cli.symmetry._LARGE", 1000)
+    empty = answer(shell, tmp_path)
+    assert empty["groups"] == whole["groups"]
+    assert "narrow copy" in empty["proof"]["note"]
+    assert "narrow copy" not in whole["proof"]["note"]
 
 
 def test_a_language_model_of_the_zoo_is_asked_with_tokens(shell):

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from isthmus.cli import console, inputs, options
+
+if TYPE_CHECKING:
+    import torch
+
+_LARGE = 500_000_000  # parameters; in float64, as they are proved, 4 GB
 
 
 def symmetry(
@@ -39,8 +45,11 @@ def symmetry(
         from isthmus.report.redundancy import summary
 
         shapes = inputs.shapes(shape)
-        module = inputs.module(model, shape=shapes[0][1:] if shapes else None)
+        module = _empty(model) if not scales else None
+        module = module or inputs.module(model, shape=shapes[0][1:] if shapes else None)
         example = inputs.example(shape, module, tokens=tokens, seed=seed)
+        if any(tensor.is_meta for tensor in module.parameters()):
+            example = tuple(part.to("meta") for part in example)
         keywords = inputs.keywords(module)
         found = discovery.discover(
             module,
@@ -53,6 +62,17 @@ def symmetry(
             save_symmetry(found, save)
         values = {**summary(found, discovery.layer_map(found)), "provenance": provenance()}
     console.deliver(values, output=output, report=report, json=json, show=_show)
+
+
+def _empty(model: str) -> torch.nn.Module | None:
+    """The network of a configuration that is too large to be filled with numbers for its proof: it holds no memory."""
+    import torch
+
+    if not (Path(model) / "config.json").is_file() and Path(model).name != "config.json":
+        return None
+    with torch.device("meta"):
+        module = inputs.module(model)
+    return module if sum(tensor.numel() for tensor in module.parameters()) > _LARGE else None
 
 
 def _show(values: dict[str, Any]) -> None:
