@@ -38,6 +38,20 @@ def first_line(problem: BaseException, most: int | None = None) -> str:
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:most]
 
 
+def raised(problem: BaseException) -> str:
+    """What somebody else's code raised, in one line: its kind and message, and what it was raised from.
+
+    Example:
+        >>> raised(ValueError("no such width"))
+        'ValueError: no such width'
+    """
+    said = f"{type(problem).__name__}: {first_line(problem)}"
+    first = problem
+    while first.__cause__ is not None:
+        first = first.__cause__
+    return said if first is problem else f"{said} (from {type(first).__name__}: {first_line(first)})"
+
+
 def listed(names: object, most: int = 5) -> str:
     """Names for an error line: the first few, then how many more there are.
 

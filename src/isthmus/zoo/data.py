@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.core.errors import DataError, first_line, listed
+from isthmus.core.errors import DataError, first_line, listed, raised
 from isthmus.core.losses import IGNORED, check_labels
 from isthmus.core.randomness import child
 from isthmus.zoo import formats
@@ -236,9 +236,7 @@ def _own(spec: str) -> Data:
     except DataError:
         raise
     except Exception as problem:
-        raise DataError(
-            f"{spec} must return data, but raised {type(problem).__name__}: {first_line(problem)}"
-        ) from problem
+        raise DataError(f"{spec} must return data, but raised {raised(problem)}") from problem
     if isinstance(made, Data):
         return made
     parts = made if isinstance(made, tuple | list) and len(made) == 2 else (made, None)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.core.checkpoint import load
-from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed, near
+from isthmus.core.errors import CheckpointError, IsthmusError, SettingError, listed, near, raised
 from isthmus.core.fitting import fit
 from isthmus.core.randomness import child_seed
 from isthmus.core.weights import Weights
@@ -75,10 +75,7 @@ def resolve(spec: str, *, seed: int = 0, **settings: Any) -> nn.Module:
         except IsthmusError:
             raise
         except Exception as problem:
-            reason = (str(problem).strip().splitlines() or ["no reason given"])[0]
-            raise SettingError(
-                f"{spec} must return a module, but raised {type(problem).__name__}: {reason}"
-            ) from problem
+            raise SettingError(f"{spec} must return a module, but raised {raised(problem)}") from problem
     if not isinstance(module, nn.Module):
         raise SettingError(f"{spec} must return a torch.nn.Module, got {type(module).__name__}")
     return module
