@@ -126,11 +126,9 @@ def run(system: str, model: str) -> dict[str, Any]:
 
 def network(model: str, seed: int) -> nn.Module:
     """A torchvision network whose one-dimensional parameters are not all ones and zeros."""
-    for name in ("nms", "qnms"):  # torchvision without its compiled part asks for these on import
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+    from symmetry import torchvision_here  # the file beside this one
 
+    torchvision = torchvision_here()
     torch.manual_seed(seed)
     module = getattr(torchvision.models, model)().eval()
     with torch.no_grad():

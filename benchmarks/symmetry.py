@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib
 import json
 import math
 import os
@@ -43,18 +44,15 @@ NETWORKS = [
 SYSTEMS = ("isthmus", "rebasin", "torch-pruning")
 
 
-def torchvision_without_kernels() -> Any:
-    """torchvision without its compiled operators: two of them must exist before it can be imported."""
+def torchvision_here() -> Any:
+    """torchvision; where its compiled operators do not fit this torch, two are named so that it can be imported."""
     import torch
 
     with contextlib.suppress(RuntimeError):
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        torchvision_without_kernels.library = library  # type: ignore[attr-defined]
-    import torchvision
-
-    return torchvision
+        return importlib.import_module("torchvision")
+    for name in ("nms", "qnms"):
+        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return importlib.import_module("torchvision")
 
 
 def randomised(module: Any, seed: int) -> Any:
@@ -151,7 +149,7 @@ def one(system: str, network: str) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    torchvision = torchvision_without_kernels()
+    torchvision = torchvision_here()
     size = 224 if network == "vit_b_16" else 96
     options = {"init_weights": True} if network == "googlenet" else {}
     module = randomised(torchvision.models.get_model(network, weights=None, **options), 0)
