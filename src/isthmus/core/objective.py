@@ -262,7 +262,9 @@ class Objective:
             if most is None or len(targets) <= most:
                 yield inputs, targets
                 continue
-            yield from zip(zip(*(part.split(most) for part in inputs), strict=True), targets.split(most), strict=True)
+            parts = math.ceil(len(targets) / most)  # nearly equal: some networks refuse one example alone
+            pieces = zip(*(part.tensor_split(parts) for part in inputs), strict=True)
+            yield from zip(pieces, targets.tensor_split(parts), strict=True)
 
     @functools.cached_property
     def _at_once(self) -> int | None:
