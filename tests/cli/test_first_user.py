@@ -178,6 +178,7 @@ def test_a_short_form_is_trained_on_the_data_s_own_shape(shell):
 @pytest.mark.parametrize(
     "arguments",
     [("train", "--solutions", 0), ("train", "--data", "mnist", "--data-dir", "nowhere"), ("demo", "--model", "nope"),
+     ("demo", "--lang", "xx"), ("demo", "--widths", "a"), ("demo", "--solutions", 0), ("demo", "--device", "nope"),
      ("align", *PAIR, "--model", MODEL)],
 )  # fmt: skip
 def test_what_is_refused_leaves_no_folder(shell, here, arguments):
@@ -205,3 +206,20 @@ def test_a_file_in_the_place_of_a_folder_is_refused(shell):
 )  # fmt: skip
 def test_long_names_are_told_without_what_they_share(given, shown):
     assert list(brief(given)) == (shown or given)
+
+
+@pytest.mark.parametrize("wanted", [("--times", 2), ("--pruning-levels", 2), ("--times", 2, "--pruning-levels", 2)])
+def test_claims_about_trainings_are_not_made_of_checkpoints(shell, wanted):
+    """Either alone is refused: left out without a word, it would look like a claim that was tested."""
+    message = "--times and --pruning-levels need networks that are trained here; leave the checkpoints out"
+    refused(shell, message, "claims", *PAIR, *MEASURED, "--align", "weights", *wanted)
+
+
+def test_the_demo_looks_at_its_settings_then_at_its_place_then_at_data(shell, here):
+    before = sorted(here.iterdir())
+    nowhere = ("--quick", "-o", "a.safetensors", "--data", "mnist", "--data-dir", "nowhere")
+    refused(shell, "the language must be one of en, ja, got xx", "demo", "--lang", "xx", *nowhere)
+    refused(shell, "widths must be above 0", "demo", "--widths", 0, *nowhere)
+    refused(shell, "solutions must be at least 2", "demo", "--solutions", 0, *nowhere)
+    refused(shell, "a.safetensors must be writable as a folder", "demo", *nowhere)
+    assert sorted(here.iterdir()) == before

@@ -33,7 +33,6 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of the verdict.")] = False,
 ) -> None:
     """Train networks from different seeds, find their symmetry, align and merge them, and write a report."""
-    folder = inputs.output_folder(output)
     with console.progress("demo") as told:
         from isthmus.core.files import write_text
         from isthmus.core.history import save_with_lineage
@@ -53,9 +52,9 @@ def demo(
             data,
             **{**small, **{name: value for name, value in asked.items() if value is not None}},
         )
-        found, kept = demonstrate(
-            settings, folder=data_dir, seed=seed, device=inputs.found_device(device), progress=told
-        )
+        where = inputs.found_device(device)
+        folder = inputs.output_folder(output)
+        found, kept = demonstrate(settings, folder=data_dir, seed=seed, device=where, progress=told)
         values = found.to_dict()
         write_text(folder / "results.json", to_json(values))
         for name, weights in kept.items():
