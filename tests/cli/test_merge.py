@@ -10,7 +10,16 @@ import torch
 
 from isthmus.core.checkpoint import load, save
 from isthmus.core.history import beside, content_of
-from isthmus.merge import DARE, TIES, MagnitudeMax, Mean, ModelBreadcrumbs, OrthogonalProjection, ProtectSpecific
+from isthmus.merge import (
+    DARE,
+    TIES,
+    KnOTS,
+    MagnitudeMax,
+    Mean,
+    ModelBreadcrumbs,
+    OrthogonalProjection,
+    ProtectSpecific,
+)
 from isthmus.zoo.networks import network
 
 MODEL = "mlp-8x1"
@@ -226,10 +235,47 @@ def test_models_larger_than_the_memory_are_refused_where_they_are_held_at_once(s
     monkeypatch.setattr("isthmus.core.machine.memory", lambda: a.stat().st_size + b.stat().st_size - 1)
     code, _, err = shell("merge", a, b, "-m", "uniform_soup", "-o", out)
     assert code == 2
-    assert re.search(
-        r"must fit into memory, but have 0\.0 GB, .* from disk to disk, .* merged by linear, slerp", err
-    )
+    assert re.search(r"must fit into memory, but have 0\.0 GB, .* from disk to disk, .* merged by linear, slerp", err)
     assert len(err.strip().splitlines()) == 1
     assert shell("merge", a, b, "-o", out)[0] == 0  # tensor by tensor
     monkeypatch.setattr("isthmus.core.machine.memory", lambda: a.stat().st_size + b.stat().st_size)
     assert shell("merge", a, b, "-m", "uniform_soup", "-o", checkpoints / "two.safetensors")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "merger", "default"),
+    [
+        ("ties", TIES(0.3), TIES()),
+        ("dare_linear", DARE(0.3, seed=5), DARE(seed=5)),
+        ("dare_ties", DARE(0.3, then="ties", seed=5), DARE(then="ties", seed=5)),
+        ("breadcrumbs", ModelBreadcrumbs(0.3), ModelBreadcrumbs()),
+        ("knots", KnOTS(0.3), KnOTS()),
+        ("protect", ProtectSpecific(0.3), ProtectSpecific()),
+    ],
+)
+def test_a_density_reaches_the_merge_in_memory(shell, checkpoints, method, merger, default):
+    base = with_base(checkpoints)
+    for name, weights in zip("ab", ends(checkpoints), strict=True):
+        torch.save(weights, checkpoints / f"{name}.pt")  # not merged from disk to disk
+    paths, out = [checkpoints / f"{name}.pt" for name in "ab"], checkpoints / "out.safetensors"
+    options = ("--base", checkpoints / "base.safetensors", "--density", 0.3, "--seed", 5)
+    code, _, warned = shell("merge", *paths, "-m", method, *options, "-o", out)
+    assert code == 0, warned
+    expected, other = merger(ends(checkpoints), base=base), default(ends(checkpoints), base=base)
+    close(out, expected)
+    assert any(float((expected[name] - other[name]).abs().max()) > 1e-3 for name in expected)
+
+
+def test_trimming_in_memory_keeps_the_share_that_was_asked_for(shell, checkpoints):
+    """One solution, of which TIES keeps the largest tenth of each tensor's changes: counted, not merged again."""
+    base, (solution, _) = with_base(checkpoints), ends(checkpoints)
+    torch.save(solution, checkpoints / "a.pt")
+    out = checkpoints / "out.safetensors"
+    options = ("--base", checkpoints / "base.safetensors", "--density", 0.1)
+    assert shell("merge", checkpoints / "a.pt", checkpoints / "a.pt", "-m", "ties", *options, "-o", out)[0] == 0
+    for name, merged in load(out).items():
+        if merged.numel() >= 50:
+            change = (merged - base[name]).abs()
+            kept, all_changes = int((change > 1e-6).sum()), (solution[name] - base[name]).abs().flatten()
+            assert kept == pytest.approx(merged.numel() / 10, abs=1)
+            assert float(change.max()) == pytest.approx(float(all_changes.max()), rel=1e-5)
