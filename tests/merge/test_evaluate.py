@@ -132,3 +132,22 @@ def test_a_gain_counts_from_two_errors_and_surety_from_a_tenth():
     ends = [scores(1.0)]  # losses here are log(1 + exp(-slope)): .313 at 1, .335 at .92, .371 at .8
     assert "less sure" not in appraise(scores(0.92), ends, setting()).verdict
     assert "less sure" in appraise(scores(0.8), ends, setting()).verdict
+
+
+@pytest.mark.parametrize("places", [3, 2])
+def test_an_ensemble_of_classes_at_every_token(places):
+    """Classes come last, even where there are as many as places: each token's probabilities are averaged."""
+    slopes = ([3.0, -1.0, 0.5], [-2.0, 0.25, 4.0])  # of each network, for each of three tokens: logits (slope, 0)
+    inputs = torch.tensor([[0, 1, 2], [2, 0, 0], [1, 1, 2], [2, 2, 1]])[:, :places]
+    targets = torch.tensor([[0, 1, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0]])[:, :places]
+    ends = [{"weight": torch.tensor([[slope, 0.0] for slope in each])} for each in slopes]
+    objective = Objective(Network.of(nn.Embedding(3, 2)), inputs, targets)
+
+    def likely(token, label):
+        first = sum(1 / (1 + math.exp(-each[token])) for each in slopes) / 2
+        return first if label == 0 else 1 - first
+
+    pairs = list(zip(inputs.flatten().tolist(), targets.flatten().tolist(), strict=True))
+    found = appraise(ends[0], ends, objective).ensemble
+    assert found.loss == pytest.approx(-sum(math.log(likely(*pair)) for pair in pairs) / len(pairs), rel=1e-6)
+    assert found.error == pytest.approx(sum(likely(*pair) < 0.5 for pair in pairs) / len(pairs))
