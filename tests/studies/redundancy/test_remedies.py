@@ -1,7 +1,9 @@
 """The trial of remedies: matched parameters, verdicts and prices that follow from their numbers, honest refusals."""
 
+import copy
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +16,8 @@ from isthmus.studies.redundancy.judgement import claims, difference, ratio, verd
 from isthmus.studies.redundancy.remedies import RECIPE, try_remedies
 from isthmus.studies.redundancy.trials import Heights
 from isthmus.zoo import load_data
-from isthmus.zoo.remedies import free_parameters
+from isthmus.zoo.models import resolve
+from isthmus.zoo.remedies import anchored, free_parameters, masked
 
 QUICK = dataclasses.replace(RECIPE, epochs=3)
 
@@ -262,3 +265,18 @@ def test_a_ratio_has_the_ratio_of_its_means_inside():
 def test_refusals(data, settings, said):
     with pytest.raises(SettingError, match=said):
         try_remedies(data, QUICK, **{"remedies": (), **settings})
+
+
+def test_masks_and_constants_are_of_the_seed_that_was_given(data):
+    """A second way: the same change, made by hand to the same network."""
+
+    def same(ours, theirs):
+        with torch.no_grad():
+            return torch.equal(ours(data.test_inputs), theirs(data.test_inputs))
+
+    for name, change in (("mask", partial(masked, density=0.5)), ("frozen", partial(anchored, share=0.5, scale=2.0))):
+        for settings, seed in (({}, 0), ({"seed": 0}, 0), ({"seed": 7}, 7)):
+            fit = matched(REMEDIES[name], data, size=12, **settings)
+            network = resolve("mlp", seed=4, inputs=data.shape, classes=data.classes, depth=2, width=fit.width)
+            assert same(fit.make(4), change(copy.deepcopy(network), seed=seed))
+            assert not same(fit.make(4), change(copy.deepcopy(network), seed=seed + 1))
