@@ -47,3 +47,21 @@ def test_points_at_once_are_the_callers_to_say(group, data, monkeypatch):
     )
     heights(group, data, together=3)
     assert set(together) == {3}
+
+
+def test_the_simplex_of_the_strong_claim_holds_losses_of_mean_networks(data):
+    """A second way: the networks' means, run by hand."""
+    modules = [resolve("mlp-8x1", seed=seed, inputs=(1, 8, 8), classes=10) for seed in range(3)]
+    solutions = [dict(module.state_dict()) for module in modules]
+    group = Networks("three", modules[0], solutions)
+    found = check_claims([group], data, methods=("weights",), wanted=("strong",), points=3).tested[0].strong
+
+    def by_hand(several):
+        mean = {name: torch.stack([one[name] for one in several]).mean(0) for name in several[0]}
+        logits = torch.func.functional_call(modules[0], mean, (data.test_inputs,))
+        return float(torch.nn.functional.cross_entropy(logits, data.test_targets))
+
+    assert found.naive_simplex == pytest.approx([by_hand(solutions[:k]) for k in (1, 2, 3)], rel=1e-5)
+    assert found.simplex[0] == pytest.approx(by_hand([solutions[found.reference]]), rel=1e-5)  # the one that stays
+    assert len(found.simplex) == len(found.simplex_highest) == 3
+    assert all(high >= middle for high, middle in zip(found.simplex_highest, found.simplex, strict=True))
