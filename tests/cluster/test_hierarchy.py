@@ -20,10 +20,11 @@ from isthmus.cluster import (
     recovery,
     states,
 )
-from isthmus.cluster.hierarchy import clouds, shared_parts, shuffled
+from isthmus.cluster.hierarchy import NullTest, _sentence, clouds, shared_parts, shuffled
 from isthmus.core.errors import DataError, SettingError
 from isthmus.core.randomness import child
 from isthmus.core.record import to_json
+from isthmus.core.statistics import Interval
 
 
 def test_a_planted_tree_is_hierarchical_and_a_cloud_is_not():
@@ -213,3 +214,17 @@ def test_finite_size_tells_a_cloud_from_families():
         finite_size([overlaps(gaussian_solutions(5, generator=child(0)))])
     with pytest.raises(SettingError, match="at least 4 solutions"):
         finite_size([overlaps(gaussian_solutions(3, generator=child(0), entries=s)) for s in (10, 20)])
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_sentence_holds_the_solutions_against_the_cloud_s_figures(found):
+    """The shuffled distances have other figures, which are no cloud's."""
+    gap, cophenetic = (Interval(value, 0.0, 1.0, 0.95, 8, "by hand") for value in (0.11, 0.91))
+    tests = (
+        NullTest("gap", "shuffled", 0.11, 0.77, 0.0, 1.0, 0.01), NullTest("gap", "cloud", 0.11, 0.33, 0.0, 1.0, 0.02),
+        NullTest("cophenetic", "cloud", 0.91, 0.55, 0.0, 1.0, 0.04),
+        NullTest("cophenetic", "shuffled", 0.91, 0.66, 0.0, 1.0, 0.03),
+    )  # fmt: skip
+    numbers = "K_KH 0.11 against 0.33 for a structureless cloud, cophenetic correlation 0.91 against 0.55, p = 0.04"
+    expected = f"Hierarchical: {numbers}." if found else f"Not hierarchical: {numbers} (cophenetic against cloud)."
+    assert _sentence(found, gap, cophenetic, tests, 0.04) == expected
