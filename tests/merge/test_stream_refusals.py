@@ -11,7 +11,8 @@ from tests.merge.saved import folder_of, recipe, saved, weights
 
 from isthmus.core.checkpoint import load, save
 from isthmus.core.errors import CheckpointError, IsthmusError, SettingError
-from isthmus.merge import Configuration, merge_files
+from isthmus.merge import Configuration, merge_files, shards
+from isthmus.merge.shards import Shards
 
 
 def refused(tmp_path: Path, message: str, *, method: str = "linear", output: str = "out", **more) -> None:
@@ -202,3 +203,33 @@ def test_a_missing_parameter_is_named_before_anything_is_written(tmp_path):
     with pytest.raises(SettingError, match=r"linear needs the parameter weight for model"):
         merge_files(recipe(tmp_path, "linear", base=False), tmp_path / "out")
     assert not (tmp_path / ".out.part").exists()
+
+
+def headed(file: Path, header: bytes, *, claimed: int | None = None) -> Path:
+    file.write_bytes((len(header) if claimed is None else claimed).to_bytes(8, "little") + header)
+    return file
+
+
+def test_a_header_ends_with_its_file_at_the_latest(tmp_path):
+    header = b'{"__metadata__":{"format":"pt"}}'
+    assert Shards.open(headed(tmp_path / "none.safetensors", header)).entries == {}  # nothing behind it
+    for more in (1, 8, 2**62):  # eight: as far as if its own length were not counted
+        with pytest.raises(CheckpointError, match="header does not fit"):
+            Shards.open(headed(tmp_path / "long.safetensors", header, claimed=len(header) + more))
+
+
+def test_a_header_longer_than_the_format_allows_is_not_read(tmp_path, monkeypatch):
+    """100 MB by the format's definition; a file without content stands in for one of that length."""
+    file = headed(tmp_path / "huge.safetensors", b"", claimed=100_000_001)
+    with file.open("r+b") as opened:
+        opened.truncate(100_000_100)
+    with pytest.raises(CheckpointError, match="header does not fit"):
+        Shards.open(file)
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    whole = headed(tmp_path / "whole.safetensors", header)
+    whole.write_bytes(whole.read_bytes() + b"\0\0\0\0")
+    monkeypatch.setattr(shards, "_LONGEST_HEADER", len(header))
+    assert list(Shards.open(whole).entries) == ["a"]
+    monkeypatch.setattr(shards, "_LONGEST_HEADER", len(header) - 1)
+    with pytest.raises(CheckpointError, match="header does not fit"):
+        Shards.open(whole)
