@@ -99,11 +99,13 @@ CONTRAST = """() => {
 
 def unreadable(page) -> list[str]:
     """Every visible text whose contrast is below WCAG's AA."""
+    page.wait_for_load_state()  # after a click the text of the next page is there before its style
     return page.evaluate(CONTRAST)
 
 
 def overflowing(page) -> int:
     """By how many pixels a page is wider than its window."""
+    page.wait_for_load_state()
     return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 
