@@ -71,7 +71,7 @@ def _one_line(name: object) -> str:
     return text if text.isprintable() else repr(text)[1:-1]
 
 
-def near(word: str, known: Iterable[str], *, most: int = 1) -> str:
+def near(word: str, known: Iterable[object], *, most: int = 1) -> str:
     """What ends a message about an unknown name: the known ones that are near, whatever their case, or nothing.
 
     Example:
